@@ -1,0 +1,179 @@
+"""Everything a run is fed: labelled rows, test rows and the unlabelled corpus, checked together."""
+
+import hashlib
+import json
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence, Set
+from dataclasses import dataclass
+from pathlib import Path
+
+from data.corpus import BuiltCorpus, Corpus, build_corpus, corpus_names, text_key
+from data.errors import InputError
+from data.read import Row, digest, read_rows
+from data.splits import draw
+from data.task import Columns, Task
+
+CORPUS_FILE = "unlabelled.arrow"
+RECORD_FILE = "unlabelled.json"
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a run is fed.
+
+    `notices` are sentences for the reader of a report. `digests` maps `labelled`, `test` and
+    `unlabelled/NAME` (one per source) to the sha256 of the file.
+    """
+
+    labelled: tuple[Row, ...]
+    test: tuple[Row, ...]
+    corpus: Corpus
+    task: Task
+    notices: tuple[str, ...]
+    digests: dict[str, str]
+
+
+def open_inputs(
+    task: Task,
+    labelled: str,
+    unlabelled: Sequence[str],
+    test: str | None,
+    *,
+    columns: Columns | None,
+    shots: int | None,
+    balanced: bool,
+    seed: int,
+    folder: Path,
+    digests: dict[str, str] | None = None,
+) -> Inputs:
+    """Return the checked inputs of a run; the unlabelled rows go to `folder`, or are found there.
+
+    columns: None takes the task's. shots: how many labelled rows to draw in total; None takes all of them.
+    digests: what `source_digests` said of these sources, if it was asked before.
+    Raises InputError for whatever cannot be used; what can be used but should be known is a notice.
+    """
+    columns = columns or task.columns
+    digests = digests or source_digests(labelled, unlabelled, test)
+    rows = _labelled_rows(task, labelled, columns, shots, balanced, seed)
+    labels = list(task.labels)
+    tests = read_rows(test, columns, is_pair=task.is_pair, labels=labels, want_label=True) if test else ()
+    test_rows = tuple(tests)
+    keys = {text_key(row.text, row.pair) for row in rows}
+    built = _corpus(unlabelled, columns, task.is_pair, keys, digests, folder)
+    notices = (*_row_notices(task, rows, test_rows, keys), *_corpus_notices(built))
+    return Inputs(rows, test_rows, built.corpus, task, notices, digests)
+
+
+def source_digests(labelled: str, unlabelled: Sequence[str], test: str | None) -> dict[str, str]:
+    """Return the sha256 of every source, keyed as in `Inputs.digests`.
+
+    Raises InputError for a source that cannot be read, or is both the labelled and an unlabelled one.
+    """
+    if not unlabelled:
+        raise InputError("No unlabelled rows are given; pass at least one file with --unlabelled.")
+    digests = {"labelled": digest(labelled)}
+    for name, source in zip(corpus_names(unlabelled), unlabelled, strict=True):
+        digests[f"unlabelled/{name}"] = digest(source)
+        if digests[f"unlabelled/{name}"] == digests["labelled"]:
+            raise InputError(f"{source}: is the labelled file too; pass a file of unlabelled rows.")
+    return digests | ({"test": digest(test)} if test else {})
+
+
+def _labelled_rows(
+    task: Task, source: str, columns: Columns, shots: int | None, balanced: bool, seed: int
+) -> tuple[Row, ...]:
+    """All rows, or a draw; for a draw the file is read twice, so that a large one need not fit in memory."""
+
+    def read() -> Iterator[Row]:
+        return read_rows(source, columns, is_pair=task.is_pair, labels=list(task.labels), want_label=True)
+
+    if shots is None:
+        rows = tuple(read())
+    else:
+        chosen = set(draw([row.label or "" for row in read()], shots, seed, balanced))
+        rows = tuple(row for index, row in enumerate(read()) if index in chosen)
+    if len({row.label for row in rows}) < 2:
+        raise InputError(
+            f"{source}: the {len(rows)} labelled row(s) all have the label {rows[0].label!r}; "
+            "add rows of another class, or draw more with --shots."
+        )
+    return rows
+
+
+def _corpus(
+    sources: Sequence[str],
+    columns: Columns,
+    is_pair: bool,
+    exclude: Set[str],
+    digests: dict[str, str],
+    folder: Path,
+) -> BuiltCorpus:
+    """The corpus in `folder` if it was made of the same rows, else a new one."""
+    made_of = {
+        "sources": {role: value for role, value in digests.items() if role.startswith("unlabelled/")},
+        "columns": columns.model_dump(),
+        "is_pair": is_pair,
+        "excluded_keys": hashlib.sha256("".join(sorted(exclude)).encode()).hexdigest(),
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        found = _reopen(folder, made_of)
+        if found:
+            return found
+        (folder / RECORD_FILE).unlink(missing_ok=True)
+        built = build_corpus(sources, columns, is_pair=is_pair, out=folder / CORPUS_FILE, exclude=exclude)
+        _record(folder, made_of, built)
+        return built
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise InputError(
+            f"{folder}: the unlabelled rows cannot be stored there ({reason}); "
+            "free some space or choose another folder with --run-dir."
+        ) from error
+
+
+def _record(folder: Path, made_of: dict[str, object], built: BuiltCorpus) -> None:
+    counts = {
+        "skipped_blank": built.skipped_blank,
+        "excluded": built.excluded,
+        "per_source": built.per_source,
+    }
+    record = {"made_of": made_of, "bytes": (folder / CORPUS_FILE).stat().st_size, "counts": counts}
+    aside = folder / f"{RECORD_FILE}.part"
+    aside.write_text(json.dumps(record, indent=2) + "\n", "utf-8")
+    os.replace(aside, folder / RECORD_FILE)
+
+
+def _reopen(folder: Path, made_of: dict[str, object]) -> BuiltCorpus | None:
+    path = folder / CORPUS_FILE
+    try:
+        record = json.loads((folder / RECORD_FILE).read_text("utf-8"))
+        if record["made_of"] != made_of or record["bytes"] != path.stat().st_size:
+            return None
+        return BuiltCorpus(Corpus(path), **record["counts"])
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return None
+
+
+def _row_notices(task: Task, rows: Sequence[Row], tests: Sequence[Row], keys: Set[str]) -> Iterator[str]:
+    counts = Counter(row.label for row in rows)
+    for label in task.labels:
+        if not counts[label]:
+            yield f"No labelled row has the label {label!r}: it can only be learned from its label word."
+    labels_of: dict[str, set[str | None]] = defaultdict(set)
+    for row in rows:
+        labels_of[text_key(row.text, row.pair)].add(row.label)
+    conflicts = sum(len(labels) > 1 for labels in labels_of.values())
+    if conflicts:
+        yield f"{conflicts} labelled text(s) occur with more than one label."
+    shared = sum(text_key(row.text, row.pair) in keys for row in tests)
+    if shared:
+        yield f"{shared} test row(s) repeat a labelled text, so the test figures flatter."
+
+
+def _corpus_notices(built: BuiltCorpus) -> Iterator[str]:
+    if built.excluded:
+        yield f"{built.excluded} unlabelled row(s) repeat a labelled text and were left out."
+    if built.skipped_blank:
+        yield f"{built.skipped_blank} unlabelled row(s) have a blank text and were left out."

@@ -1,0 +1,248 @@
+"""A task is data, never a class: its labels, their label words, a template and the columns to read."""
+
+import string
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from data.errors import InputError, did_you_mean
+
+Kind = Literal["literal", "text", "pair", "mask"]
+MOST_LABELS = 1000
+MODIFIERS: dict[str, Callable[[str], str]] = {
+    "drop_last": lambda text: text[:-1],
+    "lower_first": lambda text: text[:1].lower() + text[1:],
+}
+FIELDS: dict[str, Kind] = {"text": "text", "text_a": "text", "text_b": "pair", "mask": "mask"}
+
+
+@dataclass(frozen=True)
+class Part:
+    """One piece of a template: literal text, the (first) text, the second text of a pair, or the mask."""
+
+    kind: Kind
+    value: str = ""
+    modifier: str | None = None
+
+
+class Columns(BaseModel):
+    """What the columns of a file are called; each default is the plain name."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    text: str = Field(default="text", min_length=1, description="Column with the text of a single-text task.")
+    text_a: str = Field(default="text_a", min_length=1, description="Column with the first text of a pair.")
+    text_b: str = Field(default="text_b", min_length=1, description="Column with the second text of a pair.")
+    label: str = Field(default="label", min_length=1, description="Column with the label.")
+
+    @model_validator(mode="after")
+    def _distinct_names(self) -> Self:
+        if self.label in (self.text, self.text_a, self.text_b) or self.text_a == self.text_b:
+            raise ValueError("one column has two uses: name a different column for each")
+        return self
+
+
+def _labels_as_mapping(value: Any) -> dict[str, str | None]:
+    """Accept a plain list of labels, and whole numbers; what YAML reads as true or a date must be quoted."""
+    if not isinstance(value, list | dict):
+        raise ValueError("give a list of labels, or a mapping from each label to its label word")
+    words = [word for word in value.values() if word is not None] if isinstance(value, dict) else []
+    for item in (*value, *words):
+        if isinstance(item, bool) or not isinstance(item, str | int):
+            raise ValueError(f"{item!r} is not text to YAML: put quotes around it")
+    pairs = value.items() if isinstance(value, dict) else ((label, None) for label in value)
+    labels = {str(label).strip(): None if word is None else str(word).strip() for label, word in pairs}
+    if len(labels) < len(value):
+        raise ValueError("the labels repeat: give each label once")
+    return labels
+
+
+class Task(BaseModel):
+    """Labels with their label words (None: chosen later, against a tokenizer), a template, and columns."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(min_length=1, max_length=80, description="Name of the task, as reports show it.")
+    description: str = Field(
+        default="", max_length=2000, description="What the labels mean, in a sentence or two."
+    )
+    template: str = Field(description="Prompt with {text}, or {text_a} and {text_b}, and exactly one {mask}.")
+    labels: Annotated[dict[str, str | None], BeforeValidator(_labels_as_mapping)] = Field(
+        min_length=2,
+        max_length=MOST_LABELS,
+        description="Label to label word, in the order of the class indices.",
+    )
+    lower: bool = Field(default=False, description="Lower-case all texts before they meet the template.")
+    columns: Columns = Field(default=Columns(), description="What the columns of the files are called.")
+
+    @field_validator("template")
+    @classmethod
+    def _valid_template(cls, template: str) -> str:
+        parse_template(template)
+        return template
+
+    @model_validator(mode="after")
+    def _distinct_words(self) -> Self:
+        words = [word for word in self.labels.values() if word is not None]
+        if any(not text.strip() for text in (*self.labels, *words)):
+            raise ValueError("labels and label words must not be blank")
+        if len(set(words)) < len(words):
+            raise ValueError("two labels share a label word: give each label its own")
+        return self
+
+    @property
+    def is_pair(self) -> bool:
+        """Whether a row holds two texts."""
+        return any(part.kind == "pair" for part in self.template_parts())
+
+    def template_parts(self) -> tuple[Part, ...]:
+        """Return the template in pieces, left to right, neighbouring literals joined."""
+        return parse_template(self.template)
+
+
+def parse_template(template: str) -> tuple[Part, ...]:
+    """Return the parts of a template, left to right.
+
+    `{text}` or `{text_a}` and `{text_b}` stand for the texts, each with an optional modifier
+    (`{text_a:drop_last}`, `{text_b:lower_first}`), `{mask}` for the mask, `{{` and `}}` for braces.
+    Raises InputError that says what is wrong.
+    """
+    try:
+        pieces = list(string.Formatter().parse(template))
+    except ValueError as error:
+        raise InputError(f"Template {template!r}: {error}; write a literal brace twice.") from error
+    _check_fields(template, [name for _, name, _, _ in pieces if name is not None])
+    parts: list[Part] = []
+    for literal, name, modifier, conversion in pieces:
+        if literal and parts and parts[-1].kind == "literal":
+            parts[-1] = Part("literal", parts[-1].value + literal)
+        elif literal:
+            parts.append(Part("literal", literal))
+        if name is not None:
+            parts.append(_field(template, name, modifier, conversion))
+    return tuple(parts)
+
+
+def _check_fields(template: str, names: Sequence[str]) -> None:
+    for name in names:
+        if name not in FIELDS:
+            hint, known = did_you_mean(name, FIELDS), ", ".join(FIELDS)
+            raise InputError(f"Template {template!r}: unknown field {{{name}}}{hint}; use {known}.")
+    masks = names.count("mask")
+    if masks != 1:
+        raise InputError(f"Template {template!r}: has {masks} {{mask}} fields; it needs exactly one.")
+    if sorted(name for name in names if name != "mask") not in (["text"], ["text_a", "text_b"]):
+        raise InputError(f"Template {template!r}: needs one {{text}}, or one {{text_a}} and one {{text_b}}.")
+
+
+def _field(template: str, name: str, modifier: str | None, conversion: str | None) -> Part:
+    if conversion or (modifier and (modifier not in MODIFIERS or name == "mask")):
+        wrong = f"!{conversion}" if conversion else f":{modifier}"
+        known = ", ".join(MODIFIERS)
+        raise InputError(f"Template {template!r}: {{{name}{wrong}}} is no modifier; texts can take {known}.")
+    return Part(FIELDS[name], modifier=modifier or None)
+
+
+def parse_columns(text: str) -> Columns:
+    """Return the columns that `text=body,label=intent` renames. Raises InputError on any other shape."""
+    renames: dict[str, str] = {}
+    for item in text.split(","):
+        key, _, name = (piece.strip() for piece in item.partition("="))
+        if not (key and name):
+            raise InputError(f"--columns {text!r}: {item!r} is not KEY=NAME; write for example text=body.")
+        if key not in Columns.model_fields:
+            hint = did_you_mean(key, Columns.model_fields)
+            known = ", ".join(Columns.model_fields)
+            raise InputError(f"--columns {text!r}: unknown key {key!r}{hint}; use {known}.")
+        if key in renames:
+            raise InputError(f"--columns {text!r}: {key!r} is given twice; keep one.")
+        renames[key] = name
+    try:
+        return Columns(**renames)
+    except ValidationError as error:
+        raise InputError(f"--columns {text!r}: {_first_problem(error)}") from error
+
+
+def builtin_tasks() -> list[str]:
+    """Return the names of the tasks that come with the package, sorted."""
+    names = (item.name for item in _folder().iterdir())
+    return sorted(name.removesuffix(".yaml") for name in names if name.endswith(".yaml"))
+
+
+def _folder() -> Traversable:
+    return resources.files("data") / "tasks"
+
+
+def load_task(name_or_path: str) -> Task:
+    """Return a built-in task by name, or the task in a YAML file.
+
+    Raises InputError for an unknown name (with the built-ins and the nearest one) and for a bad file (with
+    the file and the key).
+    """
+    if name_or_path in builtin_tasks():
+        return _task_from_yaml(name_or_path, (_folder() / f"{name_or_path}.yaml").read_text("utf-8"))
+    path = Path(name_or_path)
+    if path.is_file():
+        try:
+            return _task_from_yaml(name_or_path, path.read_text("utf-8-sig"))
+        except UnicodeDecodeError as error:
+            raise InputError(f"{path}: is not UTF-8 text; save the task file as UTF-8.") from error
+    hint, known = did_you_mean(path.stem, builtin_tasks()), ", ".join(builtin_tasks())
+    what = "No task file" if path.suffix in (".yaml", ".yml") else "Unknown task"
+    raise InputError(f"{what} {name_or_path!r}{hint}; pass a YAML file or a built-in task: {known}.")
+
+
+def _task_from_yaml(source: str, text: str) -> Task:
+    try:
+        fields = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"{source}, line {mark.line + 1}" if mark else source
+        problem = getattr(error, "problem", None) or "unreadable"
+        raise InputError(f"{where}: is not valid YAML ({problem}); correct it.") from error
+    if not isinstance(fields, dict):
+        raise InputError(f"{source}: must hold the keys name, template and labels.")
+    try:
+        return Task.model_validate(fields)
+    except ValidationError as error:
+        raise InputError(f"{source}: {_first_problem(error)}") from error
+
+
+def _first_problem(error: ValidationError) -> str:
+    """One sentence for the first of pydantic's complaints: where, and what."""
+    first = error.errors(include_url=False)[0]
+    where = ".".join(str(step) for step in first["loc"])
+    if first["type"] == "extra_forbidden":
+        known = Columns.model_fields if where.startswith("columns.") else Task.model_fields
+        return f"unknown key {where!r}{did_you_mean(str(first['loc'][-1]), known)}; use {', '.join(known)}."
+    if first["type"] == "missing":
+        return f"the key {where!r} is missing; add it."
+    problem = first["msg"].removeprefix("Value error, ").rstrip(".")
+    return f"{where}: {problem}." if where else f"{problem}."
+
+
+def infer_task(labels: Sequence[str], is_pair: bool) -> Task:
+    """Return a task for a labelled file alone: its labels, sorted, words left open, a general template.
+
+    Raises InputError for fewer than 2 or more than 1000 distinct labels.
+    """
+    distinct = sorted(set(labels))
+    if not 2 <= len(distinct) <= MOST_LABELS:
+        found = f"The labelled rows hold {len(distinct)} different labels"
+        raise InputError(f"{found}; a task has 2 to {MOST_LABELS}: check --columns label=NAME.")
+    template = "{text_a} ? {mask}, {text_b}" if is_pair else "{text} This is about {mask}."
+    return Task(name="custom", template=template, labels=dict.fromkeys(distinct))

@@ -1,0 +1,39 @@
+"""The tokenised corpus: every unlabelled row prompted and tokenised once, then memory-mapped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from data.corpus import Corpus
+from pipeline.checkpoint import new_folder, verified
+from pipeline.prompt import Encoded, Prompt
+
+ROWS_AT_ONCE = 2048
+_FILES = {"ids": np.int32, "lengths": np.int32, "mask_at": np.int32}
+
+
+def encode_corpus(
+    corpus: Corpus, prompt: Prompt, folder: Path, key: str, on_rows: Callable[[int], None] = lambda rows: None
+) -> Encoded:
+    """The corpus as ``Encoded`` over memory-mapped files in ``folder``; made only if ``key`` is not there yet."""
+    manifest = verified(folder)
+    if manifest is None or manifest["key"] != key:
+        with new_folder(folder, {"key": key, "rows": len(corpus)}) as aside:
+            _write(corpus, prompt, aside, on_rows)
+    ids, lengths, mask_at = (np.memmap(folder / f"{n}.bin", dtype=t, mode="r") for n, t in _FILES.items())
+    offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+    return Encoded(ids, offsets, mask_at, prompt.tokenizer.pad_token_id)
+
+
+def _write(corpus: Corpus, prompt: Prompt, folder: Path, on_rows: Callable[[int], None]) -> None:
+    with (folder / "ids.bin").open("wb") as ids, (folder / "lengths.bin").open("wb") as lengths:
+        with (folder / "mask_at.bin").open("wb") as mask_at:
+            for _, texts in corpus.batches(ROWS_AT_ONCE):
+                encoded = prompt.encode(texts)
+                encoded.ids.tofile(ids)
+                encoded.lengths().astype(np.int32).tofile(lengths)
+                encoded.mask_at.tofile(mask_at)
+                on_rows(len(texts))

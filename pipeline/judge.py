@@ -1,0 +1,57 @@
+"""Whether a student may replace its teacher, judged without a single test label.
+
+Two kinds of evidence. (1) The K labelled rows before the student ever took a cross-entropy step on them (the
+end of its pseudo-labelled steps): there they are close to unseen rows. The teacher's side is the same quantity
+from the round that made it, or, for the round-0 teacher, from cross-validation. (2) A fixed sample of unlabelled
+rows: a class that the teacher sees and the student has all but lost is a collapse, whatever the labels say.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+SEEN_SHARE = 0.05
+LOST_FRACTION = 0.2
+STANDARD_ERRORS = 1.0
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What is known of a model: labelled losses (K,) on rows it had not fitted, predictions (S,) on the sample."""
+
+    labelled_losses: np.ndarray
+    sample: np.ndarray
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """``promote``, and the reason in a sentence a report can show."""
+
+    promote: bool
+    reason: str
+
+
+def gate(teacher: Evidence, student: Evidence, classes: int) -> Judgement:
+    """Promote unless the student is worse on the held-back labels, or has lost a class of the sample."""
+    difference = student.labelled_losses - teacher.labelled_losses
+    mean = float(difference.mean())
+    error = float(difference.std(ddof=1) / np.sqrt(len(difference))) if len(difference) > 1 else 0.0
+    if mean > STANDARD_ERRORS * error:
+        return Judgement(False, f"labelled loss before the tail rose by {mean:.3f} (standard error {error:.3f})")
+    lost = lost_classes(teacher.sample, student.sample, classes)
+    if lost:
+        return Judgement(False, f"{len(lost)} class(es) that the teacher predicts have all but vanished")
+    return Judgement(True, f"labelled loss before the tail changed by {mean:+.3f} (standard error {error:.3f})")
+
+
+def lost_classes(teacher: np.ndarray, student: np.ndarray, classes: int) -> list[int]:
+    """Classes with a share of at least ``SEEN_SHARE`` in ``teacher`` and under a fifth of it in ``student``."""
+    before, after = (np.bincount(p, minlength=classes) / len(p) for p in (teacher, student))
+    return np.flatnonzero((before >= SEEN_SHARE) & (after < LOST_FRACTION * before)).tolist()
+
+
+def folds(rows: int, count: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """``count`` disjoint sets of row indices that cover all ``rows``; fewer when there are fewer rows."""
+    return [np.sort(part) for part in np.array_split(rng.permutation(rows), min(count, rows))]

@@ -1,0 +1,38 @@
+"""Which rows each training step sees: seeded, computed before the first step, so the cursor is a step number."""
+
+from __future__ import annotations
+
+import numpy as np
+
+BATCHES_PER_BUCKET = 20
+
+
+def epochs(rows: int, steps: int, batch: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """``steps`` batches from one permutation after the other; a short pool is passed over many times."""
+    needed = steps * batch
+    passes = [rng.permutation(rows) for _ in range(-(-needed // rows))] if rows else []
+    flat = np.concatenate(passes)[:needed] if passes else np.empty(0, dtype=np.int64)
+    return [flat[i * batch : (i + 1) * batch] for i in range(steps)]
+
+
+def bucketed(lengths: np.ndarray, steps: int, batch: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """As ``epochs``, but rows of like length share a batch: little padding, and still random across batches."""
+    drawn = np.concatenate(epochs(len(lengths), steps, batch, rng))
+    batches: list[np.ndarray] = []
+    for start in range(0, len(drawn), BATCHES_PER_BUCKET * batch):
+        bucket = drawn[start : start + BATCHES_PER_BUCKET * batch]
+        bucket = bucket[np.argsort(lengths[bucket], kind="stable")]
+        cut = [bucket[i : i + batch] for i in range(0, len(bucket), batch)]
+        batches.extend(cut[i] for i in rng.permutation(len(cut)))
+    return batches
+
+
+def by_length(lengths: np.ndarray, tokens: int) -> list[np.ndarray]:
+    """All rows once, longest first, in batches of at most ``tokens`` padded tokens; for inference."""
+    order = np.argsort(-lengths, kind="stable")
+    batches, start = [], 0
+    while start < len(order):
+        size = max(1, tokens // int(lengths[order[start]]))
+        batches.append(order[start : start + size])
+        start += size
+    return batches

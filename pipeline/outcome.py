@@ -1,0 +1,166 @@
+"""The end of a run: the final model, a prediction for every unlabelled row, and the report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline import evaluate
+from pipeline.checkpoint import load_tensors, new_folder, read_json, save_tensors, verified, write_json
+from pipeline.infer import logits_of
+from pipeline.pseudo import PseudoLabels, load_meta_weights
+from pipeline.report import (
+    BackboneFacts, DataFacts, FigureData, PseudoFacts, ReweightFacts, RoundReport, RunReport, WeightHistogram,
+    write_report,
+)  # fmt: skip
+from pipeline.rounds import counter, load_model
+from pipeline.run import Run
+
+ROWS_AT_ONCE = 8192
+
+
+def publish(run: Run, last: int) -> dict[str, Any]:
+    """Writes final/, predictions.parquet and the report after round ``last``; returns the final manifest."""
+    winner = run.teacher_of(last + 1)
+    inputs = {"model": run.weights_digest(winner), "last": last}
+    folder = run.folder / "final"
+    done = verified(folder)
+    if done is None or done["inputs"] != inputs:
+        with new_folder(folder, {"inputs": inputs, "round": winner}) as aside:
+            save_tensors(aside / "weights.safetensors", load_tensors(run.model_folder(winner) / "weights.safetensors"))
+            write_json(aside / "model.json", _card(run))
+    predictions = run.folder / "predictions.parquet"
+    marker = run.folder / "predictions.json"
+    if not predictions.exists() or not marker.exists() or read_json(marker) != inputs:
+        _write_predictions(run, winner, last, predictions)
+        write_json(marker, inputs)
+    write_report(build_report(run, winner, last), run.folder)
+    return verified(folder) or {}
+
+
+def _card(run: Run) -> dict[str, Any]:
+    """What a Predictor needs besides the weights."""
+    return {
+        "format": 1,
+        "task": run.inputs.task.model_dump(mode="json"),
+        "backbone": {**run.config.backbone.model_dump(mode="json"), "checksum": run.backbone.checksum()},
+        "stage": run.config.stage.model_dump(mode="json"),
+        "head": run.config.head.model_dump(mode="json"),
+        "max_length": run.prompt.max_length,
+    }
+
+
+def _write_predictions(run: Run, winner: int, last: int, path: Path) -> None:
+    aside = path.with_name(f"{path.name}.part")
+    writer: pq.ParquetWriter | None = None
+    for table in _prediction_tables(run, winner, last):
+        writer = writer or pq.ParquetWriter(aside, table.schema)
+        writer.write_table(table)
+    assert writer is not None
+    writer.close()
+    aside.replace(path)
+
+
+def _prediction_tables(run: Run, winner: int, last: int) -> Iterator[pa.Table]:
+    model, total = load_model(run, winner), len(run.corpus)
+    told = [_taught(run, number) for number in range(1, last + 1)]
+    weight_rows, weight_means = _mean_weights(run, last)
+    on_rows = counter(run, last, "predict", total)
+    for start in range(0, total, ROWS_AT_ONCE):
+        rows = np.arange(start, min(start + ROWS_AT_ONCE, total))
+        soft = logits_of(model, run.corpus.take(rows), on_rows).softmax(-1).numpy()
+        top, ids = soft.argmax(1), run.inputs.corpus.row_ids(rows.tolist())
+        columns: dict[str, Any] = {
+            "row_id": ids,
+            "corpus": [row_id.rpartition(":")[0] for row_id in ids],
+            "label": [run.labels[i] for i in top],
+        }
+        columns |= {f"p_{label}": soft[:, i] for i, label in enumerate(run.labels)}
+        for number, labels in enumerate(told, 1):
+            chosen = _look_up(labels.rows, np.arange(len(labels.rows)), rows)
+            value = np.where(chosen >= 0, labels.soft[chosen.astype(int), top], np.nan)
+            columns[f"teacher_round_{number}"] = pa.array(value.astype(np.float32), mask=chosen < 0)
+        weight = _look_up(weight_rows, weight_means, rows)
+        columns["meta_weight"] = pa.array(weight.astype(np.float32), mask=weight < 0)
+        yield pa.table(columns)
+
+
+def _taught(run: Run, number: int) -> PseudoLabels:
+    return PseudoLabels.load(run.round_folder(number) / "pseudo" / "labels.parquet", len(run.labels))
+
+
+def _mean_weights(run: Run, last: int) -> tuple[np.ndarray, np.ndarray]:
+    """(corpus rows that were ever reweighted, ascending; the mean of their meta weights)."""
+    tables = [load_meta_weights(run.model_folder(n) / "meta_weights.parquet") for n in range(1, last + 1)]
+    rows = np.concatenate([t["row"].to_numpy() for t in tables])
+    weights = np.concatenate([t["weight"].to_numpy() for t in tables]).astype(np.float64)
+    unique, place, counts = np.unique(rows, return_inverse=True, return_counts=True)
+    return unique, np.bincount(place, weights, minlength=len(unique)) / np.maximum(counts, 1)
+
+
+def _look_up(keys: np.ndarray, values: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """The value of each wanted key among ascending ``keys``, or -1."""
+    if not len(keys):
+        return np.full(len(wanted), -1.0)
+    place = np.searchsorted(keys, wanted).clip(max=len(keys) - 1)
+    return np.where(keys[place] == wanted, values[place], -1.0)
+
+
+def build_report(run: Run, winner: int, last: int) -> RunReport:
+    """The report of a finished run, from what its folders hold."""
+    teacher = verified(run.model_folder(0)) or {}
+    rounds = tuple(_round_report(run, number) for number in range(1, last + 1))
+    final = (verified(run.model_folder(winner)) or {})["test"]
+    stopped = "agreement" if last < run.config.rounds.count else "max_rounds"
+    return RunReport(
+        run_id=run.fingerprint[:12], task=run.inputs.task.name, labels=tuple(run.labels), seed=run.config.seed,
+        backbone=BackboneFacts(run.config.backbone.name, run.backbone.parameter_count()),
+        trainable_parameters=sum(p.numel() for p in run.new_classifier(0, None).tunable().values()),
+        data=DataFacts(len(run.gold), len(run.corpus), len(run.inputs.test)),
+        zero_shot=_metrics(teacher["zero_shot"]), labelled_only=_metrics(teacher["test"]), rounds=rounds,
+        final=_metrics(final), stopped=stopped,
+        seconds=teacher["seconds"] + sum(r.seconds for r in rounds), notices=run.notices,
+        figures=_figures(run, winner, last),
+    )  # fmt: skip
+
+
+def _round_report(run: Run, number: int) -> RoundReport:
+    pseudo = verified(run.round_folder(number) / "pseudo") or {}
+    student = verified(run.model_folder(number)) or {}
+    verdict = read_json(run.round_folder(number) / "verdict.json")
+    return RoundReport(
+        number, PseudoFacts(pseudo["rows"], pseudo["per_class"], pseudo["mean_confidence"]),
+        ReweightFacts(**student["reweight"]), _metrics(student["test"]), verdict["promoted"], verdict["agreement"],
+        student["seconds"], verdict["reason"],
+    )  # fmt: skip
+
+
+def _metrics(facts: dict[str, float] | None) -> evaluate.Metrics | None:
+    return evaluate.Metrics(**facts) if facts else None
+
+
+def _figures(run: Run, winner: int, last: int) -> FigureData:
+    weights = {
+        n: load_meta_weights(run.model_folder(n) / "meta_weights.parquet")["weight"].to_numpy() for n in range(1, last + 1)
+    }
+    top = max((float(w.max()) for w in weights.values() if len(w)), default=1.0)
+    edges = np.linspace(0, max(top, 1e-6), 21)
+    histogram = WeightHistogram(
+        tuple(edges.tolist()), {n: tuple(np.histogram(w, edges)[0].tolist()) for n, w in weights.items()}
+    )
+    if run.test_gold is None:
+        return FigureData(meta_weights=histogram)
+    soft = load_tensors(run.model_folder(winner) / "evidence.safetensors")["test"].softmax(-1).numpy()
+    gold = run.test_gold.numpy()
+    table = evaluate.confusion(soft.argmax(1), gold, len(run.labels))
+    return FigureData(tuple(map(tuple, table)), evaluate.reliability(soft, gold), histogram)
+
+
+def report_of(folder: Path) -> RunReport:
+    """The report that a finished run left behind; InputError when there is none."""
+    return RunReport.from_dict(read_json(folder / "report.json"))

@@ -1,0 +1,207 @@
+"""A task bound to a tokenizer: rows become token ids with exactly one mask, label words become token ids."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from data.errors import InputError
+from data.task import MODIFIERS, Task
+from pipeline.batch import Batch
+
+Text = tuple[str, str | None]
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """N prompted texts: flat token ids, (N + 1,) offsets into them, and (N,) mask positions within each."""
+
+    ids: np.ndarray
+    offsets: np.ndarray
+    mask_at: np.ndarray
+    pad_id: int
+
+    def __len__(self) -> int:
+        return len(self.mask_at)
+
+    def lengths(self) -> np.ndarray:
+        """Tokens of every text, template and special tokens included."""
+        return np.diff(self.offsets)
+
+    def take(self, rows: np.ndarray) -> Encoded:
+        """The given rows, in that order, in memory."""
+        lengths = self.lengths()[rows]
+        ids = np.concatenate([self.ids[self.offsets[i] : self.offsets[i + 1]] for i in rows])
+        offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+        return Encoded(ids, offsets, np.asarray(self.mask_at[rows]), self.pad_id)
+
+    def batch(self, rows: Sequence[int] | np.ndarray) -> Batch:
+        """The given rows, right padded to the longest of them."""
+        pieces = [self.ids[self.offsets[i] : self.offsets[i + 1]] for i in rows]
+        width = max(len(piece) for piece in pieces)
+        ids = np.full((len(pieces), width), self.pad_id, dtype=np.int64)
+        attention = np.zeros((len(pieces), width), dtype=np.int64)
+        for row, piece in enumerate(pieces):
+            ids[row, : len(piece)] = piece
+            attention[row, : len(piece)] = 1
+        mask_at = torch.as_tensor(np.asarray(self.mask_at[rows]), dtype=torch.int64)
+        return Batch(torch.from_numpy(ids), torch.from_numpy(attention), mask_at)
+
+
+class Prompt:
+    """Encodes rows with the task's template. Only text is ever cut, never the template or the mask."""
+
+    def __init__(self, task: Task, tokenizer: Any, max_length: int) -> None:
+        self.task = task
+        self.tokenizer = tokenizer
+        self.max_length = max_length
+        self.parts = _tidy(task)
+        self.literals = {i: _ids(tokenizer, value) for i, (kind, value, _) in enumerate(self.parts) if kind == "literal"}
+        self.start, self.end = tokenizer.cls_token_id, tokenizer.sep_token_id
+        fixed = 3 + sum(len(ids) for ids in self.literals.values())
+        self.budget = max_length - fixed
+        if self.budget < 4:
+            raise InputError(
+                f"the template of task '{task.name}' takes {fixed} of {max_length} tokens and leaves no room for "
+                "text; shorten it or raise backbone.max_length."
+            )
+
+    def encode(self, texts: Sequence[Text]) -> Encoded:
+        """All ``texts`` in memory; for a corpus, encode it piece by piece with ``encode_rows``."""
+        rows = list(self.encode_rows(texts))
+        lengths = [len(ids) for ids, _ in rows]
+        flat = np.fromiter((i for ids, _ in rows for i in ids), dtype=np.int32, count=sum(lengths))
+        offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+        return Encoded(flat, offsets, np.array([at for _, at in rows], dtype=np.int32), self.tokenizer.pad_token_id)
+
+    def encode_rows(self, texts: Sequence[Text]) -> Iterator[tuple[list[int], int]]:
+        """(token ids, mask position) of each text."""
+        pieces = {i: self._tokenise(i, texts) for i, (kind, _, _) in enumerate(self.parts) if kind in {"text", "pair"}}
+        for row in range(len(texts)):
+            cut = _shorten({i: column[row] for i, column in pieces.items()}, self.budget)
+            yield self._assemble(cut)
+
+    def _tokenise(self, part: int, texts: Sequence[Text]) -> list[list[int]]:
+        kind, lead, modifier = self.parts[part]
+        change = MODIFIERS[modifier] if modifier else str
+        chosen = [change(text if kind == "text" else pair or "") for text, pair in texts]
+        if self.task.lower:
+            change = MODIFIERS[modifier] if modifier else str
+        chosen = [text.lower() for text in chosen]
+        # A text that spells a special token such as "[MASK]" must stay text.
+        encoded = self.tokenizer(
+            [lead + text for text in chosen],
+            add_special_tokens=False,
+            split_special_tokens=True,
+            return_attention_mask=False,
+            verbose=False,
+        )
+        ids: list[list[int]] = encoded["input_ids"]
+        return ids
+
+    def _assemble(self, cut: dict[int, list[int]]) -> tuple[list[int], int]:
+        ids, mask_at = [self.start], 0
+        for i, (kind, _, _) in enumerate(self.parts):
+            if kind == "mask":
+                mask_at = len(ids)
+                ids.append(self.tokenizer.mask_token_id)
+            else:
+                ids.extend(self.literals[i] if kind == "literal" else cut[i])
+        return [*ids, self.end], mask_at
+
+
+def label_word_ids(task: Task, tokenizer: Any, word_rows: Tensor) -> list[int]:
+    """The token id of each label's word, in label order.
+
+    InputError for a label without a word, a word of several tokens, or two labels with one word; each with a
+    suggestion that works with this tokenizer.
+    """
+    ids: dict[int, str] = {}
+    for label, word in task.labels.items():
+        pieces = _ids(tokenizer, " " + (word or label))
+        if len(pieces) != 1 or pieces[0] == tokenizer.unk_token_id:
+            raise InputError(_word_problem(task, label, word, pieces, tokenizer, word_rows, set(ids)))
+        if pieces[0] in ids:
+            raise InputError(
+                f"task '{task.name}': labels '{ids[pieces[0]]}' and '{label}' share the word '{word or label}'; "
+                "give each its own."
+            )
+        ids[pieces[0]] = label
+    return list(ids)
+
+
+def fill_in_words(task: Task, tokenizer: Any, word_rows: Tensor) -> tuple[Task, tuple[str, ...]]:
+    """(``task`` with a single-token word for every label that had none, a notice for each word that was chosen)."""
+    words: dict[str, str | None] = {}
+    notices = []
+    for label, word in task.labels.items():
+        taken = {_ids(tokenizer, f" {w}")[0] for w in words.values()}
+        words[label] = word or suggest_words(label, tokenizer, word_rows, taken)[0]
+        if words[label] != (word or label.lower()):
+            notices.append(f"label '{label}' is read as the word '{words[label]}'; a task file can name another.")
+    return task.model_copy(update={"labels": words}), tuple(notices)
+
+
+def _word_problem(
+    task: Task, label: str, word: str | None, pieces: list[int], tokenizer: Any, rows: Tensor, taken: set[int]
+) -> str:
+    what = f"label word '{word}' of label '{label}'" if word else f"label '{label}' has no label word, and its name"
+    shown = " ".join(tokenizer.convert_ids_to_tokens(pieces)) or "nothing"
+    words = suggest_words(word or label, tokenizer, rows, taken)
+    return (
+        f"task '{task.name}': {what} is {len(pieces)} tokens ({shown}) where one is needed; "
+        f"set labels: {{\"{label}\": {words[0]}}} in the task file, or try {', '.join(words[1:])}."
+    )
+
+
+def suggest_words(text: str, tokenizer: Any, rows: Tensor, taken: Iterable[int], count: int = 4) -> list[str]:
+    """Single-token words for ``text``: its own words first, then the nearest by mean word embedding."""
+    own = [w for w in text.lower().replace("/", " ").replace("_", " ").replace("-", " ").split() if w.isalpha()]
+    found = [w for w in own if len(w) > 2 and len(ids := _ids(tokenizer, " " + w)) == 1 and ids[0] not in set(taken)]
+    pieces = _ids(tokenizer, " " + " ".join(own or [text]))
+    query = rows[pieces].float().mean(0)
+    order = torch.nn.functional.cosine_similarity(rows.float(), query, dim=-1).argsort(descending=True)
+    for token in order[:2000].tolist():
+        word = tokenizer.decode([token]).strip().lower()
+        fits = word.isalpha() and len(word) > 2 and _ids(tokenizer, " " + word) == [token]
+        if len(found) < count and fits and token not in taken and word not in found:
+            found.append(word)
+    return found
+
+
+def _tidy(task: Task) -> list[tuple[str, str, str | None]]:
+    """(kind, literal text or leading space, modifier): the space before a text belongs to the text's tokens."""
+    parts: list[tuple[str, str, str | None]] = []
+    space = ""
+    for position, part in enumerate(task.template_parts()):
+        if part.kind == "literal":
+            value = part.value if position else part.value.lstrip()
+            space = " " if value.endswith(" ") else ""
+            if value.rstrip():
+                parts.append(("literal", value.rstrip(), None))
+        else:
+            parts.append((part.kind, space if part.kind != "mask" else "", part.modifier))
+            space = ""
+    return parts
+
+
+def _shorten(pieces: dict[int, list[int]], budget: int) -> dict[int, list[int]]:
+    """Cut from the ends, the longer text first, so that both of a pair keep a fair share of ``budget``."""
+    if sum(map(len, pieces.values())) <= budget:
+        return pieces
+    if len(pieces) == 1:
+        return {i: ids[:budget] for i, ids in pieces.items()}
+    (first, a), (second, b) = pieces.items()
+    share = budget // 2
+    keep_a = max(share, budget - len(b)) if len(a) > share else len(a)
+    return {first: a[:keep_a], second: b[: budget - min(keep_a, len(a))]}
+
+
+def _ids(tokenizer: Any, text: str) -> list[int]:
+    ids: list[int] = tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
+    return ids

@@ -1,0 +1,237 @@
+"""The rounds of LiST: prompt-tune, then label, reweight and train, judge, promote (arXiv 2110.06274, alg. 1).
+
+Every function finds its work done or does it: it returns the manifest of a folder whose inputs and outputs
+verify, so a run can stop anywhere and go on with the same bytes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pipeline.checkpoint import load_tensors, new_folder, save_tensors, verified, write_json
+from pipeline.evaluate import agreement, measure, weight_stats
+from pipeline.infer import logits_of
+from pipeline.judge import Evidence, Judgement, folds, gate
+from pipeline.model import Classifier
+from pipeline.prompt import Encoded
+from pipeline.pseudo import PseudoLabels, save_meta_weights
+from pipeline.run import Progress, Run
+from pipeline.seeds import generator_for
+from pipeline.soft_labels import class_prior, soft_labels
+from pipeline.stepping import train_resumably
+from pipeline.train import Material, Recipe, State, Trainer
+
+Facts = dict[str, Any]
+FOLDS = 3
+
+
+def prompt_tune(run: Run) -> Facts:
+    """Round 0: the teacher, cross-entropy on the label words of the labelled rows only."""
+    folder = run.model_folder(0)
+    done = verified(folder)
+    if done:
+        return done
+    began = time.monotonic()
+    zero_shot, offset = _zero_shot(run)
+    model = run.new_classifier(0, offset)
+    trainer = Trainer(model, _teacher_recipe(run, len(run.gold)), Material(run.labelled, run.gold))
+    train_resumably(run, 0, trainer, run.fingerprint)
+    unfitted = _cross_validated(run, offset) if run.config.rounds.promote == "gated" else None
+    facts = {"zero_shot": zero_shot, "offset": None if offset is None else offset.tolist()}
+    return _keep(run, 0, model, facts, unfitted, began)
+
+
+def pseudo_label(run: Run, number: int) -> Facts:
+    """The round's seeded draw of unlabelled rows with the teacher's soft labels, each computed once."""
+    teacher = run.teacher_of(number)
+    folder, inputs = run.round_folder(number) / "pseudo", {"teacher": run.weights_digest(teacher)}
+    done = _complete(folder, inputs)
+    if done:
+        return done
+    rows = _draw(run, number)
+    logits = _logits(run, number, "label", load_model(run, teacher), run.corpus.take(rows))
+    config, classes = run.config.pseudo, len(run.labels)
+    soft = soft_labels(logits, config.temperature, class_prior(config.prior, run.gold, classes))
+    labels = PseudoLabels(rows, soft.numpy())
+    facts = {"inputs": inputs, "round": number, "teacher_round": teacher, **labels.summary(run.labels)}
+    with new_folder(folder, facts) as aside:
+        labels.save(aside / "labels.parquet", run.inputs.corpus, run.labels)
+    return verified(folder) or {}
+
+
+def train_student(run: Run, number: int) -> Facts:
+    """A fresh student: KD warm-up, meta-reweighted steps and the labelled tail under one decay."""
+    pseudo = run.round_folder(number) / "pseudo"
+    manifest = verified(pseudo)
+    assert manifest is not None, f"round {number} has no pseudo labels yet"
+    inputs = {"pseudo": manifest["files"]["labels.parquet"]}
+    done = _complete(run.model_folder(number), inputs)
+    if done:
+        return done
+    began = time.monotonic()
+    labels = PseudoLabels.load(pseudo / "labels.parquet", len(run.labels))
+    material = Material(run.labelled, run.gold, run.corpus.take(labels.rows), torch.from_numpy(labels.soft))
+    model = run.new_classifier(number, _offset(run))
+    trainer = Trainer(model, _student_recipe(run, number, len(labels.rows)), material)
+    state = train_resumably(run, number, trainer, inputs["pseudo"])
+    facts = {"inputs": inputs, "reweight": _weight_facts(run, state)}
+    weights = [(labels.rows[rows], weights) for rows, weights in state.weighed]
+    return _keep(run, number, model, facts, state.unfitted, began, weights)
+
+
+def judge(run: Run, number: int) -> Facts:
+    """The verdict on a round's student: whether it becomes the teacher, and whether the rounds may stop."""
+    teacher = run.teacher_of(number)
+    models = {"teacher": run.weights_digest(teacher), "student": run.weights_digest(number)}
+    before, after = evidence(run, teacher), evidence(run, number)
+    kappa = agreement(before.sample, after.sample)
+    judgement = Judgement(True, "every student is promoted")
+    if run.config.rounds.promote == "gated":
+        judgement = gate(before, after, len(run.labels))
+    threshold = run.config.rounds.stop_at_agreement
+    verdict = {
+        "format": 1, "round": number, "teacher_round": teacher, "inputs": models, "promoted": judgement.promote,
+        "reason": judgement.reason, "agreement": kappa,
+        "stop": bool(judgement.promote and threshold is not None and kappa >= threshold),
+    }  # fmt: skip
+    write_json(run.round_folder(number) / "verdict.json", verdict)
+    return verdict
+
+
+def load_model(run: Run, number: int) -> Classifier:
+    """The teacher (0) or a round's student, ready to predict. InputError when its weights are damaged."""
+    model = run.new_classifier(number, _offset(run) if number else None)
+    model.load(load_tensors(run.model_folder(number) / "weights.safetensors"))
+    return model
+
+
+def evidence(run: Run, number: int) -> Evidence:
+    """What was written down about a model when it was trained."""
+    tensors = load_tensors(run.model_folder(number) / "evidence.safetensors")
+    losses = tensors.get("labelled_losses", torch.zeros(len(run.gold)))
+    return Evidence(losses.numpy(), tensors["sample"].argmax(-1).numpy())
+
+
+def _teacher_recipe(run: Run, rows: int, purpose: str = "train") -> Recipe:
+    config = run.config.teacher
+    batch = min(config.batch, rows)
+    return Recipe(
+        phases=(("labelled", config.epochs * -(-rows // batch)),), learning_rate=config.learning_rate, batch=batch,
+        labelled_batch=batch, clip=run.config.clip, dropout=run.config.dropout, seed=run.seed(0, purpose),
+    )  # fmt: skip
+
+
+def _student_recipe(run: Run, number: int, drawn: int) -> Recipe:
+    config, reweight = run.config.student, run.config.reweight
+    warm = round(config.warmup * config.steps)
+    tail = config.tail_epochs * -(-len(run.gold) // config.tail_batch)
+    return Recipe(
+        phases=(("warmup", warm), ("reweighted", config.steps - warm), ("tail", tail)),
+        learning_rate=config.learning_rate, batch=min(config.batch, drawn), labelled_batch=config.tail_batch,
+        meta_batch=reweight.batch, engine=reweight.engine, eps=reweight.eps, confidence=run.config.pseudo.confidence,
+        clip=run.config.clip, dropout=run.config.dropout, seed=run.seed(number, "train"),
+    )  # fmt: skip
+
+
+def _draw(run: Run, number: int) -> np.ndarray:
+    """As many distinct rows as the round's steps can use, in corpus order."""
+    wanted = min(len(run.corpus), run.config.student.steps * run.config.student.batch)
+    rng = generator_for(run.config.seed, number, "draw")
+    return np.sort(rng.choice(len(run.corpus), size=wanted, replace=False))
+
+
+def _zero_shot(run: Run) -> tuple[Facts | None, Tensor | None]:
+    """(test metrics of the untouched backbone, the mean label-word logits to centre or None)."""
+    offset = None
+    if run.config.head.centre:
+        offset = _logits(run, 0, "centre", run.new_classifier(0, None), run.corpus.take(run.sample())).mean(0)
+    if run.test is None or run.test_gold is None:
+        return None, offset
+    logits = _logits(run, 0, "zero-shot", run.new_classifier(0, offset), run.test)
+    return _metrics(logits, run.test_gold), offset
+
+
+def _cross_validated(run: Run, offset: Tensor | None) -> Tensor:
+    """(K,) losses of labelled rows under teachers that were trained without them."""
+    losses = torch.zeros(len(run.gold))
+    for held in folds(len(run.gold), FOLDS, generator_for(run.config.seed, "folds")):
+        kept = np.setdiff1d(np.arange(len(run.gold)), held)
+        model = run.new_classifier(0, offset)
+        recipe = _teacher_recipe(run, len(kept), "folds")
+        Trainer(model, recipe, Material(run.labelled.take(kept), run.gold[kept])).run()
+        losses[held] = F.cross_entropy(logits_of(model, run.labelled.take(held)), run.gold[held], reduction="none")
+    return losses
+
+
+def _keep(
+    run: Run,
+    number: int,
+    model: Classifier,
+    facts: Facts,
+    unfitted: Tensor | None,
+    began: float,
+    weights: list[tuple[np.ndarray, np.ndarray]] | None = None,
+) -> Facts:
+    """Weights, evidence and facts of a trained model, written as its folder."""
+    known = {"sample": _logits(run, number, "judge", model, run.corpus.take(run.sample()))}
+    if unfitted is not None:
+        known["labelled_losses"] = unfitted
+    if run.test is not None:
+        known["test"] = _logits(run, number, "test", model, run.test)
+    metrics = _metrics(known["test"], run.test_gold) if run.test_gold is not None else None
+    facts = {**facts, "round": number, "seed": run.config.seed, "test": metrics}
+    with new_folder(run.model_folder(number), {**facts, "seconds": time.monotonic() - began}) as aside:
+        save_tensors(aside / "weights.safetensors", model.tensors())
+        save_tensors(aside / "evidence.safetensors", known)
+        if weights is not None:
+            save_meta_weights(aside / "meta_weights.parquet", weights)
+    return verified(run.model_folder(number)) or {}
+
+
+def _weight_facts(run: Run, state: State) -> Facts:
+    stats = weight_stats([weights for _, weights in state.weighed])
+    return {
+        "engine": run.config.reweight.engine,
+        "zero_share": stats.zero_share if stats else None,
+        "effective_sample_size": stats.effective_sample_size if stats else None,
+        "uniform_steps": state.uniform_steps,
+    }
+
+
+def _metrics(logits: Tensor, gold: Tensor) -> Facts:
+    found = measure(logits.softmax(-1).numpy(), gold.numpy())
+    return {"accuracy": found.accuracy, "macro_f1": found.macro_f1, "ece": found.ece}
+
+
+def _logits(run: Run, number: int, phase: str, model: Classifier, encoded: Encoded) -> Tensor:
+    return logits_of(model, encoded, counter(run, number, phase, len(encoded)))
+
+
+def counter(run: Run, number: int, phase: str, total: int) -> Callable[[int], None]:
+    """A callback that reports rows as they are finished."""
+    done = 0
+
+    def on_rows(rows: int) -> None:
+        nonlocal done
+        done += rows
+        run.notify(Progress(number, phase, done, total))
+
+    return on_rows
+
+
+def _offset(run: Run) -> Tensor | None:
+    manifest = verified(run.model_folder(0)) or {}
+    return None if manifest.get("offset") is None else torch.tensor(manifest["offset"])
+
+
+def _complete(folder: Path, inputs: Facts) -> Facts | None:
+    """The manifest of ``folder`` when it verifies and was made from ``inputs``."""
+    manifest = verified(folder)
+    return manifest if manifest is not None and manifest["inputs"] == inputs else None

@@ -1,0 +1,147 @@
+"""Per-example gradients without a second-order graph.
+
+A trainable linear map y = x W^T + c needs only its input x_i and the gradient d_i at its output to know the
+gradient of any single example: grad_W l_i = d_i^T x_i. While a ``Tape`` is recording, the layers of this file
+use detached weights and remember (x, y); one ``torch.autograd.grad`` with respect to the y then gives every
+d_i of a batch at once. Small tensors (LayerNorm weights, label biases) are expanded over the batch instead, so
+that autograd itself returns one gradient per example.
+
+Outside a recording the layers are ordinary ``nn`` layers. They cast their fp32 weights to the dtype of what
+flows in, so one set of fp32 trainable tensors serves an fp32 or a bf16 backbone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+_RECORDING: ContextVar[Tape | None] = ContextVar("recording", default=None)
+
+
+@dataclass
+class Seen:
+    """One use of one trainable linear map: input (B, ..., in), watched output (B, ..., out)."""
+
+    weight: nn.Parameter
+    bias: nn.Parameter | None
+    x: Tensor
+    y: Tensor
+
+
+@dataclass
+class Tape:
+    """What the trainable tensors met in one forward pass."""
+
+    linear: list[Seen] = field(default_factory=list)
+    small: list[tuple[nn.Parameter, Tensor]] = field(default_factory=list)
+
+    @property
+    def watched(self) -> list[Tensor]:
+        """The tensors whose gradients tell everything: outputs of linear maps, then expanded small ones."""
+        return [seen.y for seen in self.linear] + [expanded for _, expanded in self.small]
+
+
+@contextmanager
+def recording() -> Iterator[Tape]:
+    """A fresh ``Tape`` that the layers of this file write to until the block ends."""
+    token = _RECORDING.set(Tape())
+    try:
+        tape = _RECORDING.get()
+        assert tape is not None
+        yield tape
+    finally:
+        _RECORDING.reset(token)
+
+
+class Linear(nn.Linear):
+    """``nn.Linear`` whose per-example gradients a tape can recover."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        tape = _RECORDING.get()
+        weight = self.weight.to(x.dtype)
+        bias = None if self.bias is None else self.bias.to(x.dtype)
+        if tape is None or not self.weight.requires_grad:
+            return F.linear(x, weight, bias)
+        y = F.linear(x, weight.detach(), None if bias is None else bias.detach())
+        if not y.requires_grad:
+            y.requires_grad_()
+        tape.linear.append(Seen(self.weight, self.bias, x.detach(), y))
+        return y
+
+
+class LayerNorm(nn.LayerNorm):
+    """``nn.LayerNorm`` whose weight and bias are expanded over the batch while a tape records."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        normed = F.layer_norm(x, self.normalized_shape, eps=self.eps)
+        y = normed * per_example(self.weight, x)
+        return y if self.bias is None else y + per_example(self.bias, x)
+
+
+def per_example(parameter: nn.Parameter, x: Tensor) -> Tensor:
+    """``parameter`` ready to broadcast against ``x`` (B, ...): itself, or one watched copy per example."""
+    tape = _RECORDING.get()
+    value = parameter.to(x.dtype)
+    if tape is None or not parameter.requires_grad:
+        return value
+    shape = (x.shape[0], *[1] * (x.dim() - 1 - parameter.dim()), *parameter.shape)
+    expanded = value.detach().expand(shape).clone().requires_grad_()
+    tape.small.append((parameter, expanded))
+    return expanded
+
+
+def per_example_dots(tape: Tape, gradients: list[Tensor], size: int) -> Tensor:
+    """s (B,): <grad l_i, G> for the first ``size`` rows, where G is the summed gradient of the other rows.
+
+    A tensor used several times in one forward pass counts with the sum of its uses, on both sides.
+    """
+    scores = torch.zeros(size, device=gradients[0].device)
+    d_linear, d_small = gradients[: len(tape.linear)], gradients[len(tape.linear) :]
+    target: dict[nn.Parameter, Tensor] = {}
+    for seen, d in zip(tape.linear, d_linear, strict=True):
+        x_v, d_v = _rows(seen.x[size:]), _rows(d[size:])
+        _add(target, seen.weight, d_v.T @ x_v)
+        if seen.bias is not None:
+            _add(target, seen.bias, d_v.sum(0))
+    for (parameter, _), d in zip(tape.small, d_small, strict=True):
+        _add(target, parameter, _fold(d[size:].float(), parameter).sum(0))
+    for seen, d in zip(tape.linear, d_linear, strict=True):
+        d_u, x_u = d[:size].float(), seen.x[:size].float()
+        along = F.linear(x_u, target[seen.weight], None if seen.bias is None else target[seen.bias])
+        scores += (d_u * along).reshape(size, -1).sum(1)
+    for (parameter, _), d in zip(tape.small, d_small, strict=True):
+        folded = _fold(d[:size].float(), parameter)
+        scores += (folded * target[parameter]).reshape(size, -1).sum(1)
+    return scores
+
+
+def weighted_gradients(tape: Tape, gradients: list[Tensor], weights: Tensor) -> dict[nn.Parameter, Tensor]:
+    """sum_i w_i grad l_i over the first len(weights) rows, for every parameter on the tape."""
+    size, total = len(weights), dict[nn.Parameter, Tensor]()
+    d_linear, d_small = gradients[: len(tape.linear)], gradients[len(tape.linear) :]
+    for seen, d in zip(tape.linear, d_linear, strict=True):
+        scaled = _rows(d[:size] * weights.to(d.dtype).reshape(-1, *[1] * (d.dim() - 1)))
+        _add(total, seen.weight, scaled.T @ _rows(seen.x[:size]))
+        if seen.bias is not None:
+            _add(total, seen.bias, scaled.sum(0))
+    for (parameter, _), d in zip(tape.small, d_small, strict=True):
+        _add(total, parameter, torch.einsum("b,b...->...", weights, _fold(d[:size].float(), parameter)))
+    return total
+
+
+def _rows(x: Tensor) -> Tensor:
+    return x.reshape(-1, x.shape[-1]).float()
+
+
+def _fold(d: Tensor, parameter: nn.Parameter) -> Tensor:
+    return d.reshape(d.shape[0], *parameter.shape)
+
+
+def _add(total: dict[nn.Parameter, Tensor], parameter: nn.Parameter, value: Tensor) -> None:
+    total[parameter] = total[parameter] + value if parameter in total else value

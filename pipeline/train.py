@@ -1,0 +1,222 @@
+"""One training loop for teacher and student.
+
+A ``Recipe`` says which phase every step belongs to; one AdamW and one linear decay to zero span all of them
+(arXiv 2110.06274, algorithm 1; the schedule of the public script, one optimiser a round).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from pipeline.batch import Batch
+from pipeline.infer import logits_of
+from pipeline.model import Classifier
+from pipeline.order import bucketed, epochs
+from pipeline.prompt import Encoded
+from pipeline.reweight import ENGINES, Step, kl
+from pipeline.seeds import generator_for, seed_for
+
+Phase = Literal["labelled", "warmup", "reweighted", "tail"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """The steps of one training, in order, and how they are taken."""
+
+    phases: tuple[tuple[Phase, int], ...]
+    learning_rate: float
+    batch: int
+    labelled_batch: int
+    meta_batch: int = 4
+    engine: str = "fused"
+    eps: float = 1e-12
+    confidence: float = 0.0
+    clip: float = 1.0
+    dropout: bool = False
+    seed: int = 0
+
+    @property
+    def steps(self) -> int:
+        return sum(count for _, count in self.phases)
+
+    def schedule(self) -> Iterator[tuple[Phase, int]]:
+        """(phase, index within that phase) of every step."""
+        for phase, count in self.phases:
+            yield from ((phase, i) for i in range(count))
+
+
+@dataclass(frozen=True)
+class Material:
+    """What is trained on: labelled rows with gold classes, and pseudo-labelled rows with soft labels (N, C)."""
+
+    labelled: Encoded
+    gold: Tensor
+    unlabelled: Encoded | None = None
+    soft: Tensor | None = None
+
+
+@dataclass
+class State:
+    """Where a training stands.
+
+    ``unfitted`` (K,) holds the losses of the labelled rows when the labelled tail begins: the last moment at which
+    a student has not been fitted to them. ``weighed`` holds (rows, meta weights) of every reweighted step.
+    """
+
+    step: int = 0
+    losses: list[float] = field(default_factory=list)
+    uniform_steps: int = 0
+    weighed: list[tuple[np.ndarray, np.ndarray]] = field(default_factory=list)
+    unfitted: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Tick:
+    """One finished step, for whoever shows progress."""
+
+    phase: Phase
+    step: int
+    steps: int
+    loss: float
+
+
+class Trainer:
+    """Takes the steps of ``recipe`` on ``model``. Bit-equal whether run through or restored in between."""
+
+    def __init__(self, model: Classifier, recipe: Recipe, material: Material) -> None:
+        self.model, self.recipe, self.material = model, recipe, material
+        self.parameters = list(model.tunable().values())
+        self.optimiser = torch.optim.AdamW(self.parameters, lr=recipe.learning_rate, weight_decay=0.0)
+        self.state = State()
+        self.orders = _orders(recipe, material)
+
+    def run(self, on_step: Callable[[Tick], None] = lambda tick: None) -> State:
+        """All steps that are left; ``on_step`` is called after each and may take a ``snapshot``."""
+        schedule = list(self.recipe.schedule())
+        with torch.random.fork_rng(enabled=self.recipe.dropout):
+            for phase, index in schedule[self.state.step :]:
+                if phase == "tail" and index == 0:
+                    self.state.unfitted = self._labelled_losses()
+                loss = self._step(phase, index)
+                self.state.losses.append(loss)
+                self.state.step += 1
+                on_step(Tick(phase, self.state.step, len(schedule), loss))
+        self.model.eval()
+        if self.state.unfitted is None:
+            self.state.unfitted = self._labelled_losses()
+        return self.state
+
+    def snapshot(self) -> dict[str, Tensor]:
+        """Everything that the remaining steps depend on, as tensors."""
+        state, kept = self.state, {f"weight/{n}": t for n, t in self.model.tensors().items()}
+        for name, parameter in self.model.tunable().items():
+            for moment, value in self.optimiser.state.get(parameter, {}).items():
+                kept[f"{moment}/{name}"] = value.detach().cpu().clone()
+        kept["progress"] = torch.tensor([state.step, state.uniform_steps])
+        kept["losses"] = torch.tensor(state.losses, dtype=torch.float64)
+        if state.unfitted is not None:
+            kept["unfitted"] = state.unfitted
+        for i, (rows, weights) in enumerate(state.weighed):
+            kept[f"rows/{i}"], kept[f"weights/{i}"] = torch.from_numpy(rows.copy()), torch.from_numpy(weights.copy())
+        return kept
+
+    def restore(self, kept: dict[str, Tensor]) -> None:
+        """Take over a ``snapshot`` of the same recipe and material."""
+        self.model.load({n.removeprefix("weight/"): t for n, t in kept.items() if n.startswith("weight/")})
+        device = self.parameters[0].device
+        for name, parameter in self.model.tunable().items():
+            moments = {m: kept[f"{m}/{name}"].clone() for m in ("step", "exp_avg", "exp_avg_sq") if f"{m}/{name}" in kept}
+            if moments:
+                self.optimiser.state[parameter] = {
+                    m: value if m == "step" else value.to(device) for m, value in moments.items()
+                }
+        steps, uniform = kept["progress"].tolist()
+        weighed = range(sum(name.startswith("rows/") for name in kept))
+        self.state = State(
+            steps, kept["losses"].tolist(), uniform,
+            [(kept[f"rows/{i}"].numpy(), kept[f"weights/{i}"].numpy()) for i in weighed], kept.get("unfitted"),
+        )  # fmt: skip
+
+    def _labelled_losses(self) -> Tensor:
+        logits = logits_of(self.model, self.material.labelled)
+        return F.cross_entropy(logits, self.material.gold.cpu(), reduction="none")
+
+    def _step(self, phase: Phase, index: int) -> float:
+        self.model.train(self.recipe.dropout)
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.recipe.learning_rate * (1 - self.state.step / self.recipe.steps)
+        if self.recipe.dropout:
+            torch.manual_seed(seed_for(self.recipe.seed, "dropout", self.state.step))
+        self.optimiser.zero_grad(set_to_none=True)
+        loss = self._take[phase](self, index)
+        torch.nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip)
+        self.optimiser.step()
+        return loss
+
+    def _labelled(self, index: int) -> float:
+        rows = self.orders["labelled"][index]
+        batch, gold = self._gold(rows)
+        loss = F.cross_entropy(self.model(batch), gold)
+        loss.backward()
+        return loss.item()
+
+    def _warmup(self, index: int) -> float:
+        batch, soft = self._pseudo(self.orders["unlabelled"][index])
+        sure = (soft.amax(-1) >= self.recipe.confidence).float()
+        loss = (sure * kl(soft, self.model(batch))).mean()
+        loss.backward()
+        return loss.item()
+
+    def _reweighted(self, index: int) -> float:
+        rows = self.orders["unlabelled"][self._warm_steps + index]
+        batch, soft = self._pseudo(rows)
+        step = Step(batch, soft, *self._gold(self.orders["meta"][index]), eps=self.recipe.eps)
+        done = ENGINES[self.recipe.engine](self.model, self.parameters, step)
+        self.state.uniform_steps += done.uniform
+        self.state.weighed.append((rows, done.weights.cpu().numpy()))
+        return float((done.weights * done.losses).sum())
+
+    _take: dict[Phase, Callable[[Trainer, int], float]] = {  # noqa: RUF012
+        "labelled": _labelled,
+        "tail": _labelled,
+        "warmup": _warmup,
+        "reweighted": _reweighted,
+    }
+
+    @property
+    def _warm_steps(self) -> int:
+        return dict(self.recipe.phases).get("warmup", 0)
+
+    def _gold(self, rows: np.ndarray) -> tuple[Batch, Tensor]:
+        device = self.parameters[0].device
+        return self.material.labelled.batch(rows).to(device), self.material.gold[rows].to(device)
+
+    def _pseudo(self, rows: np.ndarray) -> tuple[Batch, Tensor]:
+        assert self.material.unlabelled is not None
+        assert self.material.soft is not None
+        device = self.parameters[0].device
+        return self.material.unlabelled.batch(rows).to(device), self.material.soft[rows].to(device)
+
+
+def _orders(recipe: Recipe, material: Material) -> dict[str, list[np.ndarray]]:
+    counts = dict(recipe.phases)
+    golden = counts.get("labelled", 0) + counts.get("tail", 0)
+    rows = len(material.labelled)
+    orders = {
+        "labelled": epochs(rows, golden, min(recipe.labelled_batch, rows), generator_for(recipe.seed, "labelled")),
+        "meta": epochs(
+            rows, counts.get("reweighted", 0), min(recipe.meta_batch, rows), generator_for(recipe.seed, "meta")
+        ),
+    }
+    if material.unlabelled is not None:
+        steps = counts.get("warmup", 0) + counts.get("reweighted", 0)
+        lengths = material.unlabelled.lengths()
+        orders["unlabelled"] = bucketed(lengths, steps, recipe.batch, generator_for(recipe.seed, "unlabelled"))
+    return orders

@@ -1,0 +1,191 @@
+"""What a run is fed, checked together: draws, notices, digests, reuse, and what is refused."""
+
+import errno
+import hashlib
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import data.inputs
+from data.errors import InputError
+from data.inputs import Inputs, open_inputs
+from data.task import Columns, Task
+
+TASK = Task.model_validate(
+    {"name": "t", "template": "{text} {mask}.", "labels": {"good": "great", "bad": "terrible"}}
+)
+PAIR = Task.model_validate({"name": "p", "template": "{text_a} {mask} {text_b}", "labels": ["same", "other"]})
+
+
+def write(folder: Path, name: str, *lines: str) -> str:
+    path = folder / name
+    path.write_text("\n".join(lines) + "\n", "utf-8")
+    return str(path)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> dict[str, Any]:
+    """Four labelled rows, two test rows and three unlabelled ones."""
+    return {
+        "labelled": write(tmp_path, "few.csv", "text,label", "a,good", "b,bad", "c,good", "d,bad"),
+        "unlabelled": [write(tmp_path, "pool.csv", "text", "u", "v", "w")],
+        "test": write(tmp_path, "test.csv", "text,label", "x,good", "y,bad"),
+        "folder": tmp_path / "run",
+    }
+
+
+def opened(files: dict[str, Any], task: Task = TASK, **changes: Any) -> Inputs:
+    options = {"columns": None, "shots": None, "balanced": True, "seed": 1}
+    return open_inputs(task, **(files | options | changes))
+
+
+def test_clean_inputs_have_no_notices(files: dict[str, Any]) -> None:
+    inputs = opened(files)
+    assert [row.label for row in inputs.labelled] == ["good", "bad", "good", "bad"]
+    assert [row.text for row in inputs.test] == ["x", "y"]
+    assert inputs.corpus.row_ids(range(3)) == ["pool:1", "pool:2", "pool:3"]
+    assert inputs.notices == ()
+    assert set(inputs.digests) == {"labelled", "unlabelled/pool", "test"}
+    content = Path(files["labelled"]).read_bytes()
+    assert inputs.digests["labelled"] == hashlib.sha256(content).hexdigest()
+
+
+def test_no_test_rows(files: dict[str, Any]) -> None:
+    inputs = opened(files, test=None)
+    assert inputs.test == ()
+    assert "test" not in inputs.digests
+
+
+def test_shots_draw_from_the_labelled_file(files: dict[str, Any]) -> None:
+    rows = opened(files, shots=2).labelled
+    assert sorted(row.label or "" for row in rows) == ["bad", "good"]
+    assert [row.number for row in rows] == sorted(row.number for row in rows)
+    with pytest.raises(InputError, match="--shots from 1 to 4"):
+        opened(files, shots=5)
+
+
+def test_one_class_cannot_train(files: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="all have the label 'good'"):
+        opened(files, labelled=write(tmp_path, "one.csv", "text,label", "a,good", "b,good"))
+    with pytest.raises(InputError, match="or draw more with --shots"):
+        opened(files, shots=1)
+
+
+def test_columns_of_the_task_and_of_the_caller(files: dict[str, Any], tmp_path: Path) -> None:
+    renamed = write(tmp_path, "renamed.csv", "body,y", "a,good", "b,bad")
+    pool = [write(tmp_path, "bodies.csv", "body", "u")]
+    columns = Columns(text="body", label="y")
+    changes: dict[str, Any] = {"labelled": renamed, "unlabelled": pool, "test": None}
+    assert len(opened(files, **changes, columns=columns).labelled) == 2
+    task = TASK.model_copy(update={"columns": columns})
+    assert len(opened(files, task, **changes).labelled) == 2
+    with pytest.raises(InputError, match="--columns text=NAME"):
+        opened(files, **changes)
+
+
+def test_unlabelled_rows_must_be_given(files: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="--unlabelled"):
+        opened(files, unlabelled=[])
+
+
+def test_labelled_file_is_refused_as_unlabelled(files: dict[str, Any], tmp_path: Path) -> None:
+    copy = tmp_path / "copy.csv"
+    copy.write_bytes(Path(files["labelled"]).read_bytes())
+    for source in (files["labelled"], str(copy)):
+        with pytest.raises(InputError, match="is the labelled file too"):
+            opened(files, unlabelled=[*files["unlabelled"], source])
+
+
+def test_bad_test_row_names_its_file(files: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"t2\.csv, row 1: unknown label 'godo'"):
+        opened(files, test=write(tmp_path, "t2.csv", "text,label", "x,godo"))
+
+
+def test_notices_say_what_should_be_known(files: dict[str, Any], tmp_path: Path) -> None:
+    task = TASK.model_copy(update={"labels": {"good": None, "bad": None, "odd": None}})
+    inputs = opened(
+        files,
+        task,
+        labelled=write(tmp_path, "l.csv", "text,label", "same,good", "SAME ,bad", "b,bad"),
+        unlabelled=[write(tmp_path, "u.csv", "text,-", "u,", "B,", ",", ",")],
+        test=write(tmp_path, "t.csv", "text,label", "b,good", "x,bad"),
+    )
+    assert inputs.notices == (
+        "No labelled row has the label 'odd': it can only be learned from its label word.",
+        "1 labelled text(s) occur with more than one label.",
+        "1 test row(s) repeat a labelled text, so the test figures flatter.",
+        "1 unlabelled row(s) repeat a labelled text and were left out.",
+        "2 unlabelled row(s) have a blank text and were left out.",
+    )
+    assert inputs.corpus.row_ids([0]) == ["u:1"]
+
+
+def test_pairs(files: dict[str, Any], tmp_path: Path) -> None:
+    inputs = opened(
+        files,
+        PAIR,
+        labelled=write(tmp_path, "l.csv", "text_a,text_b,label", "a,b,same", "a,c,other"),
+        unlabelled=[write(tmp_path, "u.csv", "text_a,text_b", "a,b", "b,a")],
+        test=None,
+    )
+    assert inputs.corpus.texts([0]) == [("b", "a")]
+    assert len(inputs.notices) == 1
+
+
+def building(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """Count the corpora that are built from now on."""
+    built: list[object] = []
+    build = data.inputs.build_corpus
+
+    def counting(*args: Any, **options: Any) -> Any:
+        built.append(args)
+        return build(*args, **options)
+
+    monkeypatch.setattr(data.inputs, "build_corpus", counting)
+    return built
+
+
+def test_corpus_is_reused_with_its_notices(files: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    Path(files["unlabelled"][0]).write_text("text,-\nu,\n,\na,\n", "utf-8")
+    first = opened(files)
+    built = building(monkeypatch)
+    second = opened(files)
+    assert built == []
+    assert second.notices == first.notices
+    assert len(second.notices) == 2
+    assert second.corpus.texts([0]) == first.corpus.texts([0])
+
+
+def test_changed_inputs_build_the_corpus_anew(files: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    opened(files)
+    built = building(monkeypatch)
+    Path(files["unlabelled"][0]).write_text("text\nu\nchanged\n", "utf-8")
+    assert opened(files).corpus.texts([1]) == [("changed", None)]
+    opened(files, shots=2)
+    assert len(built) == 2, "new content, then other labelled rows to leave out"
+
+
+@pytest.mark.parametrize("broken", ["unlabelled.arrow", "unlabelled.json"])
+@pytest.mark.parametrize("content", [None, b"", b"{}", b"[]"])
+def test_damaged_corpus_is_built_anew(files: dict[str, Any], broken: str, content: bytes | None) -> None:
+    opened(files)
+    path = files["folder"] / broken
+    path.unlink() if content is None else path.write_bytes(content)
+    assert len(opened(files).corpus) == 3
+    assert sorted(os.listdir(files["folder"])) == ["unlabelled.arrow", "unlabelled.json"]
+
+
+def test_full_disk(files: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "Error writing bytes to file")
+
+    monkeypatch.setattr(data.inputs, "build_corpus", full)
+    with pytest.raises(InputError, match=r"run: .*No space left on device.*free some space"):
+        opened(files)
+
+
+def test_folder_that_is_a_file(files: dict[str, Any], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="--run-dir"):
+        opened(files, folder=Path(write(tmp_path, "taken", "")))

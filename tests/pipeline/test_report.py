@@ -1,0 +1,247 @@
+"""Reports: the JSON contract, one self-contained page, the same bytes twice."""
+
+import io
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from rich.console import Console
+
+from data.errors import InputError
+from pipeline.evaluate import Metrics, confusion, histogram, reliability
+from pipeline.plots import PLOTS, draw_plots, shown
+from pipeline.report import (
+    BackboneFacts,
+    DataFacts,
+    FigureData,
+    PseudoFacts,
+    ReweightFacts,
+    RoundReport,
+    RunReport,
+    WeightHistogram,
+    duration,
+    headline,
+    text_table,
+    write_report,
+)
+
+TOPICS = ("billing", "cancel subscription", "delivery", "login & password", "refund", "other")
+SCORES = (0.690, 0.712, 0.708, 0.731, 0.738, 0.743)
+
+
+def make_round(number: int, labels: tuple[str, ...], accuracy: float | None, promoted: bool) -> RoundReport:
+    rng = np.random.default_rng(number)
+    counts = rng.multinomial(2400, rng.dirichlet([6.0] * len(labels))).tolist()
+    return RoundReport(
+        round=number,
+        pseudo=PseudoFacts(2400, dict(zip(labels, counts, strict=True)), 0.71 + 0.03 * number),
+        reweight=ReweightFacts("fused", 0.38 + 0.02 * number, 7.1 - 0.3 * number, 2 if number == 2 else 0),
+        student=None if accuracy is None else Metrics(accuracy, accuracy - 0.02, 0.11 - 0.01 * number),
+        promoted=promoted,
+        agreement=0.62 + 0.05 * number,
+        seconds=41.3 + number,
+        reason="every student replaces its teacher" if promoted else "below its teacher on the labelled rows",
+    )
+
+
+def make_figures(classes: int, rounds: int, with_test: bool) -> FigureData:
+    rng = np.random.default_rng(0)
+    drawn = [rng.dirichlet([0.6] * 16, 125).ravel() * (rng.random(2000) > 0.4) for _ in range(rounds)]
+    table = {number: histogram(values, 25) for number, values in enumerate(drawn, 1)}
+    meta = WeightHistogram(table[1][0], {r: counts for r, (_, counts) in table.items()})
+    if not with_test:
+        return FigureData(meta_weights=meta)
+    gold = rng.integers(classes, size=900)
+    logits = 2.4 * np.eye(classes)[gold] + rng.normal(size=(900, classes)) * 1.3
+    given = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    matrix = tuple(tuple(line) for line in confusion(given.argmax(1), gold, classes))
+    return FigureData(matrix, reliability(given, gold), meta)
+
+
+def make_report(labels: tuple[str, ...] = TOPICS, with_test: bool = True, **changes: Any) -> RunReport:
+    scores = SCORES if with_test else (None,) * len(SCORES)
+    rounds = tuple(make_round(number, labels, score, number != 3) for number, score in enumerate(scores, 1))
+    report = RunReport(
+        run_id="support-8f3a12c0",
+        task="support",
+        labels=labels,
+        seed=1,
+        backbone=BackboneFacts("minilm", 22_713_216),
+        trainable_parameters=297_984,
+        data=DataFacts(labelled=30, unlabelled=6890, test=900 if with_test else 0),
+        zero_shot=Metrics(0.412, 0.371, 0.213) if with_test else None,
+        labelled_only=Metrics(0.661, 0.643, 0.142) if with_test else None,
+        rounds=rounds,
+        final=Metrics(0.743, 0.728, 0.047) if with_test else None,
+        stopped="max_rounds",
+        seconds=418.2,
+        notices=("No labelled row has the label 'other': it can only be learned from its label word.",),
+        figures=make_figures(len(labels), len(rounds), with_test),
+    )
+    return replace(report, **changes)
+
+
+def walk(values: Any) -> Any:
+    """The keys of nested dicts, in their order; lists by their first item."""
+    if isinstance(values, dict):
+        return {key: walk(value) for key, value in values.items()}
+    return [walk(values[0])] if isinstance(values, list) and values else None
+
+
+def test_json_follows_the_contract() -> None:
+    values = make_report().to_dict()
+    metrics = dict.fromkeys(("accuracy", "macro_f1", "ece"))
+    assert " ".join(values) == (
+        "format run_id task labels seed backbone trainable_parameters data zero_shot labelled_only rounds "
+        "final stopped seconds notices figures"
+    )
+    assert values["format"] == 1
+    assert walk(values["backbone"]) == dict.fromkeys(("name", "parameters"))
+    assert walk(values["data"]) == dict.fromkeys(("labelled", "unlabelled", "test"))
+    assert walk(values["final"]) == walk(values["zero_shot"]) == walk(values["labelled_only"]) == metrics
+    assert walk(values["rounds"][0]) == {
+        "round": None,
+        "pseudo": {"rows": None, "per_class": dict.fromkeys(TOPICS), "mean_confidence": None},
+        "reweight": dict.fromkeys(("engine", "zero_share", "effective_sample_size", "uniform_steps")),
+        "student": metrics,
+        **dict.fromkeys(("promoted", "agreement", "seconds", "reason")),
+    }
+    assert list(values["figures"]) == ["confusion", "reliability", "meta_weights"]
+
+
+@pytest.mark.parametrize("with_test", [True, False])
+def test_round_trip_through_json(with_test: bool) -> None:
+    report = make_report(with_test=with_test)
+    text = json.dumps(report.to_dict(), allow_nan=False)
+    assert RunReport.from_dict(json.loads(text)) == report
+
+
+def test_only_the_contract_is_needed_to_read() -> None:
+    values = make_report().to_dict()
+    for extra in ("notices", "figures"):
+        del values[extra]
+    assert RunReport.from_dict(values) == make_report(notices=(), figures=FigureData())
+
+
+@pytest.mark.parametrize("number", [None, 0, 2, "1"])
+def test_other_formats_are_refused(number: object) -> None:
+    with pytest.raises(InputError, match=r"format .*this version reads 1"):
+        RunReport.from_dict(make_report().to_dict() | {"format": number})
+
+
+def test_damage_is_named() -> None:
+    values = make_report().to_dict()
+    del values["rounds"][2]["pseudo"]["rows"]
+    with pytest.raises(InputError, match=r"damaged at 'rounds\.2\.pseudo\.rows'"):
+        RunReport.from_dict(values)
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("report")
+    write_report(make_report(), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def page(written: Path) -> str:
+    return (written / "report.html").read_text("utf-8")
+
+
+def test_files_are_complete_and_the_same_twice(written: Path, tmp_path: Path) -> None:
+    write_report(make_report(), tmp_path)
+    files = sorted(str(path.relative_to(written)) for path in written.rglob("*") if path.is_file())
+    names = sorted(draw.__name__ for draw in PLOTS)
+    assert files == [*(f"plots/{name}.png" for name in names), "report.html", "report.json"]
+    for name in files:
+        assert (written / name).read_bytes() == (tmp_path / name).read_bytes()
+    assert json.loads((written / "report.json").read_text("utf-8")) == make_report().to_dict()
+
+
+def test_page_is_self_contained(page: str) -> None:
+    sources = re.findall(r"""(?:src|href|srcset|action)\s*=\s*["']([^"']{0,40})|url\(|@import""", page)
+    assert len(sources) == len(PLOTS)
+    assert all(source.startswith("data:image/png;base64,") for source in sources)
+    assert not re.search(r"https?:|//[a-z]|<script|<link", re.sub(r'base64,[^"]*', "", page))
+
+
+def test_page_escapes_everything(tmp_path: Path) -> None:
+    evil = "<script>alert('1')</script>\"&"
+    report = make_report(labels=(evil, "_under", "cost $a$ and $b"), notices=(evil,), task=evil, run_id=evil)
+    rounds = tuple(replace(record, reason=evil) for record in report.rounds)
+    backbone = BackboneFacts(evil, 1)
+    report = replace(report, rounds=rounds, backbone=backbone, stopped=evil, figures=FigureData())
+    write_report(report, tmp_path)
+    page = (tmp_path / "report.html").read_text("utf-8")
+    assert "<script" not in page
+    assert "alert('1')" not in page
+    assert "&lt;script&gt;alert(&#39;1&#39;)&lt;/script&gt;&#34;&amp;" in page
+
+
+def test_page_opens_with_the_outcome(page: str) -> None:
+    before, after = "66.1 % accuracy with the labels alone", "74.3 % after six rounds of self-training"
+    assert f"<h1>{before}, {after} on 6,890 unlabelled texts.</h1>" in page
+
+
+def test_headlines() -> None:
+    report = make_report()
+    one = replace(report, rounds=report.rounds[:1])
+    assert headline(one).endswith("74.3 % after one round of self-training on 6,890 unlabelled texts.")
+    kept = replace(report, rounds=report.rounds[2:3], final=report.labelled_only)
+    assert "no student was promoted in one round" in headline(kept)
+    assert headline(make_report(with_test=False)).startswith("Six rounds of self-training on 6,890")
+
+
+def test_without_test_rows(tmp_path: Path) -> None:
+    report = make_report(with_test=False)
+    write_report(report, tmp_path)
+    assert {path.stem for path in (tmp_path / "plots").iterdir()} == {"progress", "balance", "meta_weights"}
+    page = (tmp_path / "report.html").read_text("utf-8")
+    assert "the accuracy is unknown" in page
+    assert "Macro F1" not in page
+    assert "Agreement of student and teacher: kappa 0.92" in page
+
+
+def test_without_rounds_or_reweighted_steps() -> None:
+    assert draw_plots(make_report(rounds=(), figures=FigureData())) == ()
+    first = replace(make_round(1, TOPICS, None, True), reweight=ReweightFacts("fused"), agreement=None)
+    report = make_report(rounds=(first,), with_test=False, figures=FigureData())
+    assert [plot.name for plot in draw_plots(report)] == ["balance"]
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("classes", [2, 24])
+def test_plots_for_few_and_many_classes(classes: int) -> None:
+    report = make_report(tuple(f"intent ${number}$ with a rather long name" for number in range(classes)))
+    plots = {plot.name: plot for plot in draw_plots(report)}
+    assert set(plots) == {draw.__name__ for draw in PLOTS}
+    assert all(plot.png.startswith(b"\x89PNG") and plot.caption for plot in plots.values())
+
+
+def test_labels_are_shortened_and_start_no_formula() -> None:
+    assert shown("a\n b") == "a b"
+    assert shown("$x$") == r"\$x\$"
+    assert shown("a" * 40) == "a" * 21 + "…"
+
+
+def test_terminal_table_fits_eighty_columns() -> None:
+    console = Console(width=80, file=io.StringIO(), record=True)
+    console.print(text_table(make_report(run_id="[red]x")))
+    text = console.export_text()
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in text.splitlines() if "│" in line]
+    assert rows[0] == ["labelled only", "", "", "", "", "66.1 %", "", ""]
+    assert rows[3] == ["3", "2,400", "80.0 %", "44.0 %", "6.2", "70.8 %", "kept", "0.77"]
+    assert rows[-1] == ["final", "", "", "", "", "74.3 %", "", ""]
+    assert "[red]x" in text
+    assert "…" not in text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0.2, "0 s"), (59.7, "1 min 00 s"), (185, "3 min 05 s"), (8040, "2 h 14 min")]
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
