@@ -1,0 +1,1 @@
+"""Prefect and the command line: thin layers over ``pipeline``, without tensor arithmetic."""

@@ -126,6 +126,11 @@ class Backbone(nn.Module):
         """The (vocabulary, D) matrix that the masked-LM decoder is tied to."""
         return self.model.get_input_embeddings().weight
 
+    @property
+    def dtype_name(self) -> str:
+        """``float32`` or ``bfloat16``: checksums compare only within one."""
+        return str(self.dtype).removeprefix("torch.")
+
     def layer(self, index: int) -> nn.Module:
         return self.model.get_submodule(self.family.layers)[index]
 

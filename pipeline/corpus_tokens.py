@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -29,11 +30,11 @@ def encode_corpus(
 
 
 def _write(corpus: Corpus, prompt: Prompt, folder: Path, on_rows: Callable[[int], None]) -> None:
-    with (folder / "ids.bin").open("wb") as ids, (folder / "lengths.bin").open("wb") as lengths:
-        with (folder / "mask_at.bin").open("wb") as mask_at:
-            for _, texts in corpus.batches(ROWS_AT_ONCE):
-                encoded = prompt.encode(texts)
-                encoded.ids.tofile(ids)
-                encoded.lengths().astype(np.int32).tofile(lengths)
-                encoded.mask_at.tofile(mask_at)
-                on_rows(len(texts))
+    with ExitStack() as stack:
+        ids, lengths, mask_at = (stack.enter_context((folder / f"{name}.bin").open("wb")) for name in _FILES)
+        for _, texts in corpus.batches(ROWS_AT_ONCE):
+            encoded = prompt.encode(texts)
+            encoded.ids.tofile(ids)
+            encoded.lengths().astype(np.int32).tofile(lengths)
+            encoded.mask_at.tofile(mask_at)
+            on_rows(len(texts))

@@ -25,7 +25,7 @@ TRAINED_WHOLE = re.compile(r"bert\.encoder\..*\.LayerNorm\.|cls\.predictions\.(t
 
 
 class LowRank(nn.Module):
-    """``inner(x) + scale * (x A^T) B^T``: ``inner`` itself until B has moved from zero."""
+    """``inner(x) + (scale * x A^T) B^T``: ``inner`` itself until B has moved from zero."""
 
     def __init__(self, inner: nn.Linear, rank: int) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class LowRank(nn.Module):
         self.lora_B = nn.Parameter(torch.zeros(inner.out_features, rank))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.inner(x) + SCALE * F.linear(F.linear(x, self.lora_A), self.lora_B)
+        return self.inner(x) + F.linear(SCALE * F.linear(x, self.lora_A), self.lora_B)
 
 
 def load_wrapped(rank: int, update: Path | None) -> tuple[Any, Any]:

@@ -11,11 +11,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import evaluate
+from pipeline.backbone import Backbone
 from pipeline.checkpoint import load_tensors, new_folder, read_json, save_tensors, verified, write_json
 from pipeline.infer import logits_of
 from pipeline.pseudo import PseudoLabels, load_meta_weights
 from pipeline.report import (
-    BackboneFacts, DataFacts, FigureData, PseudoFacts, ReweightFacts, RoundReport, RunReport, WeightHistogram,
+    BackboneFacts,
+    DataFacts,
+    FigureData,
+    PseudoFacts,
+    ReweightFacts,
+    RoundReport,
+    RunReport,
+    WeightHistogram,
     write_report,
 )  # fmt: skip
 from pipeline.rounds import counter, load_model
@@ -48,11 +56,15 @@ def _card(run: Run) -> dict[str, Any]:
     return {
         "format": 1,
         "task": run.inputs.task.model_dump(mode="json"),
-        "backbone": {**run.config.backbone.model_dump(mode="json"), "checksum": run.backbone.checksum()},
+        "backbone": {**run.config.backbone.model_dump(mode="json"), **_identity(run.backbone)},
         "stage": run.config.stage.model_dump(mode="json"),
         "head": run.config.head.model_dump(mode="json"),
         "max_length": run.prompt.max_length,
     }
+
+
+def _identity(backbone: Backbone) -> dict[str, str]:
+    return {"dtype": backbone.dtype_name, "checksum": backbone.checksum()}
 
 
 def _write_predictions(run: Run, winner: int, last: int, path: Path) -> None:
@@ -145,9 +157,8 @@ def _metrics(facts: dict[str, float] | None) -> evaluate.Metrics | None:
 
 
 def _figures(run: Run, winner: int, last: int) -> FigureData:
-    weights = {
-        n: load_meta_weights(run.model_folder(n) / "meta_weights.parquet")["weight"].to_numpy() for n in range(1, last + 1)
-    }
+    tables = {n: load_meta_weights(run.model_folder(n) / "meta_weights.parquet") for n in range(1, last + 1)}
+    weights = {n: table["weight"].to_numpy() for n, table in tables.items()}
     top = max((float(w.max()) for w in weights.values() if len(w)), default=1.0)
     edges = np.linspace(0, max(top, 1e-6), 21)
     histogram = WeightHistogram(

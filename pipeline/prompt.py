@@ -61,7 +61,8 @@ class Prompt:
         self.tokenizer = tokenizer
         self.max_length = max_length
         self.parts = _tidy(task)
-        self.literals = {i: _ids(tokenizer, value) for i, (kind, value, _) in enumerate(self.parts) if kind == "literal"}
+        literals = [(i, value) for i, (kind, value, _) in enumerate(self.parts) if kind == "literal"]
+        self.literals = {i: _ids(tokenizer, value) for i, value in literals}
         self.start, self.end = tokenizer.cls_token_id, tokenizer.sep_token_id
         fixed = 3 + sum(len(ids) for ids in self.literals.values())
         self.budget = max_length - fixed

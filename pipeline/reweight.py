@@ -110,7 +110,7 @@ def jvp(model: nn.Module, parameters: list[nn.Parameter], step: Step) -> Reweigh
             # tie_weights would swap a module that is reachable by two paths twice, and restore it wrongly.
             return kl(step.soft, functional_call(model, tensors, (step.unlabelled,), tie_weights=False))
 
-        _, scores = torch.func.jvp(losses_at, (primal,), (tangent,))
+        scores = torch.func.jvp(losses_at, (primal,), (tangent,))[1]
     model.train(training)
     return _descend(model, parameters, step, scores.detach())
 

@@ -28,8 +28,8 @@ _RECORDING: ContextVar[Tape | None] = ContextVar("recording", default=None)
 class Seen:
     """One use of one trainable linear map: input (B, ..., in), watched output (B, ..., out)."""
 
-    weight: nn.Parameter
-    bias: nn.Parameter | None
+    weight: Tensor
+    bias: Tensor | None
     x: Tensor
     y: Tensor
 
@@ -103,7 +103,7 @@ def per_example_dots(tape: Tape, gradients: list[Tensor], size: int) -> Tensor:
     """
     scores = torch.zeros(size, device=gradients[0].device)
     d_linear, d_small = gradients[: len(tape.linear)], gradients[len(tape.linear) :]
-    target: dict[nn.Parameter, Tensor] = {}
+    target: dict[Tensor, Tensor] = {}
     for seen, d in zip(tape.linear, d_linear, strict=True):
         x_v, d_v = _rows(seen.x[size:]), _rows(d[size:])
         _add(target, seen.weight, d_v.T @ x_v)
@@ -121,9 +121,9 @@ def per_example_dots(tape: Tape, gradients: list[Tensor], size: int) -> Tensor:
     return scores
 
 
-def weighted_gradients(tape: Tape, gradients: list[Tensor], weights: Tensor) -> dict[nn.Parameter, Tensor]:
+def weighted_gradients(tape: Tape, gradients: list[Tensor], weights: Tensor) -> dict[Tensor, Tensor]:
     """sum_i w_i grad l_i over the first len(weights) rows, for every parameter on the tape."""
-    size, total = len(weights), dict[nn.Parameter, Tensor]()
+    size, total = len(weights), dict[Tensor, Tensor]()
     d_linear, d_small = gradients[: len(tape.linear)], gradients[len(tape.linear) :]
     for seen, d in zip(tape.linear, d_linear, strict=True):
         scaled = _rows(d[:size] * weights.to(d.dtype).reshape(-1, *[1] * (d.dim() - 1)))
@@ -143,5 +143,5 @@ def _fold(d: Tensor, parameter: nn.Parameter) -> Tensor:
     return d.reshape(d.shape[0], *parameter.shape)
 
 
-def _add(total: dict[nn.Parameter, Tensor], parameter: nn.Parameter, value: Tensor) -> None:
+def _add(total: dict[Tensor, Tensor], parameter: Tensor, value: Tensor) -> None:
     total[parameter] = total[parameter] + value if parameter in total else value

@@ -23,6 +23,8 @@ from pipeline.prompt import Encoded
 from pipeline.reweight import ENGINES, Step, kl
 from pipeline.seeds import generator_for, seed_for
 
+_MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+
 Phase = Literal["labelled", "warmup", "reweighted", "tail"]
 
 
@@ -132,10 +134,10 @@ class Trainer:
         self.model.load({n.removeprefix("weight/"): t for n, t in kept.items() if n.startswith("weight/")})
         device = self.parameters[0].device
         for name, parameter in self.model.tunable().items():
-            moments = {m: kept[f"{m}/{name}"].clone() for m in ("step", "exp_avg", "exp_avg_sq") if f"{m}/{name}" in kept}
+            moments = {m: kept[f"{m}/{name}"] for m in _MOMENTS if f"{m}/{name}" in kept}
             if moments:
                 self.optimiser.state[parameter] = {
-                    m: value if m == "step" else value.to(device) for m, value in moments.items()
+                    m: value.clone() if m == "step" else value.to(device, copy=True) for m, value in moments.items()
                 }
         steps, uniform = kept["progress"].tolist()
         weighed = range(sum(name.startswith("rows/") for name in kept))

@@ -31,7 +31,7 @@ class WithAdapter(nn.Module):
 def attach(view: nn.Module, backbone: Backbone, config: ListStage, generator: torch.Generator) -> nn.Module:
     """The ``nn.ModuleList`` of the 2 L adapters that now wrap the output projections of ``view``'s layers."""
     adapters = nn.ModuleList()
-    layers = list(view.get_submodule(backbone.layers_in_view))  # type: ignore[arg-type]
+    layers = list(view.get_submodule(backbone.layers_in_view).children())
     for layer in layers[-config.top :] if config.top else layers:
         for path in (backbone.family.attention_output, backbone.family.ffn_output):
             adapters.append(_wrap(layer, path, backbone.hidden_size, config, generator))

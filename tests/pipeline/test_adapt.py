@@ -28,9 +28,7 @@ from pipeline.learner import load_learner
 from pipeline.maskedlm import fill_mask, mask_tokens, masked_logits
 from pipeline.packed import Packed, pack
 
-SENTENCES = [
-    f"the {colour} {thing} is {colour}" for colour in ("red", "blue") for thing in ("car", "house", "boat")
-]
+SENTENCES = [f"the {colour} {thing} is {colour}" for colour in ("red", "blue") for thing in ("car", "house", "boat")]
 BERT_SPECIALS = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
 ROBERTA_SPECIALS = {"pad": "<pad>", "unk": "<unk>", "cls": "<s>", "sep": "</s>", "mask": "<mask>"}
 SIZES = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
@@ -44,16 +42,16 @@ def tokenizer_for(family: str) -> PreTrainedTokenizerFast:
     made = Tokenizer(models.WordPiece(unk_token="[UNK]") if bert else models.BPE(unk_token="<unk>"))
     made.pre_tokenizer = pre_tokenizers.Whitespace() if bert else pre_tokenizers.ByteLevel()
     kind = trainers.WordPieceTrainer if bert else trainers.BpeTrainer
-    made.train_from_iterator(SENTENCES, kind(vocab_size=120, special_tokens=list(specials.values())))
+    # The space before a mask belongs to the word that is to be guessed.
+    added = [AddedToken(token, special=True, lstrip=name == "mask") for name, token in specials.items()]
+    made.train_from_iterator(SENTENCES, kind(vocab_size=120, special_tokens=added))
     if not bert:
         made.decoder = decoders.ByteLevel()
     ends = [(specials[end], made.token_to_id(specials[end])) for end in ("cls", "sep")]
     made.post_processor = processors.TemplateProcessing(
         single=f"{specials['cls']} $A {specials['sep']}", special_tokens=ends
     )
-    # The space before a mask belongs to the word that is to be guessed.
     named: dict[str, Any] = {f"{name}_token": token for name, token in specials.items()}
-    named["mask_token"] = AddedToken(specials["mask"], lstrip=True)
     return PreTrainedTokenizerFast(tokenizer_object=made, **named)
 
 
@@ -115,9 +113,7 @@ def stop_after(steps: int) -> Callable[[AdaptTick], None]:
 
 
 @pytest.mark.parametrize("family", ["bert", "roberta"])
-def test_guesses_get_better_and_the_folder_is_a_backbone(
-    family: str, base: Base, text: str, tmp_path: Path
-) -> None:
+def test_guesses_get_better_and_the_folder_is_a_backbone(family: str, base: Base, text: str, tmp_path: Path) -> None:
     out = tmp_path / "out"
     outcome = adapt(base(family), [text], out, config(steps=300, learning_rate=5e-3, checkpoint_every=1000))
     assert outcome.after.cross_entropy < 0.6 * outcome.before.cross_entropy
@@ -141,9 +137,7 @@ def test_logits_are_those_of_the_models_own_head(family: str, base: Base, text: 
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_a_resumed_run_ends_with_the_same_bytes(
-    precision: str, base: Base, text: str, tmp_path: Path
-) -> None:
+def test_a_resumed_run_ends_with_the_same_bytes(precision: str, base: Base, text: str, tmp_path: Path) -> None:
     asked = config(precision=precision)
     whole = adapt(base("bert"), [text], tmp_path / "whole", asked)
     for steps in (3, 6):

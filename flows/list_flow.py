@@ -1,0 +1,38 @@
+"""The flow: lite self-training from end to end, as the paper's algorithm 1 reads (arXiv 2110.06274)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from prefect import flow
+
+from flows.artifacts import Meter, show_report, show_rounds
+from flows.session import session
+from flows.settle import settle
+from flows.tasks import judge, prompt_tune, pseudo_label, publish, train_student
+from pipeline.config import RunConfig
+from pipeline.outcome import report_of
+
+
+@flow(name="listflow", persist_result=False)
+def self_train(config: RunConfig) -> dict[str, Any]:
+    """Few labels and much unlabelled text become a small classifier.
+
+    A teacher is prompt-tuned on the labels. In every round it labels unlabelled texts, a fresh student learns
+    from them with meta weights, and a verdict says whether the student becomes the teacher. The same
+    configuration again goes on where an interrupted run stopped.
+    """
+    with session(config, Meter()) as run:
+        settle(prompt_tune, 0)
+        history = []
+        for number in range(1, config.rounds.count + 1):
+            labels = settle(pseudo_label, number)
+            student = settle(train_student, number)
+            verdict = settle(judge, number)
+            history.append(labels | student | verdict)
+            show_rounds(history)
+            if verdict["stop"]:
+                break
+        outcome = settle(publish, number)
+        show_report(report_of(run.folder))
+    return outcome

@@ -1,0 +1,23 @@
+"""All rounds in one call, without Prefect: what a script, a benchmark or a test uses."""
+
+from __future__ import annotations
+
+from pipeline.config import RunConfig
+from pipeline.outcome import publish, report_of
+from pipeline.report import RunReport
+from pipeline.rounds import judge, prompt_tune, pseudo_label, train_student
+from pipeline.run import Notify, open_run
+
+
+def self_train(config: RunConfig, notify: Notify = lambda progress: None) -> RunReport:
+    """The report of a finished run; finished parts of an interrupted one are kept. InputError for bad input."""
+    with open_run(config, notify) as run:
+        prompt_tune(run)
+        last = 0
+        for last in range(1, config.rounds.count + 1):
+            pseudo_label(run, last)
+            train_student(run, last)
+            if judge(run, last)["stop"]:
+                break
+        publish(run, last)
+        return report_of(run.folder)

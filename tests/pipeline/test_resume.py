@@ -1,0 +1,114 @@
+"""A run that is killed and resumed ends with the same bytes as one that is not."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import tiny_overlay
+
+from data.errors import InputError
+from pipeline.checkpoint import verified
+from pipeline.config import build_config
+from pipeline.run import open_run
+from pipeline.selftrain import self_train
+
+WORKER = Path(__file__).parent / "kill_worker.py"
+STABLE = ("final/weights.safetensors", "predictions.parquet", "round-02/student/meta_weights.parquet")
+
+
+def digests(run: Path) -> dict[str, str]:
+    return {name: hashlib.sha256((run / name).read_bytes()).hexdigest() for name in STABLE}
+
+
+def killed_and_resumed(files: dict[str, Path], folder: Path, kills: int, dropout: bool, seed: int) -> None:
+    plain, killed = (
+        tiny_overlay(files, folder / name) | {"checkpoint_seconds": 0, "dropout": dropout} for name in ("plain", "killed")
+    )
+    arguments = [json.dumps(plain), json.dumps(killed), str(kills), str(seed)]
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", str(WORKER), *arguments], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert json.loads(done.stdout.splitlines()[-1])["kills"] == kills
+    assert digests(folder / "killed") == digests(folder / "plain")
+
+
+def test_three_kills_change_no_byte(tiny_files: dict[str, Path], tmp_path: Path) -> None:
+    killed_and_resumed(tiny_files, tmp_path, kills=3, dropout=True, seed=11)
+
+
+@pytest.mark.long
+def test_twenty_five_kills_change_no_byte(tiny_files: dict[str, Path], tmp_path: Path) -> None:
+    killed_and_resumed(tiny_files, tmp_path, kills=25, dropout=True, seed=12)
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_files: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    self_train(build_config("fast", tiny_overlay(tiny_files, folder)))
+    return folder
+
+
+def test_every_folder_verifies_and_predictions_cover_the_corpus(finished: Path) -> None:
+    import pyarrow.parquet as pq
+
+    folders = [finished / "final", finished / "round-00" / "teacher"]
+    folders += [finished / f"round-0{r}" / part for r in (1, 2) for part in ("pseudo", "student")]
+    assert all(verified(folder) for folder in folders)
+    table = pq.read_table(finished / "predictions.parquet")
+    assert table.num_rows == 60
+    assert table.column_names[:5] == ["row_id", "corpus", "label", "p_negative", "p_positive"]
+    assert table.column_names[-3:] == ["teacher_round_1", "teacher_round_2", "meta_weight"]
+
+
+def test_a_finished_run_is_not_trained_again(finished: Path, tiny_files: dict[str, Path]) -> None:
+    before = {path: path.stat().st_mtime_ns for path in finished.rglob("weights.safetensors")}
+    self_train(build_config("fast", tiny_overlay(tiny_files, finished)))
+    assert {path: path.stat().st_mtime_ns for path in finished.rglob("weights.safetensors")} == before
+
+
+def test_a_damaged_stage_is_made_again_with_the_same_bytes(finished: Path, tiny_files: dict[str, Path]) -> None:
+    weights = finished / "round-01" / "student" / "weights.safetensors"
+    before, report = digests(finished), hashlib.sha256(weights.read_bytes()).hexdigest()
+    weights.write_bytes(weights.read_bytes()[:100])
+    self_train(build_config("fast", tiny_overlay(tiny_files, finished)))
+    assert hashlib.sha256(weights.read_bytes()).hexdigest() == report
+    assert digests(finished) == before
+
+
+def test_another_config_is_refused_and_named(finished: Path, tiny_files: dict[str, Path]) -> None:
+    other = build_config("fast", tiny_overlay(tiny_files, finished), {"seed": 9})
+    with pytest.raises(InputError, match=r"seed is 1 there and 9 here"), open_run(other):
+        pass
+
+
+def test_changed_inputs_are_refused(tiny_files: dict[str, Path], tmp_path: Path) -> None:
+    labelled = tmp_path / "labelled.jsonl"
+    labelled.write_bytes(tiny_files["labelled"].read_bytes())
+    overlay = tiny_overlay(tiny_files | {"labelled": labelled}, tmp_path / "run")
+    with open_run(build_config("fast", overlay)):
+        pass
+    labelled.write_text(labelled.read_text() + '{"text": "one more", "label": "positive"}\n')
+    with pytest.raises(InputError, match="other input files"), open_run(build_config("fast", overlay)):
+        pass
+
+
+def test_a_second_writer_is_refused(tiny_files: dict[str, Path], tmp_path: Path) -> None:
+    config = build_config("fast", tiny_overlay(tiny_files, tmp_path / "run"))
+    with open_run(config), pytest.raises(InputError, match="another process is writing"), open_run(config):
+        pass
+
+
+def test_a_strangers_folder_is_left_alone(tiny_files: dict[str, Path], tmp_path: Path) -> None:
+    (tmp_path / "thesis.txt").write_text("mine")
+    with (
+        pytest.raises(InputError, match="not a run directory"),
+        open_run(build_config("fast", tiny_overlay(tiny_files, tmp_path))),
+    ):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
