@@ -14,14 +14,15 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from data.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MANIFEST = "manifest.json"
 FORMAT = 1
@@ -79,6 +80,9 @@ def verified(folder: Path) -> dict[str, Any] | None:
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """A safetensors file, in place of what was there, never half of it."""
+    # Who asks for the state of a run should not wait for torch.
+    from safetensors.torch import save_file
+
     with _storing(path.parent):
         aside = path.with_name(f"{path.name}.part")
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, aside)
@@ -87,6 +91,8 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
     """The tensors of a safetensors file; InputError when it is missing, truncated or damaged."""
+    from safetensors.torch import load_file
+
     try:
         return dict(load_file(path))
     except FileNotFoundError as error:

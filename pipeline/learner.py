@@ -18,7 +18,9 @@ from pipeline.backbone import Backbone, load_backbone, resolve_device, resolve_p
 from pipeline.seeds import seed_for
 
 UPDATE_FILE = "mlm.safetensors"
-WHOLE_RATE, LOW_RANK_RATE = 5e-5, 1e-3
+WHOLE_RATE = 5e-5
+# Of the factors, and of head and LayerNorms. An update that has converged is thrown back by the first pair.
+FRESH_RATES, CONTINUED_RATES = (1e-3, 2e-3), (3e-4, 3e-4)
 
 
 @dataclass(frozen=True)
@@ -59,9 +61,10 @@ def load_learner(base: str, config: AdaptConfig) -> Learner:
 def _small(base: str, config: AdaptConfig) -> Learner:
     update = minilm.shipped_update() if base == "minilm" else Path(base).expanduser()
     model, tokenizer = lowrank.load_wrapped(config.rank, None if config.fresh else update)
-    rate = config.learning_rate or LOW_RANK_RATE
+    factors, head = FRESH_RATES if config.fresh else CONTINUED_RATES
+    factors, head = config.learning_rate or factors, config.head_learning_rate or head
     trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
-    rates = {name: rate if ".lora_" in name else config.head_learning_rate for name in trained}
+    rates = {name: factors if ".lora_" in name else head for name in trained}
     backbone = Backbone(model.to(resolve_device(config.device)), tokenizer, base)
     precision = resolve_precision(config.precision, backbone.device.type)
     return Learner(backbone, rates, precision, partial(_write_small, backbone, config.rank), UPDATE_FILE)

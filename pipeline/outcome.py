@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from pipeline import evaluate
 from pipeline.backbone import Backbone
-from pipeline.checkpoint import load_tensors, new_folder, read_json, save_tensors, verified, write_json
+from pipeline.checkpoint import file_digest, load_tensors, new_folder, read_json, save_tensors, verified, write_json
 from pipeline.infer import logits_of
 from pipeline.pseudo import PseudoLabels, load_meta_weights
 from pipeline.report import (
@@ -44,11 +44,15 @@ def publish(run: Run, last: int) -> dict[str, Any]:
             write_json(aside / "model.json", _card(run))
     predictions = run.folder / "predictions.parquet"
     marker = run.folder / "predictions.json"
-    if not predictions.exists() or not marker.exists() or read_json(marker) != inputs:
+    if not predictions.exists() or not marker.exists() or read_json(marker) != _marker(inputs, predictions):
         _write_predictions(run, winner, last, predictions)
-        write_json(marker, inputs)
+        write_json(marker, _marker(inputs, predictions))
     write_report(build_report(run, winner, last), run.folder)
     return verified(folder) or {}
+
+
+def _marker(inputs: dict[str, Any], predictions: Path) -> dict[str, Any]:
+    return {"inputs": inputs, "sha256": file_digest(predictions)}
 
 
 def _card(run: Run) -> dict[str, Any]:

@@ -55,12 +55,9 @@ def pack(sources: Sequence[str], columns: Columns, tokenizer: Any, length: int, 
                 tokens += len(ids)
                 file.write(ids.tobytes())
         if tokens < 2 * (length - 2):
-            found = (
-                f"{', '.join(sources)}: {tokens} tokens"
-                if tokens
-                else f"{', '.join(sources)}: no text at all"
-            )
-            raise InputError(f"{found}, and two sequences of {length} are the least; add more text.")
+            found = f"{tokens} tokens" if tokens else "no text at all"
+            least = f"two sequences of {length} are the least"
+            raise InputError(f"{', '.join(sources)}: {found}, and {least}; add more text.")
         os.replace(aside, path)
     finally:
         aside.unlink(missing_ok=True)

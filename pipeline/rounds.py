@@ -42,7 +42,7 @@ def prompt_tune(run: Run) -> Facts:
     began = time.monotonic()
     zero_shot, offset = _zero_shot(run)
     model = run.new_classifier(0, offset)
-    trainer = Trainer(model, _teacher_recipe(run, len(run.gold)), Material(run.labelled, run.gold))
+    trainer = Trainer(model, teacher_recipe(run, len(run.gold)), Material(run.labelled, run.gold))
     train_resumably(run, 0, trainer, run.fingerprint)
     unfitted = _cross_validated(run, offset) if run.config.rounds.promote == "gated" else None
     facts = {"zero_shot": zero_shot, "offset": None if offset is None else offset.tolist()}
@@ -80,7 +80,7 @@ def train_student(run: Run, number: int) -> Facts:
     labels = PseudoLabels.load(pseudo / "labels.parquet", len(run.labels))
     material = Material(run.labelled, run.gold, run.corpus.take(labels.rows), torch.from_numpy(labels.soft))
     model = run.new_classifier(number, _offset(run))
-    trainer = Trainer(model, _student_recipe(run, number, len(labels.rows)), material)
+    trainer = Trainer(model, student_recipe(run, number, len(labels.rows)), material)
     state = train_resumably(run, number, trainer, inputs["pseudo"])
     facts = {"inputs": inputs, "reweight": _weight_facts(run, state)}
     weights = [(labels.rows[rows], weights) for rows, weights in state.weighed]
@@ -120,7 +120,8 @@ def evidence(run: Run, number: int) -> Evidence:
     return Evidence(losses.numpy(), tensors["sample"].argmax(-1).numpy())
 
 
-def _teacher_recipe(run: Run, rows: int, purpose: str = "train") -> Recipe:
+def teacher_recipe(run: Run, rows: int, purpose: str = "train") -> Recipe:
+    """How a teacher is trained on ``rows`` labelled rows."""
     config = run.config.teacher
     batch = min(config.batch, rows)
     return Recipe(
@@ -129,7 +130,8 @@ def _teacher_recipe(run: Run, rows: int, purpose: str = "train") -> Recipe:
     )  # fmt: skip
 
 
-def _student_recipe(run: Run, number: int, drawn: int) -> Recipe:
+def student_recipe(run: Run, number: int, drawn: int) -> Recipe:
+    """How the student of a round is trained on ``drawn`` pseudo-labelled rows."""
     config, reweight = run.config.student, run.config.reweight
     warm = round(config.warmup * config.steps)
     tail = config.tail_epochs * -(-len(run.gold) // config.tail_batch)
@@ -165,7 +167,7 @@ def _cross_validated(run: Run, offset: Tensor | None) -> Tensor:
     for held in folds(len(run.gold), FOLDS, generator_for(run.config.seed, "folds")):
         kept = np.setdiff1d(np.arange(len(run.gold)), held)
         model = run.new_classifier(0, offset)
-        recipe = _teacher_recipe(run, len(kept), "folds")
+        recipe = teacher_recipe(run, len(kept), "folds")
         Trainer(model, recipe, Material(run.labelled.take(kept), run.gold[kept])).run()
         losses[held] = F.cross_entropy(logits_of(model, run.labelled.take(held)), run.gold[held], reduction="none")
     return losses

@@ -20,7 +20,8 @@ def build(family: str, seed: int = 0, **stage: float) -> tuple[Classifier, Promp
     backbone = tiny_backbone(family)
     words = label_word_ids(TASK, backbone.tokenizer, backbone.word_rows)
     settings = {"width": 4, "init_std": 1e-12} | stage
-    return Classifier(backbone, ListStage(**settings), VerbalizerHead(), words, seed), Prompt(TASK, backbone.tokenizer, 32)
+    model = Classifier(backbone, ListStage(**settings), VerbalizerHead(), words, seed)
+    return model, Prompt(TASK, backbone.tokenizer, 32)
 
 
 @pytest.mark.parametrize("family", CONFIGS)

@@ -27,7 +27,8 @@ def digests(run: Path) -> dict[str, str]:
 
 def killed_and_resumed(files: dict[str, Path], folder: Path, kills: int, dropout: bool, seed: int) -> None:
     plain, killed = (
-        tiny_overlay(files, folder / name) | {"checkpoint_seconds": 0, "dropout": dropout} for name in ("plain", "killed")
+        tiny_overlay(files, folder / name) | {"checkpoint_seconds": 0, "dropout": dropout}
+        for name in ("plain", "killed")
     )
     arguments = [json.dumps(plain), json.dumps(killed), str(kills), str(seed)]
     done = subprocess.run(

@@ -1,0 +1,164 @@
+"""A dry run: what a run would do and how long it would take, with nothing trained and nothing kept."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import torch
+
+from pipeline.config import RunConfig
+from pipeline.infer import logits_of
+from pipeline.rounds import FOLDS, student_recipe, teacher_recipe
+from pipeline.run import Run, open_run
+from pipeline.train import Material, Phase, Tick, Trainer
+
+SAMPLE_ROWS, TIMED_ROWS, TIMED_STEPS, BINS = 5, 64, 3, 8
+Steps = dict[Phase, int]
+
+
+@dataclass(frozen=True)
+class Word:
+    """A label, its label word, and the word's token id."""
+
+    label: str
+    word: str
+    token: int
+
+
+@dataclass(frozen=True)
+class LengthBin:
+    """How many unlabelled rows have ``shortest`` to ``longest`` tokens, template included."""
+
+    shortest: int
+    longest: int
+    rows: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run would do. ``seconds`` is an estimate from a few steps at real lengths on this machine."""
+
+    task: str
+    folder: str
+    started: bool
+    backbone: str
+    backbone_parameters: int
+    trainable_parameters: int
+    labelled: int
+    unlabelled: int
+    test: int
+    samples: tuple[str, ...]
+    words: tuple[Word, ...]
+    lengths: tuple[LengthBin, ...]
+    rounds: int
+    teacher_steps: int
+    student_steps: dict[Phase, int]
+    seconds: float
+    notices: tuple[str, ...]
+
+    @property
+    def total_steps(self) -> int:
+        return self.teacher_steps + self.rounds * sum(self.student_steps.values())
+
+
+def make_plan(config: RunConfig) -> Plan:
+    """The plan for ``config``. InputError for every input that a run would refuse."""
+    with TemporaryDirectory() as scratch, open_run(config.model_copy(update={"run_dir": scratch})) as run:
+        teacher, student = steps_of(run)
+        folder = Path(config.run_dir or f"runs/{run.inputs.task.name}-{run.fingerprint[:12]}")
+        return Plan(
+            task=run.inputs.task.name, folder=str(folder), started=(folder / "config.json").exists(),
+            backbone=run.backbone.name, backbone_parameters=run.backbone.parameter_count(),
+            trainable_parameters=trainable_parameters(run), labelled=len(run.gold), unlabelled=len(run.corpus),
+            test=len(run.inputs.test), samples=_samples(run), words=_words(run), lengths=_lengths(run),
+            rounds=config.rounds.count, teacher_steps=teacher, student_steps=student,
+            seconds=_estimate(run, teacher, student), notices=run.notices,
+        )  # fmt: skip
+
+
+def steps_of(run: Run) -> tuple[int, Steps]:
+    """(steps of the teacher, steps of a student by phase)."""
+    student = student_recipe(run, 1, rows_per_round(run))
+    return teacher_recipe(run, len(run.gold)).steps, dict(student.phases)
+
+
+def rows_per_round(run: Run) -> int:
+    """Unlabelled rows that a round draws."""
+    return min(len(run.corpus), run.config.student.steps * run.config.student.batch)
+
+
+def trainable_parameters(run: Run) -> int:
+    """Parameters that a teacher or student trains."""
+    return sum(tensor.numel() for tensor in run.new_classifier(0, None).tunable().values())
+
+
+def _samples(run: Run) -> tuple[str, ...]:
+    rows = run.corpus.batch(np.arange(min(SAMPLE_ROWS, len(run.corpus))))
+    real = (ids[seen.bool()] for ids, seen in zip(rows.ids, rows.attention, strict=True))
+    return tuple(run.backbone.tokenizer.decode(ids) for ids in real)
+
+
+def _words(run: Run) -> tuple[Word, ...]:
+    spelled = run.backbone.tokenizer.convert_ids_to_tokens(list(run.word_ids))
+    named = zip(run.inputs.task.labels.items(), run.word_ids, spelled, strict=True)
+    return tuple(Word(label, word or token, at) for (label, word), at, token in named)
+
+
+def _lengths(run: Run) -> tuple[LengthBin, ...]:
+    lengths = run.corpus.lengths()
+    edges = np.unique(np.linspace(lengths.min(), lengths.max() + 1, BINS + 1).astype(int))
+    counts = np.histogram(lengths, edges)[0].tolist()
+    pairs = zip(edges[:-1].tolist(), edges[1:].tolist(), counts, strict=True)
+    return tuple(LengthBin(low, high - 1, rows) for low, high, rows in pairs)
+
+
+def _estimate(run: Run, teacher: int, student: Steps) -> float:
+    """Seconds for all steps and all forward passes, at what a few of them take now."""
+    gated, sample, tests = run.config.rounds.promote == "gated", len(run.sample()), len(run.inputs.test)
+    per_row, per_step = _seconds_per_row(run), _seconds_per_step(run, student)
+    teachers = teacher * (FOLDS if gated else 1)
+    a_round = sum(count * per_step[phase] for phase, count in student.items() if count)
+    rows = 2 * (sample + tests) + run.config.rounds.count * (rows_per_round(run) + sample + tests) + len(run.corpus)
+    return teachers * per_step["labelled"] + run.config.rounds.count * a_round + rows * per_row
+
+
+def _seconds_per_row(run: Run) -> float:
+    rows = run.corpus.take(_spread(run, TIMED_ROWS))
+    began = time.perf_counter()
+    logits_of(run.new_classifier(0, None), rows)
+    return (time.perf_counter() - began) / len(rows)
+
+
+def _seconds_per_step(run: Run, student: Steps) -> dict[Phase, float]:
+    recipe = student_recipe(run, 1, rows_per_round(run))
+    timed: list[Phase] = ["labelled", *(phase for phase, count in student.items() if count)]
+    rows = _spread(run, TIMED_STEPS * recipe.batch)
+    soft = torch.full((len(rows), len(run.labels)), 1 / len(run.labels))
+    material = Material(run.labelled, run.gold, run.corpus.take(rows), soft)
+    found: dict[Phase, float] = {}
+    for phase in timed:
+        base = teacher_recipe(run, len(run.gold)) if phase == "labelled" else recipe
+        trainer = Trainer(run.new_classifier(0, None), replace(base, phases=((phase, TIMED_STEPS),)), material)
+        found[phase] = _seconds_of(trainer)
+    return found
+
+
+def _seconds_of(trainer: Trainer) -> float:
+    ends: list[float] = []
+
+    def on_step(tick: Tick) -> None:
+        ends.append(time.perf_counter())
+
+    trainer.run(on_step)
+    # The first step is left out: it pays for what is made only once.
+    return statistics.median(np.diff(ends).tolist())
+
+
+def _spread(run: Run, count: int) -> np.ndarray:
+    """Rows from all over the corpus, as a round would draw them."""
+    return np.unique(np.linspace(0, len(run.corpus) - 1, min(count, len(run.corpus))).astype(int))
