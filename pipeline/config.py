@@ -82,8 +82,8 @@ class PseudoConfig(Section):
 
     confidence: float = Field(0.0, ge=0, lt=1, description="warm-up skips rows below this top probability")
     temperature: float = Field(1.0, gt=0, le=10, description="below 1 sharpens the soft labels")
-    prior: Literal["none", "labelled", "uniform"] = Field(
-        "none", description="shift the teacher's logits until its mean prediction meets this class prior"
+    prior: Literal["none", "teacher", "labelled", "uniform"] = Field(
+        "none", description="hold the mean soft label at this class prior; teacher: what round 0 predicted on average"
     )
 
 
@@ -102,6 +102,10 @@ class RoundsConfig(Section):
     promote: Literal["always", "gated"] = Field("always", description="gated: only a student not worse")
     stop_at_agreement: float | None = Field(None, gt=0, le=1, description="Cohen's kappa of consecutive teachers")
     sample: int = Field(1000, ge=10, le=100_000, description="unlabelled rows for agreement and judging")
+    rows: int | None = Field(None, ge=10, description="unlabelled rows drawn a round; empty: all its steps can use")
+    test_rows: int | None = Field(
+        None, ge=10, description="test rows that students in between are measured on; first and final see all"
+    )
 
 
 class RunConfig(Section):
@@ -135,9 +139,11 @@ PRESETS: dict[str, dict[str, Any]] = {
     "fast": {
         "stage": {"width": 32, "init_std": 0.02},
         "head": {"centre": True},
-        "teacher": {"learning_rate": 1e-3, "epochs": 20, "batch": 10},
-        "student": {"learning_rate": 1e-3, "steps": 150, "batch": 16, "tail_epochs": 5, "tail_batch": 10},
+        "teacher": {"learning_rate": 3e-4, "epochs": 15, "batch": 10},
+        "student": {"learning_rate": 1e-3, "steps": 60, "batch": 32, "tail_epochs": 5, "tail_batch": 10},
+        "pseudo": {"temperature": 0.5, "prior": "teacher"},
         "reweight": {"batch": 10},
+        "rounds": {"rows": 2000},
         "dropout": False,
     },
 }

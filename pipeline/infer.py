@@ -11,7 +11,7 @@ from pipeline.model import Classifier
 from pipeline.order import by_length
 from pipeline.prompt import Encoded
 
-TOKENS_A_BATCH = 4096
+TOKENS_A_BATCH = 1024
 
 
 @torch.inference_mode()

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from torch import Tensor
 
 from pipeline import evaluate
 from pipeline.backbone import Backbone
@@ -26,7 +27,7 @@ from pipeline.report import (
     WeightHistogram,
     write_report,
 )  # fmt: skip
-from pipeline.rounds import counter, load_model
+from pipeline.rounds import counter, load_model, metrics_of
 from pipeline.run import Run
 
 ROWS_AT_ONCE = 8192
@@ -39,20 +40,34 @@ def publish(run: Run, last: int) -> dict[str, Any]:
     folder = run.folder / "final"
     done = verified(folder)
     if done is None or done["inputs"] != inputs:
-        with new_folder(folder, {"inputs": inputs, "round": winner}) as aside:
+        test = _test_logits(run, winner)
+        metrics = None if test is None or run.test_gold is None else metrics_of(test, run.test_gold)
+        with new_folder(folder, {"inputs": inputs, "round": winner, "test": metrics}) as aside:
             save_tensors(aside / "weights.safetensors", load_tensors(run.model_folder(winner) / "weights.safetensors"))
             write_json(aside / "model.json", _card(run))
+            if test is not None:
+                save_tensors(aside / "test.safetensors", {"logits": test})
     predictions = run.folder / "predictions.parquet"
     marker = run.folder / "predictions.json"
     if not predictions.exists() or not marker.exists() or read_json(marker) != _marker(inputs, predictions):
         _write_predictions(run, winner, last, predictions)
         write_json(marker, _marker(inputs, predictions))
-    write_report(build_report(run, winner, last), run.folder)
-    return verified(folder) or {}
+    manifest = verified(folder) or {}
+    write_report(build_report(run, manifest, last), run.folder)
+    return manifest
 
 
 def _marker(inputs: dict[str, Any], predictions: Path) -> dict[str, Any]:
     return {"inputs": inputs, "sha256": file_digest(predictions)}
+
+
+def _test_logits(run: Run, winner: int) -> Tensor | None:
+    """(N, C) logits of the whole test file, computed again only where the round saw a sample of it."""
+    if run.test is None:
+        return None
+    if run.test_sample(winner) is None:
+        return load_tensors(run.model_folder(winner) / "evidence.safetensors")["test"]
+    return logits_of(load_model(run, winner), run.test, counter(run, winner, "test", len(run.test)))
 
 
 def _card(run: Run) -> dict[str, Any]:
@@ -127,11 +142,10 @@ def _look_up(keys: np.ndarray, values: np.ndarray, wanted: np.ndarray) -> np.nda
     return np.where(keys[place] == wanted, values[place], -1.0)
 
 
-def build_report(run: Run, winner: int, last: int) -> RunReport:
-    """The report of a finished run, from what its folders hold."""
+def build_report(run: Run, final: dict[str, Any], last: int) -> RunReport:
+    """The report of a finished run, from what its folders hold; ``final`` is the manifest of final/."""
     teacher = verified(run.model_folder(0)) or {}
     rounds = tuple(_round_report(run, number) for number in range(1, last + 1))
-    final = (verified(run.model_folder(winner)) or {})["test"]
     stopped = "agreement" if last < run.config.rounds.count else "max_rounds"
     return RunReport(
         run_id=run.fingerprint[:12], task=run.inputs.task.name, labels=tuple(run.labels), seed=run.config.seed,
@@ -139,9 +153,9 @@ def build_report(run: Run, winner: int, last: int) -> RunReport:
         trainable_parameters=sum(p.numel() for p in run.new_classifier(0, None).tunable().values()),
         data=DataFacts(len(run.gold), len(run.corpus), len(run.inputs.test)),
         zero_shot=_metrics(teacher["zero_shot"]), labelled_only=_metrics(teacher["test"]), rounds=rounds,
-        final=_metrics(final), stopped=stopped,
+        final=_metrics(final["test"]), stopped=stopped,
         seconds=teacher["seconds"] + sum(r.seconds for r in rounds), notices=run.notices,
-        figures=_figures(run, winner, last),
+        figures=_figures(run, last),
     )  # fmt: skip
 
 
@@ -160,7 +174,7 @@ def _metrics(facts: dict[str, float] | None) -> evaluate.Metrics | None:
     return evaluate.Metrics(**facts) if facts else None
 
 
-def _figures(run: Run, winner: int, last: int) -> FigureData:
+def _figures(run: Run, last: int) -> FigureData:
     tables = {n: load_meta_weights(run.model_folder(n) / "meta_weights.parquet") for n in range(1, last + 1)}
     weights = {n: table["weight"].to_numpy() for n, table in tables.items()}
     top = max((float(w.max()) for w in weights.values() if len(w)), default=1.0)
@@ -170,7 +184,7 @@ def _figures(run: Run, winner: int, last: int) -> FigureData:
     )
     if run.test_gold is None:
         return FigureData(meta_weights=histogram)
-    soft = load_tensors(run.model_folder(winner) / "evidence.safetensors")["test"].softmax(-1).numpy()
+    soft = load_tensors(run.folder / "final" / "test.safetensors")["logits"].softmax(-1).numpy()
     gold = run.test_gold.numpy()
     table = evaluate.confusion(soft.argmax(1), gold, len(run.labels))
     return FigureData(tuple(map(tuple, table)), evaluate.reliability(soft, gold), histogram)

@@ -13,6 +13,7 @@ from torch import Tensor
 from data.errors import InputError
 from data.task import MODIFIERS, Task
 from pipeline.batch import Batch
+from pipeline.order import round_up
 
 Text = tuple[str, str | None]
 
@@ -41,9 +42,9 @@ class Encoded:
         return Encoded(ids, offsets, np.asarray(self.mask_at[rows]), self.pad_id)
 
     def batch(self, rows: Sequence[int] | np.ndarray) -> Batch:
-        """The given rows, right padded to the longest of them."""
+        """The given rows, right padded to the longest of them and a little further: see ``order.round_up``."""
         pieces = [self.ids[self.offsets[i] : self.offsets[i + 1]] for i in rows]
-        width = max(len(piece) for piece in pieces)
+        width = round_up(max(len(piece) for piece in pieces))
         ids = np.full((len(pieces), width), self.pad_id, dtype=np.int64)
         attention = np.zeros((len(pieces), width), dtype=np.int64)
         for row, piece in enumerate(pieces):

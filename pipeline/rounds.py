@@ -58,8 +58,8 @@ def pseudo_label(run: Run, number: int) -> Facts:
         return done
     rows = _draw(run, number)
     logits = _logits(run, number, "label", load_model(run, teacher), run.corpus.take(rows))
-    config, classes = run.config.pseudo, len(run.labels)
-    soft = soft_labels(logits, config.temperature, class_prior(config.prior, run.gold, classes))
+    config = run.config.pseudo
+    soft = soft_labels(logits, config.temperature, class_prior(config.prior, run.gold, _sample_logits(run, 0)))
     labels = PseudoLabels(rows, soft.numpy())
     facts = {"inputs": inputs, "round": number, "teacher_round": teacher, **labels.summary(run.labels)}
     with new_folder(folder, facts) as aside:
@@ -120,6 +120,10 @@ def evidence(run: Run, number: int) -> Evidence:
     return Evidence(losses.numpy(), tensors["sample"].argmax(-1).numpy())
 
 
+def _sample_logits(run: Run, number: int) -> Tensor:
+    return load_tensors(run.model_folder(number) / "evidence.safetensors")["sample"]
+
+
 def teacher_recipe(run: Run, rows: int, purpose: str = "train") -> Recipe:
     """How a teacher is trained on ``rows`` labelled rows."""
     config = run.config.teacher
@@ -145,7 +149,8 @@ def student_recipe(run: Run, number: int, drawn: int) -> Recipe:
 
 def _draw(run: Run, number: int) -> np.ndarray:
     """As many distinct rows as the round's steps can use, in corpus order."""
-    wanted = min(len(run.corpus), run.config.student.steps * run.config.student.batch)
+    usable = run.config.student.steps * run.config.student.batch
+    wanted = min(len(run.corpus), usable, run.config.rounds.rows or usable)
     rng = generator_for(run.config.seed, number, "draw")
     return np.sort(rng.choice(len(run.corpus), size=wanted, replace=False))
 
@@ -158,7 +163,7 @@ def _zero_shot(run: Run) -> tuple[Facts | None, Tensor | None]:
     if run.test is None or run.test_gold is None:
         return None, offset
     logits = _logits(run, 0, "zero-shot", run.new_classifier(0, offset), run.test)
-    return _metrics(logits, run.test_gold), offset
+    return metrics_of(logits, run.test_gold), offset
 
 
 def _cross_validated(run: Run, offset: Tensor | None) -> Tensor:
@@ -186,9 +191,11 @@ def _keep(
     known = {"sample": _logits(run, number, "judge", model, run.corpus.take(run.sample()))}
     if unfitted is not None:
         known["labelled_losses"] = unfitted
-    if run.test is not None:
-        known["test"] = _logits(run, number, "test", model, run.test)
-    metrics = _metrics(known["test"], run.test_gold) if run.test_gold is not None else None
+    metrics = None
+    if run.test is not None and run.test_gold is not None:
+        rows = run.test_sample(number)
+        known["test"] = _logits(run, number, "test", model, run.test if rows is None else run.test.take(rows))
+        metrics = metrics_of(known["test"], run.test_gold if rows is None else run.test_gold[rows])
     facts = {**facts, "round": number, "seed": run.config.seed, "test": metrics}
     with new_folder(run.model_folder(number), {**facts, "seconds": time.monotonic() - began}) as aside:
         save_tensors(aside / "weights.safetensors", model.tensors())
@@ -208,7 +215,8 @@ def _weight_facts(run: Run, state: State) -> Facts:
     }
 
 
-def _metrics(logits: Tensor, gold: Tensor) -> Facts:
+def metrics_of(logits: Tensor, gold: Tensor) -> Facts:
+    """Accuracy, macro F1 and calibration error of (N, C) logits, each 0 to 1."""
     found = measure(logits.softmax(-1).numpy(), gold.numpy())
     return {"accuracy": found.accuracy, "macro_f1": found.macro_f1, "ece": found.ece}
 

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from data.errors import InputError
 from data.inputs import Inputs, open_inputs
-from pipeline.backbone import Backbone, load_backbone, resolve_precision
+from pipeline.backbone import Backbone, load_backbone
 from pipeline.checkpoint import FORMAT, read_json, single_writer, verified, write_json
 from pipeline.config import RunConfig
 from pipeline.corpus_tokens import encode_corpus
@@ -105,14 +105,21 @@ class Run:
         return np.sort(generator_for(self.config.seed, "sample").permutation(len(self.corpus))[:count])
 
 
+    def test_sample(self, number: int) -> np.ndarray | None:
+        """The test rows that a round's student is measured on; None for all, as for the round-0 teacher."""
+        wanted = self.config.rounds.test_rows
+        if number == 0 or wanted is None or wanted >= len(self.inputs.test):
+            return None
+        return np.sort(generator_for(self.config.seed, "test").permutation(len(self.inputs.test))[:wanted])
+
+
 @contextmanager
 def open_run(config: RunConfig, notify: Notify = lambda progress: None) -> Iterator[Run]:
     """The run of ``config``, locked for one writer. InputError for every input that cannot be used."""
     sources = resolve_sources(config)
     backbone = load_backbone(config.backbone.name, config.backbone.precision, config.backbone.device)
     sources, words_notices = spell_out(sources, backbone)
-    precision = resolve_precision(config.backbone.precision, backbone.device.type)
-    fingerprint = fingerprint_of(config, sources, precision)
+    fingerprint = fingerprint_of(config, sources, backbone)
     folder = Path(config.run_dir or f"runs/{sources.task.name}-{fingerprint[:12]}").resolve()
     _check_owner(folder, fingerprint, config)
     with single_writer(folder):
@@ -128,10 +135,10 @@ def load_config(folder: Path) -> RunConfig:
     return RunConfig.model_validate(stored["config"]).model_copy(update={"run_dir": str(folder.resolve())})
 
 
-def fingerprint_of(config: RunConfig, sources: Sources, precision: str) -> str:
-    """sha256 over everything that decides the outcome: configuration, contents of the inputs, versions."""
+def fingerprint_of(config: RunConfig, sources: Sources, backbone: Backbone) -> str:
+    """sha256 over everything that decides the outcome: configuration, contents of inputs and backbone, versions."""
     decisive = config.model_dump(mode="json", exclude={"run_dir": True, "checkpoint_seconds": True, "data": True})
-    decisive["backbone"]["precision"] = precision
+    decisive["backbone"] = {"max_length": config.backbone.max_length, "checksum": backbone.checksum()}
     decisive["data"] = config.data.model_dump(include={"columns", "shots", "balanced"})
     decisive["task"] = sources.task.model_dump(mode="json")
     decisive["inputs"] = sources.digests

@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor
 
-Prior = Literal["none", "labelled", "uniform"]
-
 
 def soft_labels(logits: Tensor, temperature: float, prior: Tensor | None) -> Tensor:
-    """softmax(logits / temperature), (N, C), after a shift that makes the mean prediction equal ``prior``."""
-    shifted = logits if prior is None else logits + shift_to(logits, prior)
-    return (shifted / temperature).softmax(-1)
+    """softmax(logits / temperature), (N, C), shifted so that the mean soft label is ``prior`` where one is given.
+
+    Students of students drift in their class bias, and sharpening feeds the drift; a prior that stays the same
+    over the rounds stops it.
+    """
+    sharp = logits / temperature
+    return (sharp if prior is None else sharp + shift_to(sharp, prior)).softmax(-1)
 
 
-def class_prior(kind: Prior, gold: Tensor, classes: int) -> Tensor | None:
-    """(C,) class shares to expect among unlabelled rows; labelled counts get one more of each (Laplace)."""
+def class_prior(kind: str, gold: Tensor, first: Tensor) -> Tensor | None:
+    """(C,) class shares to expect among unlabelled rows.
+
+    ``teacher``: the mean prediction of the round-0 teacher, from its logits ``first`` (S, C) on the fixed sample;
+    ``labelled``: the labelled counts, one more of each (Laplace); ``uniform``; None for ``none``.
+    """
+    classes = first.shape[1]
     if kind == "none":
         return None
+    if kind == "teacher":
+        return first.softmax(-1).mean(0)
     counts = torch.bincount(gold, minlength=classes).float() + 1 if kind == "labelled" else torch.ones(classes)
     return counts / counts.sum()
 

@@ -57,7 +57,11 @@ def test_soft_labels_meet_the_prior() -> None:
     prior = torch.tensor([0.2, 0.5, 0.3])
     torch.testing.assert_close((logits + shift_to(logits, prior)).softmax(-1).mean(0), prior, atol=1e-4, rtol=0)
     assert torch.equal(soft_labels(logits, 1.0, None), logits.softmax(-1))
-    torch.testing.assert_close(class_prior("labelled", torch.tensor([0, 0, 2]), 3), torch.tensor([3, 1, 2]) / 6)
+    torch.testing.assert_close(soft_labels(logits, 0.5, prior).mean(0), prior, atol=1e-4, rtol=0)
+    gold = torch.tensor([0, 0, 2])
+    torch.testing.assert_close(class_prior("labelled", gold, logits), torch.tensor([3, 1, 2]) / 6)
+    torch.testing.assert_close(class_prior("teacher", gold, logits), logits.softmax(-1).mean(0))
+    assert class_prior("none", gold, logits) is None
 
 
 def evidence(losses: list[float], sample: list[int]) -> Evidence:
