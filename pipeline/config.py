@@ -82,8 +82,11 @@ class PseudoConfig(Section):
 
     confidence: float = Field(0.0, ge=0, lt=1, description="warm-up skips rows below this top probability")
     temperature: float = Field(1.0, gt=0, le=10, description="below 1 sharpens the soft labels")
-    prior: Literal["none", "teacher", "labelled", "uniform"] = Field(
-        "none", description="hold the mean soft label at this class prior; teacher: what round 0 predicted on average"
+    prior: Literal["none", "teacher"] = Field(
+        "none", description="teacher: hold the mean soft label at what the round-0 teacher predicted on average"
+    )
+    prior_errors: float = Field(
+        0.0, ge=0, le=10, description="move it towards equal shares, by at most so many standard errors of the labels"
     )
 
 
@@ -102,7 +105,6 @@ class RoundsConfig(Section):
     promote: Literal["always", "gated"] = Field("always", description="gated: only a student not worse")
     stop_at_agreement: float | None = Field(None, gt=0, le=1, description="Cohen's kappa of consecutive teachers")
     sample: int = Field(1000, ge=10, le=100_000, description="unlabelled rows for agreement and judging")
-    rows: int | None = Field(None, ge=10, description="unlabelled rows drawn a round; empty: all its steps can use")
     test_rows: int | None = Field(
         None, ge=10, description="test rows that students in between are measured on; first and final see all"
     )
@@ -138,12 +140,11 @@ PRESETS: dict[str, dict[str, Any]] = {
     | {"stage": {"init_std": 0.02}, "teacher": {"epochs": 400}, "pseudo": {"confidence": 0.8}},
     "fast": {
         "stage": {"width": 32, "init_std": 0.02},
-        "head": {"centre": True},
         "teacher": {"learning_rate": 3e-4, "epochs": 15, "batch": 10},
-        "student": {"learning_rate": 1e-3, "steps": 60, "batch": 32, "tail_epochs": 5, "tail_batch": 10},
-        "pseudo": {"temperature": 0.5, "prior": "teacher"},
+        "student": {"learning_rate": 1e-3, "steps": 50, "batch": 32, "tail_epochs": 5, "tail_batch": 10},
+        "pseudo": {"temperature": 0.5, "prior": "teacher", "prior_errors": 1.0},
         "reweight": {"batch": 10},
-        "rounds": {"rows": 2000},
+        "rounds": {"promote": "gated", "sample": 500},
         "dropout": False,
     },
 }

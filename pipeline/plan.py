@@ -15,7 +15,7 @@ from pipeline.config import RunConfig
 from pipeline.infer import logits_of
 from pipeline.rounds import FOLDS, student_recipe, teacher_recipe
 from pipeline.run import Run, open_run
-from pipeline.train import Material, Phase, Tick, Trainer
+from pipeline.train import Material, Phase, Recipe, Tick, Trainer
 
 SAMPLE_ROWS, TIMED_ROWS, TIMED_STEPS, BINS = 5, 64, 3, 8
 Steps = dict[Phase, int]
@@ -128,27 +128,29 @@ def _estimate(run: Run, teacher: int, student: Steps) -> float:
 
 
 def _seconds_per_row(run: Run) -> float:
-    rows = run.corpus.take(_spread(run, TIMED_ROWS))
+    rows, model = run.corpus.take(_spread(run, TIMED_ROWS)), run.new_classifier(0, None)
+    logits_of(model, rows)
     began = time.perf_counter()
-    logits_of(run.new_classifier(0, None), rows)
+    logits_of(model, rows)
     return (time.perf_counter() - began) / len(rows)
 
 
 def _seconds_per_step(run: Run, student: Steps) -> dict[Phase, float]:
-    recipe = student_recipe(run, 1, rows_per_round(run))
-    timed: list[Phase] = ["labelled", *(phase for phase, count in student.items() if count)]
+    teacher, recipe = teacher_recipe(run, len(run.gold)), student_recipe(run, 1, rows_per_round(run))
+    labelled = Material(run.labelled, run.gold)
     rows = _spread(run, TIMED_STEPS * recipe.batch)
     soft = torch.full((len(rows), len(run.labels)), 1 / len(run.labels))
-    material = Material(run.labelled, run.gold, run.corpus.take(rows), soft)
-    found: dict[Phase, float] = {}
-    for phase in timed:
-        base = teacher_recipe(run, len(run.gold)) if phase == "labelled" else recipe
-        trainer = Trainer(run.new_classifier(0, None), replace(base, phases=((phase, TIMED_STEPS),)), material)
-        found[phase] = _seconds_of(trainer)
+    pseudo = Material(run.labelled, run.gold, run.corpus.take(rows), soft)
+    found: dict[Phase, float] = {"labelled": _seconds_of(run, teacher, "labelled", labelled)}
+    for phase, count in student.items():
+        if count:
+            found[phase] = _seconds_of(run, recipe, phase, labelled if phase == "tail" else pseudo)
     return found
 
 
-def _seconds_of(trainer: Trainer) -> float:
+def _seconds_of(run: Run, recipe: Recipe, phase: Phase, material: Material) -> float:
+    """What a step of ``phase`` takes, on a classifier that is thrown away."""
+    trainer = Trainer(run.new_classifier(0, None), replace(recipe, phases=((phase, TIMED_STEPS),)), material)
     ends: list[float] = []
 
     def on_step(tick: Tick) -> None:

@@ -25,7 +25,7 @@ from pipeline.prompt import Encoded
 from pipeline.pseudo import PseudoLabels, save_meta_weights
 from pipeline.run import Progress, Run
 from pipeline.seeds import generator_for
-from pipeline.soft_labels import class_prior, soft_labels
+from pipeline.soft_labels import soft_labels, teacher_prior
 from pipeline.stepping import train_resumably
 from pipeline.train import Material, Recipe, State, Trainer
 
@@ -59,7 +59,9 @@ def pseudo_label(run: Run, number: int) -> Facts:
     rows = _draw(run, number)
     logits = _logits(run, number, "label", load_model(run, teacher), run.corpus.take(rows))
     config = run.config.pseudo
-    soft = soft_labels(logits, config.temperature, class_prior(config.prior, run.gold, _sample_logits(run, 0)))
+    held = config.prior == "teacher"
+    prior = teacher_prior(_sample_logits(run, 0), run.gold, config.prior_errors) if held else None
+    soft = soft_labels(logits, config.temperature, prior)
     labels = PseudoLabels(rows, soft.numpy())
     facts = {"inputs": inputs, "round": number, "teacher_round": teacher, **labels.summary(run.labels)}
     with new_folder(folder, facts) as aside:
@@ -149,8 +151,7 @@ def student_recipe(run: Run, number: int, drawn: int) -> Recipe:
 
 def _draw(run: Run, number: int) -> np.ndarray:
     """As many distinct rows as the round's steps can use, in corpus order."""
-    usable = run.config.student.steps * run.config.student.batch
-    wanted = min(len(run.corpus), usable, run.config.rounds.rows or usable)
+    wanted = min(len(run.corpus), run.config.student.steps * run.config.student.batch)
     rng = generator_for(run.config.seed, number, "draw")
     return np.sort(rng.choice(len(run.corpus), size=wanted, replace=False))
 

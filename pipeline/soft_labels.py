@@ -1,4 +1,11 @@
-"""Soft pseudo labels from a teacher's logits."""
+"""Soft pseudo labels from a teacher's logits, and the class prior that they are held at.
+
+A teacher tuned on K rows is unsure of its class bias: the standard error of the labelled log odds of class c is
+e_c = sqrt(1 / n_c + 1 / (K - n_c)), counts one more of each (Laplace). Within that error equal class shares are the
+better guess; beyond it the teacher knows better. So its logits move towards equal shares, each class by at most a
+given number of e_c. Later rounds are held at the prior that results: students of students drift in their class
+bias, and sharpening would feed the drift.
+"""
 
 from __future__ import annotations
 
@@ -7,28 +14,23 @@ from torch import Tensor
 
 
 def soft_labels(logits: Tensor, temperature: float, prior: Tensor | None) -> Tensor:
-    """softmax(logits / temperature), (N, C), shifted so that the mean soft label is ``prior`` where one is given.
-
-    Students of students drift in their class bias, and sharpening feeds the drift; a prior that stays the same
-    over the rounds stops it.
-    """
+    """softmax(logits / temperature), (N, C), shifted so that the mean soft label is ``prior`` where one is given."""
     sharp = logits / temperature
     return (sharp if prior is None else sharp + shift_to(sharp, prior)).softmax(-1)
 
 
-def class_prior(kind: str, gold: Tensor, first: Tensor) -> Tensor | None:
-    """(C,) class shares to expect among unlabelled rows.
+def teacher_prior(first: Tensor, gold: Tensor, errors: float) -> Tensor:
+    """(C,) class shares to expect, from the round-0 teacher's logits ``first`` (S, C) on unlabelled rows."""
+    uniform = torch.full((first.shape[1],), 1 / first.shape[1])
+    wanted = shift_to(first, uniform)
+    most = errors * standard_errors(gold, first.shape[1])
+    return (first + (wanted - wanted.mean()).clamp(min=-most, max=most)).softmax(-1).mean(0)
 
-    ``teacher``: the mean prediction of the round-0 teacher, from its logits ``first`` (S, C) on the fixed sample;
-    ``labelled``: the labelled counts, one more of each (Laplace); ``uniform``; None for ``none``.
-    """
-    classes = first.shape[1]
-    if kind == "none":
-        return None
-    if kind == "teacher":
-        return first.softmax(-1).mean(0)
-    counts = torch.bincount(gold, minlength=classes).float() + 1 if kind == "labelled" else torch.ones(classes)
-    return counts / counts.sum()
+
+def standard_errors(gold: Tensor, classes: int) -> Tensor:
+    """(C,) standard error of each class's labelled log odds."""
+    counts = torch.bincount(gold, minlength=classes).float() + 1
+    return (1 / counts + 1 / (counts.sum() - counts)).sqrt()
 
 
 def shift_to(logits: Tensor, prior: Tensor, iterations: int = 100) -> Tensor:

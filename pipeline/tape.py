@@ -112,9 +112,13 @@ def per_example_dots(tape: Tape, gradients: list[Tensor], size: int) -> Tensor:
     for (parameter, _), d in zip(tape.small, d_small, strict=True):
         _add(target, parameter, _fold(d[size:].float(), parameter).sum(0))
     for seen, d in zip(tape.linear, d_linear, strict=True):
-        d_u, x_u = d[:size].float(), seen.x[:size].float()
-        along = F.linear(x_u, target[seen.weight], None if seen.bias is None else target[seen.bias])
-        scores += (d_u * along).reshape(size, -1).sum(1)
+        d_u, x_u, towards = d[:size], seen.x[:size], target[seen.weight]
+        # d . (G x) = (d G) . x: the narrower of the two is the cheaper intermediate.
+        narrow_out = towards.shape[0] <= towards.shape[1]
+        product = d_u * (x_u @ towards.T) if narrow_out else (d_u @ towards) * x_u
+        scores += product.reshape(size, -1).sum(1, dtype=torch.float32)
+        if seen.bias is not None:
+            scores += (d_u @ target[seen.bias]).reshape(size, -1).sum(1, dtype=torch.float32)
     for (parameter, _), d in zip(tape.small, d_small, strict=True):
         folded = _fold(d[:size].float(), parameter)
         scores += (folded * target[parameter]).reshape(size, -1).sum(1)
@@ -127,16 +131,16 @@ def weighted_gradients(tape: Tape, gradients: list[Tensor], weights: Tensor) -> 
     d_linear, d_small = gradients[: len(tape.linear)], gradients[len(tape.linear) :]
     for seen, d in zip(tape.linear, d_linear, strict=True):
         scaled = _rows(d[:size] * weights.to(d.dtype).reshape(-1, *[1] * (d.dim() - 1)))
-        _add(total, seen.weight, scaled.T @ _rows(seen.x[:size]))
+        _add(total, seen.weight, (scaled.T @ _rows(seen.x[:size])).float())
         if seen.bias is not None:
-            _add(total, seen.bias, scaled.sum(0))
+            _add(total, seen.bias, scaled.sum(0).float())
     for (parameter, _), d in zip(tape.small, d_small, strict=True):
         _add(total, parameter, torch.einsum("b,b...->...", weights, _fold(d[:size].float(), parameter)))
     return total
 
 
 def _rows(x: Tensor) -> Tensor:
-    return x.reshape(-1, x.shape[-1]).float()
+    return x.reshape(-1, x.shape[-1])
 
 
 def _fold(d: Tensor, parameter: nn.Parameter) -> Tensor:

@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 import time
+from pathlib import Path
 
 import torch
 
@@ -46,18 +47,13 @@ def main() -> None:
     seconds = time.monotonic() - began
     kills = 0
     while kills < wanted:
-        kills += not attempt(killed, generator.uniform(0.1, 1) * seconds / 2)
-        if kills < wanted and (done := _final(killed)):
-            done.unlink()
+        if attempt(killed, generator.uniform(0.05, 0.5) * seconds):
+            # Finished before its kill: everything from round 1 on has to be made and interrupted again.
+            (Path(killed["run_dir"]) / "round-01" / "student" / "manifest.json").unlink()
+        else:
+            kills += 1
     attempt(killed, None)
     print(json.dumps({"kills": kills, "seconds": seconds}))
-
-
-def _final(overlay: dict[str, object]) -> os.PathLike[str] | None:
-    from pathlib import Path
-
-    manifest = Path(str(overlay["run_dir"])) / "round-01" / "student" / "manifest.json"
-    return manifest if manifest.exists() and (Path(str(overlay["run_dir"])) / "report.json").exists() else None
 
 
 main()

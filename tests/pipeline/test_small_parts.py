@@ -18,7 +18,7 @@ from pipeline.config import PRESETS, RunConfig, build_config
 from pipeline.judge import Evidence, folds, gate
 from pipeline.order import bucketed, by_length, epochs
 from pipeline.seeds import generator_for, seed_for
-from pipeline.soft_labels import class_prior, shift_to, soft_labels
+from pipeline.soft_labels import shift_to, soft_labels, standard_errors, teacher_prior
 
 
 @settings(max_examples=30, deadline=None)
@@ -58,10 +58,17 @@ def test_soft_labels_meet_the_prior() -> None:
     torch.testing.assert_close((logits + shift_to(logits, prior)).softmax(-1).mean(0), prior, atol=1e-4, rtol=0)
     assert torch.equal(soft_labels(logits, 1.0, None), logits.softmax(-1))
     torch.testing.assert_close(soft_labels(logits, 0.5, prior).mean(0), prior, atol=1e-4, rtol=0)
-    gold = torch.tensor([0, 0, 2])
-    torch.testing.assert_close(class_prior("labelled", gold, logits), torch.tensor([3, 1, 2]) / 6)
-    torch.testing.assert_close(class_prior("teacher", gold, logits), logits.softmax(-1).mean(0))
-    assert class_prior("none", gold, logits) is None
+
+
+def test_prior_moves_to_equal_shares_by_at_most_the_labelled_error() -> None:
+    """Counts 3, 1 and Laplace: e = sqrt(1/4 + 1/2) for both; a small bias goes, a large one stays but for e."""
+    gold = torch.tensor([0, 0, 0, 1])
+    torch.testing.assert_close(standard_errors(gold, 2), torch.full((2,), (1 / 4 + 1 / 2) ** 0.5))
+    slight, strong = torch.tensor([[0.6, 0.0]]), torch.tensor([[8.0, 0.0]])
+    torch.testing.assert_close(teacher_prior(slight, gold, 1.0), torch.tensor([0.5, 0.5]))
+    most = 2 * (1 / 4 + 1 / 2) ** 0.5
+    torch.testing.assert_close(teacher_prior(strong, gold, 1.0), torch.tensor([8.0 - most, 0.0]).softmax(0))
+    torch.testing.assert_close(teacher_prior(strong, gold, 0.0), strong[0].softmax(0))
 
 
 def evidence(losses: list[float], sample: list[int]) -> Evidence:

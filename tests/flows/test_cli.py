@@ -1,0 +1,194 @@
+"""The command line from outside: every command, every exit code, one sentence for bad input."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from commands import COMMAND, Cli, Result
+
+from pipeline.checkpoint import single_writer, verified
+
+pytest_plugins = ["flow_fixtures"]
+
+
+def refused(result: Result, *words: str) -> None:
+    """Exit code 2, one sentence on stderr with these words, no traceback."""
+    assert result.returncode == 2, result.stderr
+    assert result.stderr.startswith("listflow: ")
+    assert result.stderr.count("\n") == 1
+    assert "Traceback" not in result.stderr
+    for word in words:
+        assert word in result.stderr
+
+
+def test_a_run_prints_its_report_as_the_one_line_of_stdout(finished: tuple[Path, Result]) -> None:
+    folder, result = finished
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout) == json.loads((folder / "report.json").read_text())
+    assert result.stdout.count("\n") == 1
+    assert "\x1b" not in result.stderr
+    assert "round 2 of 2: pseudo-label" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_status_of_one_and_of_all(cli: Cli, finished: tuple[Path, Result]) -> None:
+    folder, _ = finished
+    one = cli("status", folder)
+    assert "done, round 2 of 2" in one.stdout
+    assert one.stdout.count("complete") >= 5
+    assert "no runs" in cli("status").stdout
+    assert json.loads(cli("status", folder, "--json").stdout)[0]["state"] == "done"
+
+
+def test_status_sees_a_running_and_an_interrupted_run(cli: Cli, finished: tuple[Path, Result], tmp_path: Path) -> None:
+    from shutil import copytree, rmtree
+
+    folder = copytree(finished[0], tmp_path / "run")
+    with single_writer(folder):
+        assert "running" in cli("status", folder).stdout
+    rmtree(folder / "final")
+    (folder / "round-02" / "student" / "weights.safetensors").write_bytes(b"")
+    shown = cli("status", folder).stdout
+    assert "interrupted" in shown
+    assert "damaged" in shown
+    assert f"listflow resume {folder}" in shown
+
+
+def test_predict_and_report(
+    cli: Cli, finished: tuple[Path, Result], tiny_files: dict[str, Path], tmp_path: Path
+) -> None:
+    folder, _ = finished
+    result = cli("predict", folder, f"--input={tiny_files['test']}", f"--output={tmp_path / 'out.parquet'}")
+    assert result.returncode == 0, result.stderr
+    assert pq.read_metadata(tmp_path / "out.parquet").num_rows == 20
+    before = (folder / "report.html").read_bytes()
+    (folder / "report.html").unlink()
+    assert "labelled only" in cli("report", folder).stdout
+    assert (folder / "report.html").read_bytes() == before
+
+
+def test_plan_trains_nothing_and_keeps_nothing(cli: Cli, asked: list[str], tmp_path: Path) -> None:
+    result = cli("plan", *asked, f"--run-dir={tmp_path / 'planned'}", "--json")
+    assert result.returncode == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert (found["teacher_steps"], sum(found["student_steps"].values())) == (4, 12)
+    assert found["words"] == [
+        {"label": "negative", "word": "bad", "token": 6}, {"label": "positive", "word": "good", "token": 5},
+    ]  # fmt: skip
+    assert found["seconds"] > 0
+    assert sum(item["rows"] for item in found["lengths"]) == 60
+    assert "[MASK]" in result.stderr
+    assert not (tmp_path / "planned").exists()
+
+
+def test_damaged_final_weights_are_refused_and_resume_repairs_them(cli: Cli, asked: list[str], tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    assert cli("run", *asked, f"--run-dir={folder}").returncode == 0
+    for weights in (folder / "final" / "weights.safetensors", folder / "round-01" / "student" / "weights.safetensors"):
+        weights.write_bytes(weights.read_bytes()[:80])
+    output = tmp_path / "out.csv"
+    refused(cli("predict", folder, "--input=any.csv", f"--output={output}"), "damaged", "resume")
+    assert not output.exists()
+    assert cli("resume", folder).returncode == 0
+    assert verified(folder / "final") is not None
+    assert verified(folder / "round-01" / "student") is not None
+
+
+BAD_FILES = {
+    "empty": ("", "is empty"),
+    "column": ('{"body": "w1", "label": "positive"}\n', "text"),
+    "label": ('{"text": "w1", "label": "positive"}\n{"text": "w2", "label": "neutral"}\n', "neutral"),
+    "broken": ('{"text": "w1", ', "row 1"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_FILES)
+def test_a_bad_labelled_file(cli: Cli, asked: list[str], tmp_path: Path, case: str) -> None:
+    content, words = BAD_FILES[case]
+    path = tmp_path / "bad.jsonl"
+    path.write_text(content)
+    folder = tmp_path / "run"
+    refused(cli("run", *asked, f"--labelled={path}", f"--run-dir={folder}"), "bad.jsonl", words)
+    assert not (folder / "config.json").exists()
+
+
+def test_a_missing_file_and_a_file_with_two_uses(cli: Cli, asked: list[str], tiny_files: dict[str, Path]) -> None:
+    refused(cli("run", *asked, "--labelled=absent.csv"), "absent.csv")
+    refused(cli("run", *asked, f"--unlabelled={tiny_files['labelled']}"), "labelled file too")
+
+
+def test_the_directory_of_another_run_and_a_second_writer(
+    cli: Cli, asked: list[str], finished: tuple[Path, Result], tmp_path: Path
+) -> None:
+    folder, _ = finished
+    refused(cli("run", *asked, f"--run-dir={folder}", "--seed=7"), "seed is 1 there and 7 here")
+    with single_writer(folder):
+        refused(cli("run", *asked, f"--run-dir={folder}"), "another process")
+    refused(cli("resume", tmp_path), "config.json is missing")
+
+
+def test_an_unreachable_backbone_says_what_works(environment: dict[str, str], asked: list[str], tmp_path: Path) -> None:
+    command = [*COMMAND, "run", *asked, "--backbone=nobody/no-such-model"]
+    result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, check=False)
+    refused(result, "folder", "minilm")
+
+
+def test_options_that_do_not_fit(cli: Cli, tmp_path: Path) -> None:
+    refused(cli("run", "--set", "student.stepz=3"), "student.stepz")
+    refused(cli("run", "--set", "student.steps"), "KEY=VALUE")
+    refused(cli("run", "--rounds=0"), "rounds.count")
+    refused(cli("run", f"--config={tmp_path / 'absent.yaml'}"), "absent.yaml")
+    usage = cli("run", "--no-such-option")
+    assert usage.returncode == 2
+    assert "Traceback" not in usage.stderr
+
+
+def test_help_and_status_load_neither_torch_nor_prefect(finished: tuple[Path, Result]) -> None:
+    script = (
+        "import sys; from flows.cli import app\n"
+        f"for command in (['--help'], ['status'], ['status', {str(finished[0])!r}]):\n"
+        "    try: app(command)\n"
+        "    except SystemExit as end: assert not end.code\n"
+        "print([name for name in ('torch', 'prefect', 'transformers', 'sklearn') if name in sys.modules])"
+    )
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert result.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interrupted_run_says_how_to_go_on(
+    environment: dict[str, str], asked: list[str], tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    folder = tmp_path / "run"
+    command = [*COMMAND, "run", *asked, f"--run-dir={folder}", "--set=student.steps=100000"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment) as process:
+        assert process.stdout is not None
+        assert any("warm-up" in line for line in process.stdout)
+        process.send_signal(number)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == code
+    assert f"listflow resume {folder}" in said
+    assert "Traceback" not in said
+
+
+def test_anything_else_is_one_sentence_and_1(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from flows import cli as module
+
+    def broken() -> None:
+        raise RuntimeError("the disk is on fire")
+
+    monkeypatch.setattr(module, "app", broken)
+    monkeypatch.setattr(sys, "argv", ["listflow", "run"])
+    with pytest.raises(SystemExit) as end:
+        module.main()
+    assert end.value.code == 1
+    assert "the disk is on fire" in capsys.readouterr().err

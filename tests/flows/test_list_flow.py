@@ -1,0 +1,165 @@
+"""The flow: readable task runs, a second run from the cache, damage made good, artifacts."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import tiny_overlay
+
+from data.errors import InputError
+from pipeline.checkpoint import file_digest, single_writer, verified
+from pipeline.config import RunConfig, build_config
+
+pytest_plugins = ["flow_fixtures"]
+
+STAGES = [
+    "prompt-tune the teacher",
+    *(f"{stage}, round {n}" for n in (1, 2) for stage in ("pseudo-label", "train student", "judge")),
+    "publish",
+]
+ARTIFACTS = {"list-rounds", "list-pseudo-labels", "list-meta-weights", "list-calibration", "list-report"}
+
+
+@pytest.fixture(scope="module")
+def config(server: None, tiny_files: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
+    return build_config("fast", tiny_overlay(tiny_files, tmp_path_factory.mktemp("flow") / "run"))
+
+
+@pytest.fixture(scope="module")
+def folder(config: RunConfig) -> Path:
+    """The folder of a finished run."""
+    names, _ = run_flow(config)
+    assert [name for name, _ in names] == STAGES
+    assert {state for _, state in names} == {"Completed"}
+    return Path(str(config.run_dir))
+
+
+def run_flow(config: RunConfig) -> tuple[list[tuple[str, str]], dict[str, Any]]:
+    """((name, state) of every task run in order, what the flow returned)."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+    from prefect.client.schemas.sorting import TaskRunSort
+
+    from flows.list_flow import self_train
+
+    state = self_train(config, return_state=True)
+    value = state.result()
+    run_id = state.state_details.flow_run_id
+    wanted = FlowRunFilter(id=FlowRunFilterId(any_=[run_id]))
+    with get_client(sync_client=True) as client:
+        runs = client.read_task_runs(flow_run_filter=wanted, sort=TaskRunSort.EXPECTED_START_TIME_ASC)
+    return [(run.name, run.state.name) for run in runs if run.state], value
+
+
+def states(config: RunConfig) -> list[str]:
+    return [state for _, state in run_flow(config)[0]]
+
+
+def test_a_second_run_takes_every_stage_from_the_cache(config: RunConfig, folder: Path) -> None:
+    before = file_digest(folder / "report.json")
+    found, value = run_flow(config)
+    assert found == [(name, "Cached") for name in STAGES]
+    assert file_digest(folder / "report.json") == before
+    assert value["run"] == str(folder)
+
+
+@pytest.mark.parametrize("damage", ["cut", "gone", "manifest"])
+def test_damaged_output_is_made_again_and_nothing_else(config: RunConfig, folder: Path, damage: str) -> None:
+    student = folder / "round-01" / "student"
+    weights, digest = student / "weights.safetensors", file_digest(student / "weights.safetensors")
+    if damage == "cut":
+        weights.write_bytes(weights.read_bytes()[:100])
+    elif damage == "gone":
+        shutil.rmtree(student)
+    else:
+        (student / "manifest.json").unlink()
+    found, _ = run_flow(config)
+    assert [name for name, state in found if state != "Cached"] == ["train student, round 1"]
+    assert file_digest(weights) == digest
+    assert verified(student) is not None
+
+
+def test_cut_predictions_are_written_again(config: RunConfig, folder: Path) -> None:
+    path = folder / "predictions.parquet"
+    digest = file_digest(path)
+    path.write_bytes(path.read_bytes()[:50])
+    run_flow(config)
+    assert file_digest(path) == digest
+
+
+def test_another_folder_never_gets_a_result_of_this_one(config: RunConfig, folder: Path, tmp_path: Path) -> None:
+    other = config.model_copy(update={"run_dir": str(tmp_path / "other")})
+    found, value = run_flow(other)
+    assert {state for _, state in found} == {"Completed"}
+    assert all(path.startswith(str(tmp_path)) for path in value["files"])
+    same = "final/weights.safetensors"
+    assert file_digest(folder / same) == file_digest(tmp_path / "other" / same)
+
+
+def test_artifacts_have_stable_keys(folder: Path) -> None:
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        found = {artifact.key: artifact for artifact in client.read_latest_artifacts()}
+    assert set(found) >= ARTIFACTS
+    assert "| final |" in str(found["list-report"].data)
+    assert '"round": 2' in str(found["list-rounds"].data)
+
+
+def test_bad_input_within_the_flow_stays_one_sentence(config: RunConfig, tmp_path: Path) -> None:
+    from flows.list_flow import self_train
+
+    data = config.data.model_copy(update={"labelled": str(tmp_path / "absent.csv")})
+    with pytest.raises(InputError, match=r"absent\.csv"):
+        self_train(config.model_copy(update={"data": data}))
+
+
+def test_a_second_writer_is_refused(config: RunConfig, folder: Path) -> None:
+    from flows.list_flow import self_train
+
+    with single_writer(folder), pytest.raises(InputError, match="another process"):
+        self_train(config)
+
+
+def test_nothing_is_pickled(folder: Path, server: None) -> None:
+    from prefect.settings import PREFECT_LOCAL_STORAGE_PATH
+
+    stored = [path for path in PREFECT_LOCAL_STORAGE_PATH.value().iterdir() if path.is_file()]
+    assert stored
+    for path in stored:
+        json.loads(path.read_text("utf-8"))
+
+
+def test_the_form_of_the_ui_has_sections_limits_and_help() -> None:
+    from flows.list_flow import self_train
+
+    schema = self_train.parameters.model_dump_for_openapi()
+    shown = schema["definitions"]["RoundsConfig"]["properties"]["count"]
+    assert (shown["minimum"], shown["maximum"]) == (1, 50)
+    assert schema["definitions"]["DataConfig"]["properties"]["labelled"]["description"]
+
+
+def test_the_meter_updates_every_few_seconds_only(server: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    from flows import artifacts
+    from pipeline.run import Progress
+
+    shown: list[float] = []
+    monkeypatch.setattr(artifacts.Meter, "_show", lambda self, training, done, words: shown.append(done))
+    clock = iter_seconds(0.1)
+    monkeypatch.setattr(artifacts.time, "monotonic", lambda: next(clock))
+    meter = artifacts.Meter()
+    for step in range(1, 201):
+        meter.moved(Progress(1, "warmup", step, 200, 0.5))
+    assert 3 <= len(shown) <= 4
+
+
+def iter_seconds(step: float) -> Iterator[float]:
+    now = 0.0
+    while True:
+        yield now
+        now += step
