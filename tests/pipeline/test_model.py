@@ -70,6 +70,17 @@ def test_views_share_every_tensor_of_the_backbone() -> None:
     assert {p.data_ptr() for p in backbone.view().parameters()} <= ours
 
 
+def test_teacher_and_student_add_only_their_small_tensors() -> None:
+    """Bytes of distinct storages: one backbone, whatever the number of classifiers on it."""
+    backbone = tiny_backbone()
+    words = label_word_ids(TASK, backbone.tokenizer, backbone.word_rows)
+    models = [Classifier(backbone, ListStage(width=4), VerbalizerHead(), words, seed) for seed in range(3)]
+    every = [p for module in (backbone.model, *models) for p in module.parameters()]
+    held = {p.untyped_storage().data_ptr(): p.untyped_storage().nbytes() for p in every}
+    small = sum(p.nbytes for model in models for p in model.tunable().values())
+    assert sum(held.values()) == sum(p.nbytes for p in backbone.model.parameters()) + small
+
+
 def test_only_small_tensors_are_saved_and_they_come_back_exactly() -> None:
     model, prompt = build("bert", init_std=0.1, seed=1)
     other, _ = build("bert", init_std=0.1, seed=2)
