@@ -106,7 +106,7 @@ class RoundsConfig(Section):
     stop_at_agreement: float | None = Field(None, gt=0, le=1, description="Cohen's kappa of consecutive teachers")
     sample: int = Field(1000, ge=10, le=100_000, description="unlabelled rows for agreement and judging")
     test_rows: int | None = Field(
-        None, ge=10, description="test rows that students in between are measured on; first and final see all"
+        None, ge=10, description="test rows for zero-shot and the students in between; teacher and final see all"
     )
 
 

@@ -163,8 +163,9 @@ def _zero_shot(run: Run) -> tuple[Facts | None, Tensor | None]:
         offset = _logits(run, 0, "centre", run.new_classifier(0, None), run.corpus.take(run.sample())).mean(0)
     if run.test is None or run.test_gold is None:
         return None, offset
-    logits = _logits(run, 0, "zero-shot", run.new_classifier(0, offset), run.test)
-    return metrics_of(logits, run.test_gold), offset
+    rows = run.test_sample(1)
+    test, gold = (run.test, run.test_gold) if rows is None else (run.test.take(rows), run.test_gold[rows])
+    return metrics_of(_logits(run, 0, "zero-shot", run.new_classifier(0, offset), test), gold), offset
 
 
 def _cross_validated(run: Run, offset: Tensor | None) -> Tensor:
