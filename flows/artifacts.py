@@ -29,9 +29,12 @@ MOST_CLASSES = 100
 
 def show_rounds(history: Sequence[Facts]) -> None:
     """The tables of all rounds so far; each item holds what a round's three stages found."""
-    create_table_artifact([_round_row(facts) for facts in history], ROUNDS, "Every round and its verdict")
-    create_table_artifact([_balance_row(facts) for facts in history], BALANCE, "Rows per class, by the teacher's top label")
-    create_table_artifact([_weight_row(facts) for facts in history], WEIGHTS, "Meta weights of the reweighted steps")
+    for key, to_row, words in (
+        (ROUNDS, _round_row, "Every round and its verdict"),
+        (BALANCE, _balance_row, "Rows per class, by the teacher's top label"),
+        (WEIGHTS, _weight_row, "Meta weights of the reweighted steps"),
+    ):
+        create_table_artifact([to_row(facts) for facts in history], key, words)
 
 
 def show_report(report: RunReport) -> None:
@@ -68,7 +71,9 @@ class Meter:
 
     def _show(self, training: tuple[int, int], done: float, words: str) -> None:
         if self._artifact is None or training != self._training:
-            self._artifact, self._training = create_progress_artifact(done, PROGRESS, words), training
+            made = create_progress_artifact(done, PROGRESS, words)
+            assert isinstance(made, UUID)  # outside of async code it is no coroutine
+            self._artifact, self._training = made, training
         else:
             update_progress_artifact(self._artifact, done, words)
 
@@ -108,10 +113,10 @@ def _weight_row(facts: Facts) -> Facts:
 
 
 def _markdown(report: RunReport) -> str:
-    stages = (("no labels (zero-shot)", report.zero_shot), ("labels alone", report.labelled_only), ("final", report.final))
+    measured = {"no labels": report.zero_shot, "labels alone": report.labelled_only, "final": report.final}
     rows = [
         f"| {name} | {percent(found.accuracy)} | {percent(found.macro_f1)} | {percent(found.ece)} |"
-        for name, found in stages
+        for name, found in measured.items()
         if found
     ]
     table = ["| model | accuracy | macro F1 | calibration error |", "|---|---:|---:|---:|", *rows] if rows else []
@@ -121,4 +126,5 @@ def _markdown(report: RunReport) -> str:
         f"{report.data.test:,} test rows; {duration(report.seconds)}."
     )
     notices = [f"- {notice}" for notice in report.notices]
-    return "\n".join([f"# {report.task}, run {report.run_id}", "", headline(report), "", *table, "", facts, "", *notices])
+    title = f"# {report.task}, run {report.run_id}"
+    return "\n".join([title, "", headline(report), "", *table, "", facts, "", *notices])

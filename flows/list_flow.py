@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from prefect import flow
+from prefect.serializers import JSONSerializer
 
 from flows.artifacts import Meter, show_report, show_rounds
 from flows.session import session
@@ -14,7 +15,8 @@ from pipeline.config import RunConfig
 from pipeline.outcome import report_of
 
 
-@flow(name="listflow", persist_result=False)
+# The serializer is for exceptions, which Prefect keeps of a failed flow, and pickles if it is not told otherwise.
+@flow(name="listflow", persist_result=False, result_serializer=JSONSerializer())
 def self_train(config: RunConfig) -> dict[str, Any]:
     """Few labels and much unlabelled text become a small classifier.
 

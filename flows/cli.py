@@ -1,0 +1,34 @@
+"""The command line. Heavy imports wait inside the commands: help and status answer at once."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from data.errors import InputError
+from flows.cli_adapt import adapt
+from flows.cli_results import predict, report, status
+from flows.cli_run import plan, resume, run
+from flows.exits import BAD_INPUT, UNEXPECTED, fail
+
+app = typer.Typer(
+    help="Few labels, much unlabelled text, a small classifier: lite self-training as a Prefect flow.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for command in (run, resume, status, plan, predict, report, adapt):
+    app.command()(command)
+
+
+def main() -> None:
+    """The entry point: every error becomes one sentence and an exit code; ``--verbose`` shows the traceback."""
+    try:
+        app()
+    except InputError as error:
+        fail(str(error), BAD_INPUT)
+    except Exception as error:
+        if "--verbose" in sys.argv:
+            raise
+        fail(f"{type(error).__name__}: {error} (--verbose shows where)", UNEXPECTED)

@@ -1,0 +1,100 @@
+"""``status``, ``predict`` and ``report``: commands on runs that exist."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+from rich.console import Console
+from rich.table import Table
+from typer import Argument, Option
+
+from flows.cli_options import AsJson, Verbose
+from flows.cli_run import RunFolder
+from flows.environment import prepare
+from flows.exits import short
+from flows.runs import RunStatus, find_runs, rounds_of, status_of
+
+RUNS = Path("runs")
+
+
+def status(
+    folder: Annotated[Path | None, Argument(help="The folder of a run; without it, all runs below runs/.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show all runs, or the rounds of one and what is left."""
+    found = [status_of(folder)] if folder else find_runs(RUNS)
+    console = Console(stderr=as_json)
+    if not found:
+        console.print(f"no runs in {RUNS}/; start one with: listflow run")
+    elif folder:
+        _show_run(found[0], console)
+    else:
+        console.print(_runs_table(found))
+    if as_json:
+        print(json.dumps([asdict(run) for run in found], default=str))
+
+
+def predict(
+    folder: RunFolder,
+    input: Annotated[str, Option(help="File of texts: csv, tsv, jsonl or parquet.")],
+    output: Annotated[Path, Option(help="Where labels and probabilities go; the same formats.")],
+    columns: Annotated[str | None, Option(help="Column names, such as text=body.")] = None,
+    verbose: Verbose = False,
+) -> None:
+    """Label the texts of a file with a run's final model."""
+    prepare(verbose)
+    from pipeline.predict import Predictor
+
+    console = Console(stderr=True)
+    with console.status("load the model") as state:
+        predictor, done = Predictor.open(folder), 0
+
+        def on_rows(rows: int) -> None:
+            nonlocal done
+            done += rows
+            state.update(f"{done:,} rows")
+
+        rows = predictor.predict_file(input, output, columns, on_rows)
+    Console().print(f"{rows:,} rows labelled in {output}", soft_wrap=True, highlight=False)
+
+
+def report(folder: RunFolder, as_json: AsJson = False, verbose: Verbose = False) -> None:
+    """Draw report.html and the plots of a finished run again, and print its table."""
+    prepare(verbose)
+    from pipeline.outcome import report_of
+    from pipeline.report import text_table, write_report
+
+    found, console = report_of(folder), Console(stderr=as_json)
+    write_report(found, folder)
+    console.print(text_table(found))
+    console.print(short(folder / "report.html"), soft_wrap=True, highlight=False)
+    if as_json:
+        print(json.dumps(found.to_dict(), ensure_ascii=False))
+
+
+def _runs_table(found: list[RunStatus]) -> Table:
+    table = Table("run", "id", "task", "round", "state", "final accuracy")
+    for run in found:
+        round_words = f"{run.reached} of {run.rounds}"
+        table.add_row(short(run.folder), run.run_id, run.task, round_words, run.state, _percent(run.accuracy))
+    return table
+
+
+def _show_run(run: RunStatus, console: Console) -> None:
+    table = Table("round", "pseudo labels", "model", "test accuracy", "verdict")
+    for found in rounds_of(run.folder, run.rounds):
+        verdict = "" if found.promoted is None else "promoted" if found.promoted else "kept"
+        table.add_row(str(found.number or "teacher"), found.pseudo, found.model, _percent(found.accuracy), verdict)
+    console.print(f"{run.task}, run {run.run_id}: {run.state}, round {run.reached} of {run.rounds}", highlight=False)
+    console.print(table)
+    if run.state == "interrupted":
+        console.print(f"go on with: listflow resume {short(run.folder)}", soft_wrap=True, highlight=False)
+    elif run.state == "done":
+        console.print(f"final accuracy {_percent(run.accuracy)}; {short(run.folder / 'report.html')}", soft_wrap=True)
+
+
+def _percent(share: float | None) -> str:
+    return "-" if share is None else f"{100 * share:.1f} %"

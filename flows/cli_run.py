@@ -1,0 +1,84 @@
+"""``run``, ``resume`` and ``plan``."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+from rich.console import Console
+from typer import Argument
+
+from flows.cli_options import AsJson, Asked, Verbose, asks
+from flows.environment import prepare
+from flows.exits import INTERRUPTED, TERMINATED, Terminated, heeding_sigterm, interrupted, short
+from flows.progress import Display
+from pipeline.config import RunConfig
+
+RunFolder = Annotated[Path, Argument(help="The folder of a run.")]
+
+
+@asks
+def run(asked: Asked, as_json: AsJson = False, verbose: Verbose = False) -> None:
+    """Train a classifier from few labelled and many unlabelled texts. Without options: the demo."""
+    prepare(verbose)
+    _train(asked.to_config(), as_json)
+
+
+def resume(folder: RunFolder, as_json: AsJson = False, verbose: Verbose = False) -> None:
+    """Go on with an interrupted run; repair a damaged one."""
+    prepare(verbose)
+    from pipeline.run import load_config
+
+    _train(load_config(folder), as_json)
+
+
+@asks
+def plan(asked: Asked, as_json: AsJson = False, verbose: Verbose = False) -> None:
+    """Show what a run would do, and how long it would take. Trains nothing and keeps nothing."""
+    prepare(verbose)
+    from flows.plan_view import show_plan
+    from pipeline.plan import make_plan
+
+    found = make_plan(asked.to_config())
+    show_plan(found, Console(stderr=as_json))
+    if as_json:
+        print(json.dumps(asdict(found), ensure_ascii=False))
+
+
+def _train(config: RunConfig, as_json: bool) -> None:
+    from pipeline.sources import resolve_sources
+
+    # Bad input should not have to wait until Prefect is up.
+    resolve_sources(config)
+    console = Console(stderr=as_json)
+    folder = _follow(config, Display(console, config.rounds.count))
+    _show_outcome(folder, console)
+    if as_json:
+        print(json.dumps(json.loads((folder / "report.json").read_text("utf-8")), ensure_ascii=False))
+
+
+def _follow(config: RunConfig, display: Display) -> Path:
+    """The folder of the finished run. Ends the process, saying how to go on, when it is interrupted."""
+    from flows.list_flow import self_train
+    from flows.server import ensure_server
+    from flows.session import watched_by
+
+    try:
+        with heeding_sigterm(), display, watched_by(display):
+            ensure_server()
+            return Path(self_train(config)["run"])
+    except KeyboardInterrupt:
+        interrupted(display.folder, INTERRUPTED)
+    except Terminated:
+        interrupted(display.folder, TERMINATED)
+
+
+def _show_outcome(folder: Path, console: Console) -> None:
+    from pipeline.outcome import report_of
+    from pipeline.report import text_table
+
+    console.print(text_table(report_of(folder)))
+    for name in ("report.html", "predictions.parquet"):
+        console.print(short(folder / name), soft_wrap=True, highlight=False)

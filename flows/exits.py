@@ -1,0 +1,48 @@
+"""How a command ends: 0 done, 2 bad input, 130 or 143 interrupted, 1 anything else; one sentence, no traceback."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NoReturn
+
+BAD_INPUT, UNEXPECTED, INTERRUPTED, TERMINATED = 2, 1, 130, 143
+
+
+class Terminated(BaseException):
+    """Someone asked this process to end (SIGTERM)."""
+
+
+@contextmanager
+def heeding_sigterm() -> Iterator[None]:
+    """SIGTERM inside the block raises ``Terminated``, so that the work can be left in order."""
+
+    def on_signal(number: int, frame: Any) -> NoReturn:
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, on_signal)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def fail(sentence: str, code: int) -> NoReturn:
+    """Says ``sentence`` on stderr and ends with ``code``."""
+    print(f"listflow: {sentence}", file=sys.stderr)
+    sys.exit(code)
+
+
+def interrupted(folder: Path | None, code: int) -> NoReturn:
+    """Ends an interrupted run, saying how to go on with it."""
+    if folder is None:
+        fail("interrupted before anything was kept.", code)
+    fail(f"interrupted; what is finished is kept. Go on with: listflow resume {short(folder)}", code)
+
+
+def short(path: Path) -> str:
+    """``path`` as seen from here, if it lies below."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

@@ -1,0 +1,101 @@
+"""What a run's folder tells without opening the run: how far it came, and whether someone works on it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from filelock import FileLock, Timeout
+
+from data.errors import InputError
+from pipeline.checkpoint import read_json, verified
+
+State = Literal["running", "interrupted", "done"]
+Part = Literal["complete", "damaged", "begun", "left"]
+Accuracy = float | None
+
+
+@dataclass(frozen=True)
+class RoundStatus:
+    """One round; round 0 is the teacher's and has a model only."""
+
+    number: int
+    pseudo: Part
+    model: Part
+    promoted: bool | None
+    accuracy: Accuracy
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """A run: ``reached`` of ``rounds`` are judged; ``accuracy`` is the final model's, where it is known."""
+
+    folder: Path
+    run_id: str
+    task: str
+    state: State
+    reached: int
+    rounds: int
+    accuracy: Accuracy
+
+
+def find_runs(parent: Path) -> list[RunStatus]:
+    """All runs directly below ``parent``, by name."""
+    return [status_of(config.parent) for config in sorted(parent.glob("*/config.json"))]
+
+
+def status_of(folder: Path) -> RunStatus:
+    """InputError when ``folder`` holds no run."""
+    stored = _read(folder / "config.json")
+    rounds = int(stored["config"]["rounds"]["count"])
+    reached = sum((folder / f"round-{number:02d}" / "verdict.json").exists() for number in range(1, rounds + 1))
+    done = (folder / "report.json").exists() and verified(folder / "final") is not None
+    state: State = "running" if is_running(folder) else "done" if done else "interrupted"
+    final = _read(folder / "report.json")["final"] if done else None
+    task = _read(folder / "inputs.json")["task"]["name"]
+    return RunStatus(
+        folder, stored["fingerprint"][:12], task, state, reached, rounds, final["accuracy"] if final else None
+    )
+
+
+def rounds_of(folder: Path, count: int) -> list[RoundStatus]:
+    """The teacher's round and all rounds after it."""
+    return [_round(folder / f"round-{number:02d}", number) for number in range(count + 1)]
+
+
+def is_running(folder: Path) -> bool:
+    """Whether another process holds the run's lock."""
+    path = folder / ".lock"
+    try:
+        if path.exists():
+            with FileLock(path, timeout=0):
+                pass
+    except Timeout:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def _round(folder: Path, number: int) -> RoundStatus:
+    model = folder / ("student" if number else "teacher")
+    facts = verified(model)
+    verdict = folder / "verdict.json"
+    promoted = bool(_read(verdict)["promoted"]) if verdict.exists() else None
+    test = facts["test"] if facts else None
+    pseudo = _part(folder / "pseudo") if number else "complete"
+    return RoundStatus(number, pseudo, _part(model), promoted, test["accuracy"] if test else None)
+
+
+def _part(folder: Path) -> Part:
+    if folder.exists():
+        return "complete" if verified(folder) is not None else "damaged"
+    return "begun" if folder.name != "pseudo" and any(folder.parent.glob("*.step")) else "left"
+
+
+def _read(path: Path) -> Any:
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise InputError(f"{path} is damaged; resume the run to make it again.")
+    return value
