@@ -134,6 +134,7 @@ class RunConfig(Section):
 # on raw scores that constant is 0.2.
 _RELEASED: dict[str, Any] = {"reweight": {"eps": 0.2}}
 
+# fmt: off
 PRESETS: dict[str, dict[str, Any]] = {
     "released": _RELEASED,
     "published": _RELEASED
@@ -141,13 +142,16 @@ PRESETS: dict[str, dict[str, Any]] = {
     "fast": {
         "stage": {"width": 32, "init_std": 0.02},
         "teacher": {"learning_rate": 3e-4, "epochs": 15, "batch": 10},
-        "student": {"learning_rate": 1e-3, "steps": 50, "batch": 32, "tail_epochs": 5, "tail_batch": 10},
-        "pseudo": {"temperature": 0.5, "prior": "teacher", "prior_errors": 1.0},
-        "reweight": {"batch": 10},
+        "student": {
+            "learning_rate": 1e-3, "steps": 50, "batch": 32, "warmup": 0.8, "tail_epochs": 5, "tail_batch": 10,
+        },
+        "pseudo": {"confidence": 0.95, "temperature": 0.5, "prior": "teacher", "prior_errors": 1.0},
+        "reweight": {"batch": 30},
         "rounds": {"promote": "gated", "sample": 500},
         "dropout": False,
     },
 }
+# fmt: on
 
 
 def build_config(preset: str = "fast", *overlays: dict[str, Any]) -> RunConfig:
