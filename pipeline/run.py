@@ -124,7 +124,7 @@ def open_run(config: RunConfig, notify: Notify = lambda progress: None) -> Itera
     _check_owner(folder, fingerprint, config)
     with single_writer(folder):
         run = _assemble(config, sources, backbone, folder, fingerprint, notify)
-        run = replace(run, notices=(*words_notices, *run.inputs.notices))
+        run = replace(run, notices=(*words_notices, *run.inputs.notices, *_cut_notices(run)))
         _record(run, sources)
         yield run
 
@@ -212,6 +212,14 @@ def _assemble(
         test_gold=torch.tensor([index[row.label or ""] for row in inputs.test]) if inputs.test else None,
         notices=(), notify=notify,
     )  # fmt: skip
+
+
+def _cut_notices(run: Run) -> Iterator[str]:
+    limit = run.prompt.max_length
+    for name, encoded in (("labelled", run.labelled), ("unlabelled", run.corpus), ("test", run.test)):
+        full = 0 if encoded is None else int((encoded.lengths() >= limit).sum())
+        if full:
+            yield f"{full} {name} text(s) fill all {limit} tokens: what lies beyond is not read (backbone.max_length)."
 
 
 def _record(run: Run, sources: Sources) -> None:

@@ -113,3 +113,11 @@ def test_a_strangers_folder_is_left_alone(tiny_files: dict[str, Path], tmp_path:
     ):
         pass
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+
+def test_texts_that_are_cut_are_counted(tiny_files: dict[str, Path], tmp_path: Path) -> None:
+    long = tmp_path / "long.jsonl"
+    long.write_text('{"text": "' + "w1 " * 500 + '"}\n{"text": "w2 w3"}\n')
+    config = build_config("fast", tiny_overlay(tiny_files | {"unlabelled": long}, tmp_path / "run"))
+    with open_run(config) as run:
+        assert any("1 unlabelled text(s) fill all 64 tokens" in notice for notice in run.notices)
