@@ -140,10 +140,10 @@ PRESETS: dict[str, dict[str, Any]] = {
     "published": _RELEASED
     | {"stage": {"init_std": 0.02}, "teacher": {"epochs": 400}, "pseudo": {"confidence": 0.8}},
     "fast": {
-        "stage": {"width": 32, "init_std": 0.02},
+        "stage": {"width": 16, "init_std": 0.02, "top": 3},
         "teacher": {"learning_rate": 3e-4, "epochs": 15, "batch": 10},
         "student": {
-            "learning_rate": 1e-3, "steps": 50, "batch": 32, "warmup": 0.8, "tail_epochs": 5, "tail_batch": 10,
+            "learning_rate": 1e-3, "steps": 100, "batch": 16, "warmup": 0.9, "tail_epochs": 15, "tail_batch": 10,
         },
         "pseudo": {"confidence": 0.95, "temperature": 0.5, "prior": "teacher", "prior_errors": 1.0},
         "reweight": {"batch": 30},
