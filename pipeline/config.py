@@ -147,7 +147,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         },
         "pseudo": {"confidence": 0.95, "temperature": 0.5, "prior": "teacher", "prior_errors": 1.0},
         "reweight": {"batch": 30},
-        "rounds": {"promote": "gated", "sample": 500},
+        "rounds": {"sample": 500},
         "dropout": False,
     },
 }
