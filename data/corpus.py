@@ -102,9 +102,7 @@ def build_corpus(
     try:
         with pa.OSFile(str(aside), "wb") as file, pa.ipc.new_stream(file, SCHEMA) as writer:
             while some := list(islice(rows, ROWS_AT_ONCE)):
-                writer.write_batch(
-                    pa.record_batch([list(cells) for cells in zip(*some, strict=True)], SCHEMA)
-                )
+                writer.write_batch(pa.record_batch([list(cells) for cells in zip(*some, strict=True)], SCHEMA))
         if not any(tally.kept.values()):
             lost = f"{tally.blank} blank, {tally.excluded} among the labelled rows"
             raise InputError(f"{', '.join(sources)}: no unlabelled row is left ({lost}); add more rows.")

@@ -77,9 +77,7 @@ class Task(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = Field(min_length=1, max_length=80, description="Name of the task, as reports show it.")
-    description: str = Field(
-        default="", max_length=2000, description="What the labels mean, in a sentence or two."
-    )
+    description: str = Field(default="", max_length=2000, description="What the labels mean, in a sentence or two.")
     template: str = Field(description="Prompt with {text}, or {text_a} and {text_b}, and exactly one {mask}.")
     labels: Annotated[dict[str, str | None], BeforeValidator(_labels_as_mapping)] = Field(
         min_length=2,

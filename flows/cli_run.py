@@ -29,7 +29,7 @@ def run(asked: Asked, as_json: AsJson = False, verbose: Verbose = False) -> None
 def resume(folder: RunFolder, as_json: AsJson = False, verbose: Verbose = False) -> None:
     """Go on with an interrupted run; repair a damaged one."""
     prepare(verbose)
-    from pipeline.run import load_config
+    from pipeline.opening import load_config
 
     _train(load_config(folder), as_json)
 

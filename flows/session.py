@@ -10,7 +10,8 @@ from hashlib import sha256
 from typing import Protocol
 
 from pipeline.config import RunConfig
-from pipeline.run import Progress, Run, open_run
+from pipeline.opening import open_run
+from pipeline.run import Progress, Run
 
 
 class Watcher(Protocol):

@@ -36,6 +36,9 @@ class BackboneConfig(Section):
     max_length: int = Field(128, ge=16, le=8192, description="tokens of template and text together")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="bf16 where the hardware has it")
     device: str = Field("auto", description="auto, cpu, or cuda")
+    cache_gb: float = Field(
+        4.0, ge=0, le=10_000, description="disk for the output of layers below the first tuned one; 0 keeps none"
+    )
 
 
 class ListStage(Section):
@@ -73,6 +76,7 @@ class StudentConfig(Section):
     steps: int = Field(1000, ge=1, le=1_000_000, description="pseudo-labelled steps, warm-up included")
     batch: int = Field(16, ge=1, le=1024, description="pseudo-labelled rows a step")
     warmup: float = Field(0.6, ge=0, le=1, description="fraction of the steps with uniform weights")
+    cutoff: float = Field(0.0, ge=0, lt=1, description="share of a pseudo-labelled text's tokens that is hidden")
     tail_epochs: int = Field(50, ge=0, le=10_000, description="labelled passes that close the round")
     tail_batch: int = Field(4, ge=1, le=1024)
 
@@ -80,6 +84,9 @@ class StudentConfig(Section):
 class PseudoConfig(Section):
     """Soft labels of the teacher."""
 
+    teachers: Literal["last", "all"] = Field(
+        "last", description="all: label with the mean probability of every teacher so far, not of the last alone"
+    )
     confidence: float = Field(0.0, ge=0, lt=1, description="warm-up skips rows below this top probability")
     temperature: float = Field(1.0, gt=0, le=10, description="below 1 sharpens the soft labels")
     prior: Literal["none", "teacher"] = Field(

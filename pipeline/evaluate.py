@@ -61,9 +61,7 @@ def measure(probabilities: ArrayLike, gold: ArrayLike) -> Metrics:
     )
 
 
-def reliability(
-    probabilities: ArrayLike, gold: ArrayLike, bins: int = CALIBRATION_BINS
-) -> tuple[ReliabilityBin, ...]:
+def reliability(probabilities: ArrayLike, gold: ArrayLike, bins: int = CALIBRATION_BINS) -> tuple[ReliabilityBin, ...]:
     """One ``ReliabilityBin`` for each of ``bins`` equal parts of 0..1, by the top probability of (N, C).
 
     Raises ValueError when there are no rows or the shapes do not fit.

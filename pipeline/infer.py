@@ -15,9 +15,7 @@ TOKENS_A_BATCH = 1024
 
 
 @torch.inference_mode()
-def logits_of(
-    model: Classifier, encoded: Encoded, on_rows: Callable[[int], None] = lambda rows: None
-) -> Tensor:
+def logits_of(model: Classifier, encoded: Encoded, on_rows: Callable[[int], None] = lambda rows: None) -> Tensor:
     """(N, C) fp32 logits on the CPU, in the order of ``encoded``; dropout off."""
     model.eval()
     found: Tensor | None = None

@@ -2,7 +2,8 @@
 
 Two kinds of evidence. (1) The K labelled rows before the student ever took a cross-entropy step on them (the
 end of its pseudo-labelled steps): there they are close to unseen rows. The teacher's side is the same quantity
-from the round that made it, or, for the round-0 teacher, from cross-validation. (2) A fixed sample of unlabelled
+from the round that made it, or, for the round-0 teacher, from cross-validation. Errors count, not losses: soft labels
+are sharpened, so a better student can still be more confident where it is wrong. (2) A fixed sample of unlabelled
 rows: a class that the teacher sees and the student has all but lost is a collapse, whatever the labels say.
 """
 
@@ -19,9 +20,9 @@ STANDARD_ERRORS = 1.0
 
 @dataclass(frozen=True)
 class Evidence:
-    """What is known of a model: labelled losses (K,) on rows it had not fitted, predictions (S,) on the sample."""
+    """What is known of a model: (K,) whether it erred on labelled rows it had not fitted, predictions (S,)."""
 
-    labelled_losses: np.ndarray
+    errors: np.ndarray
     sample: np.ndarray
 
 
@@ -35,15 +36,16 @@ class Judgement:
 
 def gate(teacher: Evidence, student: Evidence, classes: int) -> Judgement:
     """Promote unless the student is worse on the held-back labels, or has lost a class of the sample."""
-    difference = student.labelled_losses - teacher.labelled_losses
-    mean = float(difference.mean())
-    error = float(difference.std(ddof=1) / np.sqrt(len(difference))) if len(difference) > 1 else 0.0
+    more = student.errors.astype(float) - teacher.errors.astype(float)
+    mean = float(more.mean())
+    error = float(more.std(ddof=1) / np.sqrt(len(more))) if len(more) > 1 else 0.0
+    counts = f"{int(student.errors.sum())} of {len(more)} labelled rows wrong before the tail"
     if mean > STANDARD_ERRORS * error:
-        return Judgement(False, f"labelled loss before the tail rose by {mean:.3f} (standard error {error:.3f})")
+        return Judgement(False, f"{counts}, the teacher {int(teacher.errors.sum())}")
     lost = lost_classes(teacher.sample, student.sample, classes)
     if lost:
         return Judgement(False, f"{len(lost)} class(es) that the teacher predicts have all but vanished")
-    return Judgement(True, f"labelled loss before the tail changed by {mean:+.3f} (standard error {error:.3f})")
+    return Judgement(True, f"{counts}, the teacher {int(teacher.errors.sum())}")
 
 
 def lost_classes(teacher: np.ndarray, student: np.ndarray, classes: int) -> list[int]:

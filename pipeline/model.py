@@ -1,4 +1,4 @@
-"""One classifier: a backbone view, the stage that wraps it, and the head on top."""
+"""One classifier: the frozen layers below, the layers that a stage wraps, and the head on top."""
 
 from __future__ import annotations
 
@@ -11,11 +11,17 @@ from pipeline.backbone import Backbone
 from pipeline.batch import Batch
 from pipeline.config import HeadConfig, StageConfig
 from pipeline.heads import HEADS
+from pipeline.last_layer import narrow
+from pipeline.split import divisible, lower, upper
 from pipeline.stages import STAGES
 
 
 class Classifier(nn.Module):
-    """``Batch`` -> (B, C) class logits in fp32. Only the tensors of ``stage`` and ``head`` can move."""
+    """``Batch`` -> (B, C) class logits in fp32. Only the tensors of ``stage`` and ``head`` can move.
+
+    Layers below the first tuned one run without gradient and without dropout, and not at all for a batch that
+    brings their output along.
+    """
 
     def __init__(
         self,
@@ -28,14 +34,38 @@ class Classifier(nn.Module):
     ) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(seed)
-        self.encoder = backbone.view()
+        depth = first_tuned_layer(stage, backbone)
+        self.below = lower(backbone, depth) if depth else None
+        self.encoder = upper(backbone, depth)
         self.stage = STAGES[stage.kind](self.encoder, backbone, stage, generator)
+        self.narrow = narrow(self.encoder, backbone)
         self.head = HEADS[head.kind](backbone, word_ids, offset)
         self.to(backbone.device).eval()
 
     def forward(self, batch: Batch) -> Tensor:
-        features = self.encoder(input_ids=batch.ids, attention_mask=batch.attention).last_hidden_state
-        return self.head(features, batch)
+        return self.head(self._at_mask(batch))
+
+    def train(self, mode: bool = True) -> Classifier:
+        """As ``nn.Module.train``, but the frozen layers below never drop anything: they are a fixed function."""
+        super().train(mode)
+        if self.below is not None:
+            self.below.eval()
+        return self
+
+    def _at_mask(self, batch: Batch) -> Tensor:
+        """(B, D): the last layer's output at the mask."""
+        given = {"input_ids": batch.ids} if self.below is None else {"inputs_embeds": self._hidden(batch)}
+        if self.narrow:
+            given["mask_at"] = batch.mask_at
+        found: Tensor = self.encoder(**given, attention_mask=batch.attended).last_hidden_state
+        return found[torch.arange(len(found), device=found.device), 0 if self.narrow else batch.mask_at]
+
+    def _hidden(self, batch: Batch) -> Tensor:
+        if batch.hidden is not None:
+            return batch.hidden
+        assert self.below is not None
+        with torch.no_grad():
+            return self.below(input_ids=batch.ids, attention_mask=batch.attention).last_hidden_state
 
     def tunable(self) -> dict[str, nn.Parameter]:
         """The trainable tensors by name, in a fixed order; what the optimiser updates and what is saved."""
@@ -56,3 +86,8 @@ class Classifier(nn.Module):
             raise ValueError(f"saved tensors do not fit this classifier: {', '.join(wrong[:3])}")
         for name, parameter in own.items():
             parameter.copy_(tensors[name])
+
+
+def first_tuned_layer(stage: StageConfig, backbone: Backbone) -> int:
+    """How many layers lie below all that ``stage`` touches."""
+    return max(0, backbone.n_layers - stage.top) if stage.top and divisible(backbone) else 0

@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import statistics
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TypeVar
 
 import numpy as np
 import torch
 
 from pipeline.config import RunConfig
 from pipeline.infer import logits_of
+from pipeline.opening import keeps_features, open_run, with_kept_features
 from pipeline.rounds import FOLDS, student_recipe, teacher_recipe
-from pipeline.run import Run, open_run
+from pipeline.run import Run
 from pipeline.train import Material, Phase, Recipe, Tick, Trainer
 
-SAMPLE_ROWS, TIMED_ROWS, TIMED_STEPS, BINS = 5, 64, 3, 8
+SAMPLE_ROWS, TIMED_ROWS, TIMED_STEPS, BINS = 5, 256, 5, 8
+Found = TypeVar("Found")
 Steps = dict[Phase, int]
 
 
@@ -68,7 +73,7 @@ class Plan:
 
 def make_plan(config: RunConfig) -> Plan:
     """The plan for ``config``. InputError for every input that a run would refuse."""
-    with TemporaryDirectory() as scratch, open_run(config.model_copy(update={"run_dir": scratch})) as run:
+    with TemporaryDirectory() as scratch, _looked_at(config, scratch) as run:
         teacher, student = steps_of(run)
         folder = Path(config.run_dir or f"runs/{run.inputs.task.name}-{run.fingerprint[:12]}")
         return Plan(
@@ -79,6 +84,10 @@ def make_plan(config: RunConfig) -> Plan:
             rounds=config.rounds.count, teacher_steps=teacher, student_steps=student,
             seconds=_estimate(run, teacher, student), notices=run.notices,
         )  # fmt: skip
+
+
+def _looked_at(config: RunConfig, scratch: str) -> AbstractContextManager[Run]:
+    return open_run(config.model_copy(update={"run_dir": scratch}), keep_features=False)
 
 
 def steps_of(run: Run) -> tuple[int, Steps]:
@@ -119,32 +128,40 @@ def _lengths(run: Run) -> tuple[LengthBin, ...]:
 
 def _estimate(run: Run, teacher: int, student: Steps) -> float:
     """Seconds for all steps and all forward passes, at what a few of them take now."""
-    gated, sample, tests = run.config.rounds.promote == "gated", len(run.sample()), len(run.inputs.test)
-    per_row, per_step = _seconds_per_row(run), _seconds_per_step(run, student)
-    teachers = teacher * (FOLDS if gated else 1)
+    config, sample, tests = run.config.rounds, len(run.sample()), len(run.inputs.test)
+    few = replace(run, corpus=run.corpus.take(_spread(run, TIMED_ROWS)), test=None)
+    reading = 0.0
+    if keeps_features(run):
+        few, seconds = _timed(lambda: with_kept_features(few))
+        reading = seconds / (len(few.corpus) + len(few.gold)) * (len(run.corpus) + len(run.gold) + tests)
+    per_row, per_step = _seconds_per_row(few), _seconds_per_step(few, student)
+    teachers = teacher * (1 + FOLDS if config.promote == "gated" else 1)
     a_round = sum(count * per_step[phase] for phase, count in student.items() if count)
-    rows = 2 * (sample + tests) + run.config.rounds.count * (rows_per_round(run) + sample + tests) + len(run.corpus)
-    return teachers * per_step["labelled"] + run.config.rounds.count * a_round + rows * per_row
+    seen = min(tests, config.test_rows or tests)
+    rows = sample + seen + 2 * tests + config.count * (rows_per_round(run) + sample + seen) + len(run.corpus)
+    return reading + teachers * per_step["labelled"] + config.count * a_round + rows * per_row
 
 
-def _seconds_per_row(run: Run) -> float:
-    rows, model = run.corpus.take(_spread(run, TIMED_ROWS)), run.new_classifier(0, None)
-    logits_of(model, rows)
+def _seconds_per_row(few: Run) -> float:
+    model = few.new_classifier(0, None)
+    logits_of(model, few.corpus)
+    return _timed(lambda: logits_of(model, few.corpus))[1] / len(few.corpus)
+
+
+def _timed(work: Callable[[], Found]) -> tuple[Found, float]:
     began = time.perf_counter()
-    logits_of(model, rows)
-    return (time.perf_counter() - began) / len(rows)
+    return work(), time.perf_counter() - began
 
 
-def _seconds_per_step(run: Run, student: Steps) -> dict[Phase, float]:
-    teacher, recipe = teacher_recipe(run, len(run.gold)), student_recipe(run, 1, rows_per_round(run))
-    labelled = Material(run.labelled, run.gold)
-    rows = _spread(run, TIMED_STEPS * recipe.batch)
-    soft = torch.full((len(rows), len(run.labels)), 1 / len(run.labels))
-    pseudo = Material(run.labelled, run.gold, run.corpus.take(rows), soft)
-    found: dict[Phase, float] = {"labelled": _seconds_of(run, teacher, "labelled", labelled)}
+def _seconds_per_step(few: Run, student: Steps) -> dict[Phase, float]:
+    teacher, recipe = teacher_recipe(few, len(few.gold)), student_recipe(few, 1, len(few.corpus))
+    labelled = Material(few.labelled, few.gold)
+    soft = torch.full((len(few.corpus), len(few.labels)), 1 / len(few.labels))
+    pseudo = Material(few.labelled, few.gold, few.corpus, soft)
+    found: dict[Phase, float] = {"labelled": _seconds_of(few, teacher, "labelled", labelled)}
     for phase, count in student.items():
         if count:
-            found[phase] = _seconds_of(run, recipe, phase, labelled if phase == "tail" else pseudo)
+            found[phase] = _seconds_of(few, recipe, phase, labelled if phase == "tail" else pseudo)
     return found
 
 

@@ -19,13 +19,33 @@ Text = tuple[str, str | None]
 
 
 @dataclass(frozen=True)
+class Features:
+    """Hidden states of N texts: ``values`` (tokens, D), float32 or the bits of bfloat16; (N,) where each begins."""
+
+    values: np.ndarray
+    starts: np.ndarray
+
+    def batch(self, rows: np.ndarray, lengths: Sequence[int], width: int) -> Tensor:
+        """(B, width, D), zero beyond each text's end."""
+        hidden = np.zeros((len(lengths), width, self.values.shape[1]), dtype=self.values.dtype)
+        for place, (start, length) in enumerate(zip(self.starts[rows].tolist(), lengths, strict=True)):
+            hidden[place, :length] = self.values[start : start + length]
+        found = torch.from_numpy(hidden)
+        return found.view(torch.bfloat16) if found.dtype == torch.int16 else found
+
+
+@dataclass(frozen=True)
 class Encoded:
-    """N prompted texts: flat token ids, (N + 1,) offsets into them, and (N,) mask positions within each."""
+    """N prompted texts: flat token ids, (N + 1,) offsets into them, and (N,) mask positions within each.
+
+    ``features`` holds what the frozen layers give for the same texts, where that is kept.
+    """
 
     ids: np.ndarray
     offsets: np.ndarray
     mask_at: np.ndarray
     pad_id: int
+    features: Features | None = None
 
     def __len__(self) -> int:
         return len(self.mask_at)
@@ -39,7 +59,8 @@ class Encoded:
         lengths = self.lengths()[rows]
         ids = np.concatenate([self.ids[self.offsets[i] : self.offsets[i + 1]] for i in rows])
         offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
-        return Encoded(ids, offsets, np.asarray(self.mask_at[rows]), self.pad_id)
+        kept = None if self.features is None else Features(self.features.values, self.features.starts[rows])
+        return Encoded(ids, offsets, np.asarray(self.mask_at[rows]), self.pad_id, kept)
 
     def batch(self, rows: Sequence[int] | np.ndarray) -> Batch:
         """The given rows, right padded to the longest of them and a little further: see ``order.round_up``."""
@@ -51,7 +72,9 @@ class Encoded:
             ids[row, : len(piece)] = piece
             attention[row, : len(piece)] = 1
         mask_at = torch.as_tensor(np.asarray(self.mask_at[rows]), dtype=torch.int64)
-        return Batch(torch.from_numpy(ids), torch.from_numpy(attention), mask_at)
+        kept = self.features
+        hidden = None if kept is None else kept.batch(np.asarray(rows), [len(piece) for piece in pieces], width)
+        return Batch(torch.from_numpy(ids), torch.from_numpy(attention), mask_at, hidden)
 
 
 class Prompt:
@@ -157,7 +180,7 @@ def _word_problem(
     words = suggest_words(word or label, tokenizer, rows, taken)
     return (
         f"task '{task.name}': {what} is {len(pieces)} tokens ({shown}) where one is needed; "
-        f"set labels: {{\"{label}\": {words[0]}}} in the task file, or try {', '.join(words[1:])}."
+        f'set labels: {{"{label}": {words[0]}}} in the task file, or try {", ".join(words[1:])}.'
     )
 
 

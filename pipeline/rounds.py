@@ -6,6 +6,7 @@ verify, so a run can stop anywhere and go on with the same bytes.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from pipeline.checkpoint import load_tensors, new_folder, save_tensors, verified, write_json
@@ -51,19 +51,20 @@ def prompt_tune(run: Run) -> Facts:
 
 def pseudo_label(run: Run, number: int) -> Facts:
     """The round's seeded draw of unlabelled rows with the teacher's soft labels, each computed once."""
-    teacher = run.teacher_of(number)
-    folder, inputs = run.round_folder(number) / "pseudo", {"teacher": run.weights_digest(teacher)}
+    teachers = run.teachers_of(number)
+    inputs = {"teachers": [run.weights_digest(teacher) for teacher in teachers]}
+    folder = run.round_folder(number) / "pseudo"
     done = _complete(folder, inputs)
     if done:
         return done
     rows = _draw(run, number)
-    logits = _logits(run, number, "label", load_model(run, teacher), run.corpus.take(rows))
+    logits = _opinion(run, number, teachers, run.corpus.take(rows))
     config = run.config.pseudo
     held = config.prior == "teacher"
     prior = teacher_prior(_sample_logits(run, 0), run.gold, config.prior_errors) if held else None
     soft = soft_labels(logits, config.temperature, prior)
     labels = PseudoLabels(rows, soft.numpy())
-    facts = {"inputs": inputs, "round": number, "teacher_round": teacher, **labels.summary(run.labels)}
+    facts = {"inputs": inputs, "round": number, "teacher_round": teachers[-1], **labels.summary(run.labels)}
     with new_folder(folder, facts) as aside:
         labels.save(aside / "labels.parquet", run.inputs.corpus, run.labels)
     return verified(folder) or {}
@@ -118,8 +119,15 @@ def load_model(run: Run, number: int) -> Classifier:
 def evidence(run: Run, number: int) -> Evidence:
     """What was written down about a model when it was trained."""
     tensors = load_tensors(run.model_folder(number) / "evidence.safetensors")
-    losses = tensors.get("labelled_losses", torch.zeros(len(run.gold)))
-    return Evidence(losses.numpy(), tensors["sample"].argmax(-1).numpy())
+    wrong = tensors["labelled"].argmax(-1) != run.gold if "labelled" in tensors else torch.zeros(len(run.gold))
+    return Evidence(wrong.numpy(), tensors["sample"].argmax(-1).numpy())
+
+
+def _opinion(run: Run, number: int, teachers: list[int], encoded: Encoded) -> Tensor:
+    """(N, C) logits of the mean probability over ``teachers``."""
+    on_rows = counter(run, number, "label", len(teachers) * len(encoded))
+    each = [logits_of(load_model(run, teacher), encoded, on_rows).log_softmax(-1) for teacher in teachers]
+    return torch.stack(each).logsumexp(0) - math.log(len(each))
 
 
 def _sample_logits(run: Run, number: int) -> Tensor:
@@ -144,6 +152,7 @@ def student_recipe(run: Run, number: int, drawn: int) -> Recipe:
     return Recipe(
         phases=(("warmup", warm), ("reweighted", config.steps - warm), ("tail", tail)),
         learning_rate=config.learning_rate, batch=min(config.batch, drawn), labelled_batch=config.tail_batch,
+        cutoff=config.cutoff,
         meta_batch=reweight.batch, engine=reweight.engine, eps=reweight.eps, confidence=run.config.pseudo.confidence,
         clip=run.config.clip, dropout=run.config.dropout, seed=run.seed(number, "train"),
     )  # fmt: skip
@@ -169,15 +178,15 @@ def _zero_shot(run: Run) -> tuple[Facts | None, Tensor | None]:
 
 
 def _cross_validated(run: Run, offset: Tensor | None) -> Tensor:
-    """(K,) losses of labelled rows under teachers that were trained without them."""
-    losses = torch.zeros(len(run.gold))
+    """(K, C) logits of labelled rows under teachers that were trained without them."""
+    logits = torch.zeros(len(run.gold), len(run.labels))
     for held in folds(len(run.gold), FOLDS, generator_for(run.config.seed, "folds")):
         kept = np.setdiff1d(np.arange(len(run.gold)), held)
         model = run.new_classifier(0, offset)
         recipe = teacher_recipe(run, len(kept), "folds")
         Trainer(model, recipe, Material(run.labelled.take(kept), run.gold[kept])).run()
-        losses[held] = F.cross_entropy(logits_of(model, run.labelled.take(held)), run.gold[held], reduction="none")
-    return losses
+        logits[held] = logits_of(model, run.labelled.take(held))
+    return logits
 
 
 def _keep(
@@ -192,7 +201,7 @@ def _keep(
     """Weights, evidence and facts of a trained model, written as its folder."""
     known = {"sample": _logits(run, number, "judge", model, run.corpus.take(run.sample()))}
     if unfitted is not None:
-        known["labelled_losses"] = unfitted
+        known["labelled"] = unfitted
     metrics = None
     if run.test is not None and run.test_gold is not None:
         rows = run.test_sample(number)

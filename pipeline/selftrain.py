@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pipeline.config import RunConfig
+from pipeline.opening import open_run
 from pipeline.outcome import publish, report_of
 from pipeline.report import RunReport
 from pipeline.rounds import judge, prompt_tune, pseudo_label, train_student
-from pipeline.run import Notify, open_run
+from pipeline.run import Notify
 
 
 def self_train(config: RunConfig, notify: Notify = lambda progress: None) -> RunReport:

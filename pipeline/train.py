@@ -40,6 +40,7 @@ class Recipe:
     engine: str = "fused"
     eps: float = 1e-12
     confidence: float = 0.0
+    cutoff: float = 0.0
     clip: float = 1.0
     dropout: bool = False
     seed: int = 0
@@ -68,7 +69,7 @@ class Material:
 class State:
     """Where a training stands.
 
-    ``unfitted`` (K,) holds the losses of the labelled rows when the labelled tail begins: the last moment at which
+    ``unfitted`` (K, C) holds the logits of the labelled rows when the labelled tail begins: the last moment at which
     a student has not been fitted to them. ``weighed`` holds (rows, meta weights) of every reweighted step.
     """
 
@@ -105,14 +106,14 @@ class Trainer:
         with torch.random.fork_rng(enabled=self.recipe.dropout):
             for phase, index in schedule[self.state.step :]:
                 if phase == "tail" and index == 0:
-                    self.state.unfitted = self._labelled_losses()
+                    self.state.unfitted = logits_of(self.model, self.material.labelled)
                 loss = self._step(phase, index)
                 self.state.losses.append(loss)
                 self.state.step += 1
                 on_step(Tick(phase, self.state.step, len(schedule), loss))
         self.model.eval()
         if self.state.unfitted is None:
-            self.state.unfitted = self._labelled_losses()
+            self.state.unfitted = logits_of(self.model, self.material.labelled)
         return self.state
 
     def snapshot(self) -> dict[str, Tensor]:
@@ -145,10 +146,6 @@ class Trainer:
             steps, kept["losses"].tolist(), uniform,
             [(kept[f"rows/{i}"].numpy(), kept[f"weights/{i}"].numpy()) for i in weighed], kept.get("unfitted"),
         )  # fmt: skip
-
-    def _labelled_losses(self) -> Tensor:
-        logits = logits_of(self.model, self.material.labelled)
-        return F.cross_entropy(logits, self.material.gold.cpu(), reduction="none")
 
     def _step(self, phase: Phase, index: int) -> float:
         self.model.train(self.recipe.dropout)
@@ -204,7 +201,11 @@ class Trainer:
         assert self.material.unlabelled is not None
         assert self.material.soft is not None
         device = self.parameters[0].device
-        return self.material.unlabelled.batch(rows).to(device), self.material.soft[rows].to(device)
+        batch = self.material.unlabelled.batch(rows)
+        if self.recipe.cutoff:
+            seed = seed_for(self.recipe.seed, "cutoff", self.state.step)
+            batch = batch.cut(self.recipe.cutoff, torch.Generator().manual_seed(seed))
+        return batch.to(device), self.material.soft[rows].to(device)
 
 
 def _orders(recipe: Recipe, material: Material) -> dict[str, list[np.ndarray]]:

@@ -23,6 +23,7 @@ ROWS_PER_CLASS = {"labelled": 12, "unlabelled": 480, "test": 100}
 MIN_WORDS, MAX_WORDS = 5, 35
 HOLD_OUT_EVERY = 3  # every third core phrase never appears in a labelled row
 IMPLIED_RATE = 0.19  # rows whose topic is only hinted at
+SECOND_RATE = 0.6  # rows that say a second thing about their topic
 ASIDE_RATE = 0.18  # rows that mention another class in passing
 NEUTRAL_RATE = 0.15  # rows with a remark about nothing in particular
 TYPO_RATE = 0.2  # rows with a mistyped word
@@ -81,8 +82,10 @@ def core_phrase(label: str, held_out: bool, rng: random.Random) -> str:
 
 
 def body(label: str, held_out: bool, rng: random.Random) -> str:
-    """The core phrase with what surrounds it: a mention of another class, a neutral remark."""
+    """The core phrase with what surrounds it: a second one, a mention of another class, a neutral remark."""
     text = core_phrase(label, held_out, rng)
+    if rng.random() < SECOND_RATE:
+        text = f"{text}. {core_phrase(label, held_out, rng)}"
     if rng.random() < ASIDE_RATE:
         other = rng.choice([name for name in LABELS if name != label])
         text = rng.choice(JOINS).replace("{core}", text)
@@ -107,9 +110,7 @@ def mistype(text: str, rng: random.Random) -> str:
         return text
     i, kind = rng.choice(long), rng.choice(["swap", "drop", "double"])
     word, at = words[i], rng.randrange(1, len(words[i]) - 2)
-    middle = {"swap": word[at + 1] + word[at], "drop": word[at + 1], "double": word[at] * 2 + word[at + 1]}[
-        kind
-    ]
+    middle = {"swap": word[at + 1] + word[at], "drop": word[at + 1], "double": word[at] * 2 + word[at + 1]}[kind]
     words[i] = word[:at] + middle + word[at + 2 :]
     return " ".join(words)
 
@@ -119,11 +120,7 @@ def speak(text: str, voice: str, rng: random.Random) -> str:
     if voice == "terse":
         return text.lower().replace(",", "")
     if voice == "angry":
-        return (
-            text.upper() + "!!"
-            if rng.random() < 0.2
-            else re.sub(r"[.?]?$", rng.choice(["!", "!!", "???"]), text)
-        )
+        return text.upper() + "!!" if rng.random() < 0.2 else re.sub(r"[.?]?$", rng.choice(["!", "!!", "???"]), text)
     if voice == "foreign":
         return ARTICLES.sub("", text).replace(" does not ", " not ")
     return text if text.endswith("?") or rng.random() < 0.3 else text + "."
@@ -150,11 +147,7 @@ def build() -> dict[str, list[Row]]:
     """All rows of all files with their true labels; no text comes twice."""
     rng, seen, files = random.Random(SEED), set[str](), dict[str, list[Row]]()
     for name, per_class in ROWS_PER_CLASS.items():
-        rows = [
-            {"text": fresh(label, name, rng, seen), "label": label}
-            for label in LABELS
-            for _ in range(per_class)
-        ]
+        rows = [{"text": fresh(label, name, rng, seen), "label": label} for label in LABELS for _ in range(per_class)]
         rng.shuffle(rows)
         files[name] = rows
     return files

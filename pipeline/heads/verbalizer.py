@@ -16,13 +16,12 @@ from torch import Tensor, nn
 
 from pipeline import tape
 from pipeline.backbone import Backbone
-from pipeline.batch import Batch
 
 M = TypeVar("M", bound=nn.Module)
 
 
 class Verbalizer(nn.Module):
-    """(B, T, D) features -> (B, C) logits in fp32."""
+    """(B, D) features at the mask -> (B, C) logits in fp32."""
 
     def __init__(self, backbone: Backbone, word_ids: Sequence[int], offset: Tensor | None = None) -> None:
         """``offset`` (C,) is subtracted from the start bias: the mean logits to centre, see ``centre``."""
@@ -37,9 +36,8 @@ class Verbalizer(nn.Module):
         self.words.weight = nn.Parameter(backbone.word_rows[ids].float().clone())
         self.words.bias = nn.Parameter(bias - offset.to(bias.device) if offset is not None else bias.clone())
 
-    def forward(self, features: Tensor, batch: Batch) -> Tensor:
-        at_mask = features[torch.arange(len(batch), device=features.device), batch.mask_at].float()
-        return self.words(self.norm(self.activation(self.dense(at_mask))))
+    def forward(self, at_mask: Tensor) -> Tensor:
+        return self.words(self.norm(self.activation(self.dense(at_mask.float()))))
 
 
 def _copy_linear(source: nn.Module) -> tape.Linear:

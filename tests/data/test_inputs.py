@@ -13,9 +13,7 @@ from data.errors import InputError
 from data.inputs import Inputs, open_inputs
 from data.task import Columns, Task
 
-TASK = Task.model_validate(
-    {"name": "t", "template": "{text} {mask}.", "labels": {"good": "great", "bad": "terrible"}}
-)
+TASK = Task.model_validate({"name": "t", "template": "{text} {mask}.", "labels": {"good": "great", "bad": "terrible"}})
 PAIR = Task.model_validate({"name": "p", "template": "{text_a} {mask} {text_b}", "labels": ["same", "other"]})
 
 

@@ -119,9 +119,7 @@ def test_half_a_hub_id_says_how_to_write_one() -> None:
 
 def test_complaint_names_the_option_of_a_column(tmp_path: Path) -> None:
     source = file(tmp_path, "x.csv", "body\nhi\n")
-    assert "--columns text=NAME" in complaint(
-        lambda path: rows(path, Columns(text="text_a", text_a="text_a")), source
-    )
+    assert "--columns text=NAME" in complaint(lambda path: rows(path, Columns(text="text_a", text_a="text_a")), source)
 
 
 def test_folder_instead_of_a_file(tmp_path: Path) -> None:
@@ -208,9 +206,7 @@ def test_bad_labelled_json_rows(tmp_path: Path, row: str, expected: str) -> None
 
 def test_blank_second_text(tmp_path: Path) -> None:
     source = file(tmp_path, "x.csv", "text_a,text_b,label\nhi,,a\n")
-    assert "row 1: the text is blank" in complaint(
-        lambda path: rows(path, None, True, want_label=True), source
-    )
+    assert "row 1: the text is blank" in complaint(lambda path: rows(path, None, True, want_label=True), source)
 
 
 @pytest.mark.parametrize("name", ["x.csv", "x.tsv", "x.jsonl"])

@@ -25,9 +25,7 @@ def test_every_draw_is_sorted_distinct_and_nested(labels: list[str], seed: int, 
 
 
 @given(rows, seeds, st.data())
-def test_balanced_counts_differ_by_one_as_far_as_rows_allow(
-    labels: list[str], seed: int, data: st.DataObject
-) -> None:
+def test_balanced_counts_differ_by_one_as_far_as_rows_allow(labels: list[str], seed: int, data: st.DataObject) -> None:
     k = data.draw(st.integers(1, len(labels)))
     counts = Counter(labels[index] for index in draw(labels, k, seed))
     most = max(counts.values())

@@ -49,9 +49,7 @@ def test_calibrated_probabilities_have_a_small_error() -> None:
     assert measure(given, gold).ece < 0.015
 
 
-@pytest.mark.parametrize(
-    ("given", "gold"), [(np.ones((0, 2)), []), (np.ones((2, 2)), [1]), ([0.5, 0.5], [0, 1])]
-)
+@pytest.mark.parametrize(("given", "gold"), [(np.ones((0, 2)), []), (np.ones((2, 2)), [1]), ([0.5, 0.5], [0, 1])])
 def test_shapes_that_do_not_fit(given: object, gold: object) -> None:
     with pytest.raises(ValueError, match=r"expected probabilities \(N, C\)"):
         measure(given, gold)  # type: ignore[arg-type]

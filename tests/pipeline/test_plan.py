@@ -9,8 +9,8 @@ from conftest import tiny_overlay
 
 from data.errors import InputError
 from pipeline.config import build_config
+from pipeline.opening import open_run
 from pipeline.plan import Word, make_plan
-from pipeline.run import open_run
 
 
 def test_a_plan_says_what_a_run_would_do(tiny_files: dict[str, Path], tmp_path: Path) -> None:

@@ -13,10 +13,10 @@ from conftest import sentences, tiny_overlay, write_jsonl
 from data.errors import InputError
 from pipeline.config import build_config
 from pipeline.infer import logits_of
+from pipeline.opening import open_run
 from pipeline.outcome import publish
 from pipeline.predict import Predictor
 from pipeline.rounds import judge, load_model, prompt_tune, pseudo_label, train_student
-from pipeline.run import open_run
 
 TEXTS = ["w1 fine w2", "poor w3", "w4 w5 w6 w7 w8 w9 fine"]
 

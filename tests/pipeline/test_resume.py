@@ -14,7 +14,7 @@ from conftest import tiny_overlay
 from data.errors import InputError
 from pipeline.checkpoint import verified
 from pipeline.config import build_config
-from pipeline.run import open_run
+from pipeline.opening import open_run
 from pipeline.selftrain import self_train
 
 WORKER = Path(__file__).parent / "kill_worker.py"

@@ -71,19 +71,22 @@ def test_prior_moves_to_equal_shares_by_at_most_the_labelled_error() -> None:
     torch.testing.assert_close(teacher_prior(strong, gold, 0.0), strong[0].softmax(0))
 
 
-def evidence(losses: list[float], sample: list[int]) -> Evidence:
-    return Evidence(np.array(losses), np.array(sample))
+def evidence(errors: list[int], sample: list[int]) -> Evidence:
+    return Evidence(np.array(errors, dtype=bool), np.array(sample))
 
 
 def test_gate_keeps_the_teacher_of_a_worse_student() -> None:
-    teacher = evidence([0.5, 0.6, 0.4, 0.5], [0, 1] * 10)
-    assert not gate(teacher, evidence([0.9, 1.1, 0.7, 1.0], [0, 1] * 10), 2).promote
-    assert gate(teacher, evidence([0.5, 0.7, 0.3, 0.5], [0, 1] * 10), 2).promote
+    teacher, sample = evidence([1, 1, 0, 0, 0, 0, 0, 0], [0, 1] * 10), [0, 1] * 10
+    worse = gate(teacher, evidence([1, 1, 1, 1, 1, 0, 0, 0], sample), 2)
+    assert not worse.promote
+    assert worse.reason == "5 of 8 labelled rows wrong before the tail, the teacher 2"
+    # One error more, one fewer: within the standard error of the paired differences.
+    assert gate(teacher, evidence([1, 0, 1, 0, 0, 0, 0, 0], sample), 2).promote
+    assert gate(teacher, evidence([0] * 8, sample), 2).promote
 
 
 def test_gate_keeps_the_teacher_when_a_class_vanishes() -> None:
-    losses = [0.5, 0.6]
-    kept = gate(evidence(losses, [0, 1] * 10), evidence(losses, [0] * 20), 2)
+    kept = gate(evidence([0, 1], [0, 1] * 10), evidence([0, 1], [0] * 20), 2)
     assert not kept.promote
     assert "vanished" in kept.reason
 

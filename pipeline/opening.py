@@ -1,0 +1,201 @@
+"""Opening a run: every input checked, its folder claimed, its texts tokenised and passed through the frozen layers.
+
+Nothing is trained before all of this has succeeded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from data.errors import InputError
+from data.inputs import open_inputs
+from pipeline.backbone import Backbone, load_backbone
+from pipeline.checkpoint import FORMAT, read_json, single_writer, write_json
+from pipeline.config import RunConfig
+from pipeline.corpus_tokens import encode_corpus
+from pipeline.features import bytes_needed, with_features
+from pipeline.model import first_tuned_layer
+from pipeline.prompt import Encoded, Prompt, label_word_ids
+from pipeline.run import Notify, Progress, Run
+from pipeline.sources import Sources, resolve_sources, spell_out
+
+
+@contextmanager
+def open_run(config: RunConfig, notify: Notify = lambda progress: None, keep_features: bool = True) -> Iterator[Run]:
+    """The run of ``config``, locked for one writer. InputError for every input that cannot be used.
+
+    ``keep_features`` passes every text through the frozen layers once, unless that was done before.
+    """
+    sources = resolve_sources(config)
+    backbone = load_backbone(config.backbone.name, config.backbone.precision, config.backbone.device)
+    sources, words_notices = spell_out(sources, backbone)
+    fingerprint = fingerprint_of(config, sources, backbone)
+    folder = Path(config.run_dir or f"runs/{sources.task.name}-{fingerprint[:12]}").resolve()
+    _check_owner(folder, fingerprint, config)
+    with single_writer(folder):
+        run = _assemble(config, sources, backbone, folder, fingerprint, notify)
+        run = replace(run, notices=(*words_notices, *run.inputs.notices, *_cut_notices(run), *_room_notices(run)))
+        _record(run, sources)
+        yield with_kept_features(run) if keep_features and keeps_features(run) else run
+
+
+def load_config(folder: Path) -> RunConfig:
+    """The configuration that the run in ``folder`` was started with, for that folder."""
+    stored = read_json(folder / "config.json")
+    return RunConfig.model_validate(stored["config"]).model_copy(update={"run_dir": str(folder.resolve())})
+
+
+def fingerprint_of(config: RunConfig, sources: Sources, backbone: Backbone) -> str:
+    """sha256 over everything that decides the outcome: configuration, contents of inputs and backbone, versions."""
+    decisive = config.model_dump(mode="json", exclude={"run_dir": True, "checkpoint_seconds": True, "data": True})
+    kept = {"max_length": config.backbone.max_length, "cache_gb": config.backbone.cache_gb}
+    decisive["backbone"] = {**kept, "checksum": backbone.checksum()}
+    decisive["data"] = config.data.model_dump(include={"columns", "shots", "balanced"})
+    decisive["task"] = sources.task.model_dump(mode="json")
+    decisive["inputs"] = sources.digests
+    decisive["versions"] = versions()
+    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computes: a run resumed under others is another run."""
+    return {name: metadata.version(name) for name in ("listflow", "torch", "transformers")}
+
+
+def _check_owner(folder: Path, fingerprint: str, config: RunConfig) -> None:
+    if not (folder / "config.json").exists():
+        strangers = [p.name for p in folder.iterdir() if p.name != ".lock"] if folder.is_dir() else []
+        if strangers:
+            raise InputError(
+                f"{folder} is not a run directory (it holds {strangers[0]}); choose a new or empty --run-dir."
+            )
+        return
+    stored = read_json(folder / "config.json")
+    if stored["fingerprint"] != fingerprint:
+        raise InputError(
+            f"{folder} holds a run of {_difference(stored, config)}; choose another --run-dir, "
+            "or go on with that run by `listflow resume`."
+        )
+
+
+def _difference(stored: dict[str, Any], config: RunConfig) -> str:
+    ours, theirs = _flat(config.model_dump(mode="json")), _flat(stored["config"])
+    keys = [k for k in ours if k not in {"run_dir", "checkpoint_seconds"} and ours[k] != theirs.get(k)]
+    if keys:
+        return f"another config ({keys[0]} is {theirs.get(keys[0])!r} there and {ours[keys[0]]!r} here)"
+    if stored["versions"] != versions():
+        return f"other versions ({stored['versions']} there, {versions()} here)"
+    return "other input files (their contents or the task changed since)"
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(value, dict):
+        return {prefix: value}
+    return {k: v for name, item in value.items() for k, v in _flat(item, f"{prefix}.{name}".lstrip(".")).items()}
+
+
+def _assemble(
+    config: RunConfig, sources: Sources, backbone: Backbone, folder: Path, fingerprint: str, notify: Notify
+) -> Run:
+    task, data = sources.task, config.data
+    prompt = Prompt(task, backbone.tokenizer, min(config.backbone.max_length, backbone.max_length))
+    word_ids = tuple(label_word_ids(task, backbone.tokenizer, backbone.word_rows))
+    inputs = open_inputs(
+        task, sources.labelled, sources.unlabelled, sources.test, columns=sources.columns, shots=sources.shots,
+        balanced=data.balanced, seed=config.seed, folder=folder / "inputs", digests=sources.digests,
+    )  # fmt: skip
+    if len(inputs.corpus) == 0:
+        raise InputError("no unlabelled row is left to learn from; pass a file with other texts to --unlabelled.")
+    on_rows = _rows_of(notify, "tokenise", len(inputs.corpus))
+    corpus = encode_corpus(inputs.corpus, prompt, folder / "inputs" / "tokens", fingerprint, on_rows)
+    index = {label: i for i, label in enumerate(task.labels)}
+    test = prompt.encode([(row.text, row.pair) for row in inputs.test]) if inputs.test else None
+    return Run(
+        config=config, folder=folder, fingerprint=fingerprint, inputs=inputs, backbone=backbone, prompt=prompt,
+        word_ids=word_ids, labelled=prompt.encode([(row.text, row.pair) for row in inputs.labelled]),
+        gold=torch.tensor([index[row.label or ""] for row in inputs.labelled]), corpus=corpus, test=test,
+        test_gold=torch.tensor([index[row.label or ""] for row in inputs.test]) if inputs.test else None,
+        notices=(), notify=notify,
+    )  # fmt: skip
+
+
+def _cut_notices(run: Run) -> Iterator[str]:
+    limit = run.prompt.max_length
+    for name, encoded in (("labelled", run.labelled), ("unlabelled", run.corpus), ("test", run.test)):
+        full = 0 if encoded is None else int((encoded.lengths() >= limit).sum())
+        if full:
+            yield f"{full} {name} text(s) fill all {limit} tokens: what lies beyond is not read (backbone.max_length)."
+
+
+def _room_notices(run: Run) -> Iterator[str]:
+    allowed, needed = run.config.backbone.cache_gb, _bytes_to_keep(run) / 1e9
+    if needed > allowed:
+        yield (
+            f"the output of the frozen layers would take {needed:.1f} GB and is not kept (backbone.cache_gb is "
+            f"{allowed:g}): every round computes it again."
+        )
+
+
+def _bytes_to_keep(run: Run) -> int:
+    if not first_tuned_layer(run.config.stage, run.backbone):
+        return 0
+    return bytes_needed(run.backbone, run.labelled, run.corpus, run.test)
+
+
+def keeps_features(run: Run) -> bool:
+    """Whether there are frozen layers below the tuned ones, and room for their output."""
+    return 0 < _bytes_to_keep(run) <= run.config.backbone.cache_gb * 1e9
+
+
+def with_kept_features(run: Run) -> Run:
+    """The run with the output of the frozen layers at hand for all of its texts."""
+    depth = first_tuned_layer(run.config.stage, run.backbone)
+
+    def kept(name: str, encoded: Encoded) -> Encoded:
+        on_rows = _rows_of(run.notify, "read", len(encoded))
+        return with_features(
+            encoded, run.backbone, depth, run.folder / "inputs" / "features" / name, run.fingerprint, on_rows
+        )
+
+    test = None if run.test is None else kept("test", run.test)
+    return replace(run, labelled=kept("labelled", run.labelled), corpus=kept("corpus", run.corpus), test=test)
+
+
+def _rows_of(notify: Notify, phase: str, total: int) -> Callable[[int], None]:
+    """A callback that reports rows as they are finished, before the first round."""
+    done = 0
+
+    def on_rows(rows: int) -> None:
+        nonlocal done
+        done += rows
+        notify(Progress(0, phase, done, total))
+
+    return on_rows
+
+
+def _record(run: Run, sources: Sources) -> None:
+    if (run.folder / "config.json").exists():
+        return
+    write_json(
+        run.folder / "inputs.json",
+        {
+            "format": FORMAT,
+            "task": sources.task.model_dump(mode="json"),
+            "files": {"labelled": sources.labelled, "unlabelled": list(sources.unlabelled), "test": sources.test},
+            "digests": sources.digests,
+            "rows": {"labelled": len(run.gold), "unlabelled": len(run.corpus), "test": len(run.inputs.test)},
+            "notices": list(run.notices),
+        },
+    )
+    stored = sources.absolute(run.config).model_dump(mode="json")
+    record = {"format": FORMAT, "fingerprint": run.fingerprint, "versions": versions(), "config": stored}
+    write_json(run.folder / "config.json", record)

@@ -1,0 +1,140 @@
+"""Layers below the tuned ones: split exactly, run once per text, kept on disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import CONFIGS, tiny_backbone, tiny_overlay
+from torch import Tensor, nn
+
+from pipeline import features, split
+from pipeline.config import ListStage, VerbalizerHead, build_config
+from pipeline.last_layer import SHAPED_LIKE_BERT, narrow
+from pipeline.model import Classifier
+from pipeline.opening import open_run
+from pipeline.outcome import report_of
+from pipeline.selftrain import self_train
+from pipeline.split import lower, upper
+from pipeline.train import Material, Recipe, Trainer
+
+TOP = {"stage": {"top": 1}}
+
+
+def texts() -> tuple[Tensor, Tensor]:
+    """(ids, attention), three texts, one padded."""
+    ids = torch.randint(5, 40, (3, 12), generator=torch.Generator().manual_seed(0))
+    attention = torch.ones_like(ids)
+    attention[1, 8:] = 0
+    return ids, attention
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+@torch.no_grad()
+def test_both_halves_are_the_whole_encoder(family: str) -> None:
+    backbone, (ids, attention) = tiny_backbone(family), texts()
+    whole = backbone.view()(input_ids=ids, attention_mask=attention).last_hidden_state
+    hidden = lower(backbone, 1)(input_ids=ids, attention_mask=attention).last_hidden_state
+    assert not torch.allclose(hidden, whole)
+    above = upper(backbone, 1)(inputs_embeds=hidden, attention_mask=attention).last_hidden_state
+    assert torch.equal(above[attention.bool()], whole[attention.bool()])
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+@torch.no_grad()
+def test_all_layers_below_are_the_whole_encoder(family: str) -> None:
+    backbone, (ids, attention) = tiny_backbone(family), texts()
+    whole = backbone.view()(input_ids=ids, attention_mask=attention).last_hidden_state
+    assert torch.equal(lower(backbone, 2)(input_ids=ids, attention_mask=attention).last_hidden_state, whole)
+
+
+@pytest.mark.parametrize("attention_kind", ["eager", "sdpa"])
+@pytest.mark.parametrize("family", sorted(SHAPED_LIKE_BERT))
+@torch.no_grad()
+def test_a_narrow_last_layer_gives_the_mask_row_of_the_whole_one(family: str, attention_kind: str) -> None:
+    backbone, (ids, attention) = tiny_backbone(family), texts()
+    backbone.model.set_attn_implementation(attention_kind)
+    at = torch.tensor([2, 7, 11])
+    for seen in (attention, torch.ones_like(attention)):
+        whole = backbone.view()(input_ids=ids, attention_mask=seen).last_hidden_state[torch.arange(3), at]
+        view = backbone.view()
+        assert narrow(view, backbone)
+        row = view(input_ids=ids, attention_mask=seen, mask_at=at).last_hidden_state
+        assert row.shape == (3, 1, 32)
+        torch.testing.assert_close(row[:, 0], whole, rtol=1e-5, atol=1e-5)
+
+
+def test_other_families_keep_their_last_layer_whole() -> None:
+    backbone = tiny_backbone("modernbert")
+    assert not narrow(backbone.view(), backbone)
+
+
+def test_large_deberta_is_not_divided() -> None:
+    backbone = tiny_backbone("deberta-v2")
+    backbone.model.config.conv_kernel_size = 3
+    try:
+        assert not split.divisible(backbone)
+        assert Classifier(backbone, ListStage(top=1), VerbalizerHead(), [5, 6]).below is None
+    finally:
+        del backbone.model.config.conv_kernel_size
+
+
+def test_layers_below_never_drop_and_take_no_gradient() -> None:
+    model = Classifier(tiny_backbone(), ListStage(top=1), VerbalizerHead(), [5, 6]).train()
+    assert model.below is not None
+    assert not any(module.training for module in model.below.modules())
+    assert any(module.training for module in model.encoder.modules() if isinstance(module, nn.Dropout))
+
+
+def test_training_on_kept_features_takes_the_same_steps(tiny_files: dict[str, Path], tmp_path: Path) -> None:
+    config = build_config("fast", tiny_overlay(tiny_files, tmp_path / "run"), TOP)
+    losses = {}
+    for keep in (True, False):
+        with open_run(config, keep_features=keep) as run:
+            assert (run.corpus.features is not None) is keep
+            soft = torch.tensor([[0.99, 0.01]]).expand(len(run.corpus), 2)
+            material = Material(run.labelled, run.gold, run.corpus, soft)
+            recipe = Recipe((("warmup", 4), ("reweighted", 4), ("tail", 4)), 1e-2, 6, 4, 4)
+            losses[keep] = Trainer(run.new_classifier(1, None), recipe, material).run().losses
+    np.testing.assert_allclose(losses[True], losses[False], rtol=1e-4)
+
+
+def test_every_text_passes_the_frozen_layers_once_in_a_run(
+    tiny_files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+
+    def counted(backbone: object, depth: int) -> nn.Module:
+        below = split.lower(backbone, depth)  # type: ignore[arg-type]
+        plain = below.forward
+        below.forward = lambda **given: seen.append(len(given["input_ids"])) or plain(**given)  # type: ignore[method-assign,func-returns-value]
+        return below
+
+    monkeypatch.setattr(features, "lower", counted)
+    monkeypatch.setattr("pipeline.model.lower", counted)
+    self_train(build_config("fast", tiny_overlay(tiny_files, tmp_path / "run"), TOP))
+    assert sum(seen) == 8 + 60 + 20
+
+
+def test_without_room_a_run_says_so_and_goes_on(tiny_files: dict[str, Path], tmp_path: Path) -> None:
+    config = build_config(
+        "fast", tiny_overlay(tiny_files, tmp_path / "run"), TOP, {"backbone": {"cache_gb": 0}, "rounds": {"count": 1}}
+    )
+    self_train(config)
+    assert any("backbone.cache_gb is 0" in notice for notice in report_of(tmp_path / "run").notices)
+    assert not (tmp_path / "run" / "inputs" / "features").exists()
+
+
+def test_damaged_features_are_made_again(tiny_files: dict[str, Path], tmp_path: Path) -> None:
+    config = build_config("fast", tiny_overlay(tiny_files, tmp_path / "run"), TOP)
+    with open_run(config) as run:
+        before = run.corpus.features
+    assert before is not None
+    whole = np.array(before.values)
+    path = tmp_path / "run" / "inputs" / "features" / "corpus" / "values.bin"
+    path.write_bytes(path.read_bytes()[:-8])
+    with open_run(config) as run:
+        assert run.corpus.features is not None
+        np.testing.assert_array_equal(run.corpus.features.values, whole)
