@@ -81,11 +81,12 @@ def verified(folder: Path) -> dict[str, Any] | None:
 def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """A safetensors file, in place of what was there, never half of it."""
     # Who asks for the state of a run should not wait for torch.
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     with _storing(path.parent):
         aside = path.with_name(f"{path.name}.part")
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, aside)
+        # The library's own writing reports a full disk as damage; plain writing says what it is.
+        aside.write_bytes(save({name: tensor.contiguous() for name, tensor in tensors.items()}))
         os.replace(aside, path)
 
 

@@ -93,7 +93,7 @@ class PseudoConfig(Section):
         "none", description="teacher: hold the mean soft label at what the round-0 teacher predicted on average"
     )
     prior_errors: float = Field(
-        0.0, ge=0, le=10, description="move it towards equal shares, by at most so many standard errors of the labels"
+        0.0, ge=0, le=10, description="equal shares instead, where these are within so many standard errors of the labels"
     )
 
 
@@ -147,15 +147,17 @@ PRESETS: dict[str, dict[str, Any]] = {
     "published": _RELEASED
     | {"stage": {"init_std": 0.02}, "teacher": {"epochs": 400}, "pseudo": {"confidence": 0.8}},
     "fast": {
-        "stage": {"width": 16, "init_std": 0.02, "top": 3},
+        "stage": {"width": 16, "init_std": 0.02, "top": 1},
         "teacher": {"learning_rate": 3e-4, "epochs": 15, "batch": 10},
         "student": {
-            "learning_rate": 1e-3, "steps": 100, "batch": 16, "warmup": 0.9, "tail_epochs": 15, "tail_batch": 10,
+            "learning_rate": 1e-3, "steps": 200, "batch": 16, "warmup": 0.9, "cutoff": 0.2, "tail_epochs": 15,
+            "tail_batch": 10,
         },
-        "pseudo": {"confidence": 0.95, "temperature": 0.5, "prior": "teacher", "prior_errors": 1.0},
+        "pseudo": {
+            "teachers": "all", "confidence": 0.95, "temperature": 0.5, "prior": "teacher", "prior_errors": 1.0,
+        },
         "reweight": {"batch": 30},
         "rounds": {"sample": 500},
-        "dropout": False,
     },
 }
 # fmt: on

@@ -43,7 +43,8 @@ def open_run(config: RunConfig, notify: Notify = lambda progress: None, keep_fea
     _check_owner(folder, fingerprint, config)
     with single_writer(folder):
         run = _assemble(config, sources, backbone, folder, fingerprint, notify)
-        run = replace(run, notices=(*words_notices, *run.inputs.notices, *_cut_notices(run), *_room_notices(run)))
+        found = (*words_notices, *run.inputs.notices, *_cut_notices(run), *_sample_notices(run), *_room_notices(run))
+        run = replace(run, notices=found)
         _record(run, sources)
         yield with_kept_features(run) if keep_features and keeps_features(run) else run
 
@@ -134,6 +135,15 @@ def _cut_notices(run: Run) -> Iterator[str]:
         full = 0 if encoded is None else int((encoded.lengths() >= limit).sum())
         if full:
             yield f"{full} {name} text(s) fill all {limit} tokens: what lies beyond is not read (backbone.max_length)."
+
+
+def _sample_notices(run: Run) -> Iterator[str]:
+    rows = run.test_sample(1)
+    if rows is not None:
+        yield (
+            f"zero-shot and students are measured on {len(rows)} of {len(run.inputs.test)} test rows "
+            "(rounds.test_rows); labels alone and final on all of them."
+        )
 
 
 def _room_notices(run: Run) -> Iterator[str]:

@@ -1,9 +1,9 @@
 """Soft pseudo labels from a teacher's logits, and the class prior that they are held at.
 
 A teacher tuned on K rows is unsure of its class bias: the standard error of the labelled log odds of class c is
-e_c = sqrt(1 / n_c + 1 / (K - n_c)), counts one more of each (Laplace). Within that error equal class shares are the
-better guess; beyond it the teacher knows better. So its logits move towards equal shares, each class by at most a
-given number of e_c. Later rounds are held at the prior that results: students of students drift in their class
+e_c = sqrt(1 / n_c + 1 / (K - n_c)), counts one more of each (Laplace). Where the shift that would give equal class
+shares lies within a given number of e_c for every class, K labels cannot tell the shares from equal ones, and equal ones
+are the better guess; beyond it the teacher knows better, and is believed. Later rounds are held at the prior that results: students of students drift in their class
 bias, and sharpening would feed the drift.
 """
 
@@ -21,10 +21,10 @@ def soft_labels(logits: Tensor, temperature: float, prior: Tensor | None) -> Ten
 
 def teacher_prior(first: Tensor, gold: Tensor, errors: float) -> Tensor:
     """(C,) class shares to expect, from the round-0 teacher's logits ``first`` (S, C) on unlabelled rows."""
-    uniform = torch.full((first.shape[1],), 1 / first.shape[1])
-    wanted = shift_to(first, uniform)
-    most = errors * standard_errors(gold, first.shape[1])
-    return (first + (wanted - wanted.mean()).clamp(min=-most, max=most)).softmax(-1).mean(0)
+    equal = torch.full((first.shape[1],), 1 / first.shape[1])
+    shift = shift_to(first, equal)
+    within = (shift - shift.mean()).abs() <= errors * standard_errors(gold, first.shape[1])
+    return equal if bool(within.all()) else first.softmax(-1).mean(0)
 
 
 def standard_errors(gold: Tensor, classes: int) -> Tensor:

@@ -60,15 +60,15 @@ def test_soft_labels_meet_the_prior() -> None:
     torch.testing.assert_close(soft_labels(logits, 0.5, prior).mean(0), prior, atol=1e-4, rtol=0)
 
 
-def test_prior_moves_to_equal_shares_by_at_most_the_labelled_error() -> None:
-    """Counts 3, 1 and Laplace: e = sqrt(1/4 + 1/2) for both; a small bias goes, a large one stays but for e."""
+def test_prior_is_equal_shares_only_where_the_labels_cannot_tell() -> None:
+    """Counts 3, 1 and Laplace: e = sqrt(1/4 + 1/2) for both; log odds up to 2 e are no evidence against equal shares."""
     gold = torch.tensor([0, 0, 0, 1])
     torch.testing.assert_close(standard_errors(gold, 2), torch.full((2,), (1 / 4 + 1 / 2) ** 0.5))
-    slight, strong = torch.tensor([[0.6, 0.0]]), torch.tensor([[8.0, 0.0]])
-    torch.testing.assert_close(teacher_prior(slight, gold, 1.0), torch.tensor([0.5, 0.5]))
-    most = 2 * (1 / 4 + 1 / 2) ** 0.5
-    torch.testing.assert_close(teacher_prior(strong, gold, 1.0), torch.tensor([8.0 - most, 0.0]).softmax(0))
-    torch.testing.assert_close(teacher_prior(strong, gold, 0.0), strong[0].softmax(0))
+    bound = 2 * (1 / 4 + 1 / 2) ** 0.5
+    inside, outside = torch.tensor([[bound - 0.01, 0.0]]), torch.tensor([[bound + 0.01, 0.0]])
+    torch.testing.assert_close(teacher_prior(inside, gold, 1.0), torch.tensor([0.5, 0.5]))
+    torch.testing.assert_close(teacher_prior(outside, gold, 1.0), outside[0].softmax(0))
+    torch.testing.assert_close(teacher_prior(inside, gold, 0.0), inside[0].softmax(0))
 
 
 def evidence(errors: list[int], sample: list[int]) -> Evidence:
@@ -122,6 +122,14 @@ def test_a_full_disk_is_one_clear_sentence(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="No space left on device"), new_folder(tmp_path / "stage", {}):
         raise OSError(errno.ENOSPC, "No space left on device")
     assert verified(tmp_path / "stage") is None
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_weights_on_a_really_full_disk_are_one_clear_sentence(tmp_path: Path) -> None:
+    (tmp_path / "weights.safetensors.part").symlink_to("/dev/full")
+    with pytest.raises(InputError, match="No space left on device"):
+        save_tensors(tmp_path / "weights.safetensors", {"a": torch.ones(1_000_000)})
+    assert not (tmp_path / "weights.safetensors").exists()
 
 
 @pytest.mark.parametrize("preset", PRESETS)
