@@ -93,7 +93,7 @@ class PseudoConfig(Section):
         "none", description="teacher: hold the mean soft label at what the round-0 teacher predicted on average"
     )
     prior_errors: float = Field(
-        0.0, ge=0, le=10, description="equal shares instead, where these are within so many standard errors of the labels"
+        0.0, ge=0, le=10, description="equal shares instead, where these are within so many standard errors"
     )
 
 

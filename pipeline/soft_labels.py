@@ -2,9 +2,9 @@
 
 A teacher tuned on K rows is unsure of its class bias: the standard error of the labelled log odds of class c is
 e_c = sqrt(1 / n_c + 1 / (K - n_c)), counts one more of each (Laplace). Where the shift that would give equal class
-shares lies within a given number of e_c for every class, K labels cannot tell the shares from equal ones, and equal ones
-are the better guess; beyond it the teacher knows better, and is believed. Later rounds are held at the prior that results: students of students drift in their class
-bias, and sharpening would feed the drift.
+shares lies within a given number of e_c for every class, the labels cannot tell the shares from equal ones, and
+equal ones are the better guess; beyond it the teacher knows better, and is believed. Later rounds are held at the
+prior that results: students of students drift in their class bias, and sharpening would feed the drift.
 """
 
 from __future__ import annotations

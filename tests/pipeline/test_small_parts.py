@@ -61,7 +61,7 @@ def test_soft_labels_meet_the_prior() -> None:
 
 
 def test_prior_is_equal_shares_only_where_the_labels_cannot_tell() -> None:
-    """Counts 3, 1 and Laplace: e = sqrt(1/4 + 1/2) for both; log odds up to 2 e are no evidence against equal shares."""
+    """Counts 3, 1 and Laplace: e = sqrt(1/4 + 1/2) for both, so log odds up to 2 e are no evidence."""
     gold = torch.tensor([0, 0, 0, 1])
     torch.testing.assert_close(standard_errors(gold, 2), torch.full((2,), (1 / 4 + 1 / 2) ** 0.5))
     bound = 2 * (1 / 4 + 1 / 2) ** 0.5
