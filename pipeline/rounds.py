@@ -60,8 +60,9 @@ def pseudo_label(run: Run, number: int) -> Facts:
     rows = _draw(run, number)
     logits = _opinion(run, number, teachers, run.corpus.take(rows))
     config = run.config.pseudo
-    held = config.prior == "teacher"
-    prior = teacher_prior(_sample_logits(run, 0), run.gold, config.prior_errors) if held else None
+    prior = None
+    if config.prior == "teacher":
+        prior = teacher_prior(_sample_logits(run, 0), run.gold, config.temperature, config.prior_errors)
     soft = soft_labels(logits, config.temperature, prior)
     labels = PseudoLabels(rows, soft.numpy())
     facts = {"inputs": inputs, "round": number, "teacher_round": teachers[-1], **labels.summary(run.labels)}

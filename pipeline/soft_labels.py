@@ -19,12 +19,15 @@ def soft_labels(logits: Tensor, temperature: float, prior: Tensor | None) -> Ten
     return (sharp if prior is None else sharp + shift_to(sharp, prior)).softmax(-1)
 
 
-def teacher_prior(first: Tensor, gold: Tensor, errors: float) -> Tensor:
-    """(C,) class shares to expect, from the round-0 teacher's logits ``first`` (S, C) on unlabelled rows."""
+def teacher_prior(first: Tensor, gold: Tensor, temperature: float, errors: float) -> Tensor:
+    """(C,) class shares to expect, from the round-0 teacher's logits ``first`` (S, C) on unlabelled rows.
+
+    At the temperature of the labels: an unsure teacher's plain mean is nearer to equal shares than what it predicts.
+    """
     equal = torch.full((first.shape[1],), 1 / first.shape[1])
     shift = shift_to(first, equal)
     within = (shift - shift.mean()).abs() <= errors * standard_errors(gold, first.shape[1])
-    return equal if bool(within.all()) else first.softmax(-1).mean(0)
+    return equal if bool(within.all()) else (first / temperature).softmax(-1).mean(0)
 
 
 def standard_errors(gold: Tensor, classes: int) -> Tensor:

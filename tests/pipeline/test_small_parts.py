@@ -66,9 +66,9 @@ def test_prior_is_equal_shares_only_where_the_labels_cannot_tell() -> None:
     torch.testing.assert_close(standard_errors(gold, 2), torch.full((2,), (1 / 4 + 1 / 2) ** 0.5))
     bound = 2 * (1 / 4 + 1 / 2) ** 0.5
     inside, outside = torch.tensor([[bound - 0.01, 0.0]]), torch.tensor([[bound + 0.01, 0.0]])
-    torch.testing.assert_close(teacher_prior(inside, gold, 1.0), torch.tensor([0.5, 0.5]))
-    torch.testing.assert_close(teacher_prior(outside, gold, 1.0), outside[0].softmax(0))
-    torch.testing.assert_close(teacher_prior(inside, gold, 0.0), inside[0].softmax(0))
+    torch.testing.assert_close(teacher_prior(inside, gold, 0.5, 1.0), torch.tensor([0.5, 0.5]))
+    torch.testing.assert_close(teacher_prior(outside, gold, 0.5, 1.0), (outside[0] / 0.5).softmax(0))
+    torch.testing.assert_close(teacher_prior(inside, gold, 1.0, 0.0), inside[0].softmax(0))
 
 
 def evidence(errors: list[int], sample: list[int]) -> Evidence:
