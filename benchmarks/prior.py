@@ -20,7 +20,8 @@ from torch import Tensor
 
 from data.task import Task, load_task
 from pipeline.backbone import Backbone, load_backbone
-from pipeline.config import VerbalizerHead, build_config
+from pipeline.config import build_config
+from pipeline.head_config import VerbalizerHead
 from pipeline.infer import logits_of
 from pipeline.model import Classifier
 from pipeline.prompt import Encoded, Prompt, label_word_ids

@@ -20,9 +20,10 @@ from transformers import RobertaConfig, RobertaForMaskedLM
 from pipeline import minilm
 from pipeline.backbone import Backbone
 from pipeline.batch import Batch
-from pipeline.config import ListStage, VerbalizerHead
+from pipeline.head_config import VerbalizerHead
 from pipeline.model import Classifier
 from pipeline.reweight import ENGINES, Step, kl
+from pipeline.stage_config import stages
 
 UNLABELLED, LABELLED, TOKENS = 16, 4, 32
 
@@ -45,7 +46,7 @@ def random_batch(rows: int) -> Batch:
 
 def compare(kind: str, width: int, repeats: int) -> None:
     """Prints the median seconds of each kind of step on one backbone."""
-    model = Classifier(backbone_of(kind), ListStage(width=width), VerbalizerHead(), [2307, 6659])
+    model = Classifier(backbone_of(kind), stages("list", width=width), VerbalizerHead(), [2307, 6659])
     parameters = list(model.tunable().values())
     soft = torch.rand(UNLABELLED, 2).softmax(-1)
     step = Step(random_batch(UNLABELLED), soft, random_batch(LABELLED), torch.tensor([0, 1, 0, 1]))

@@ -7,15 +7,12 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field, ValidationError
 
 from data.errors import InputError
-
-
-class Section(BaseModel):
-    """A part of the configuration: immutable, unknown keys are errors."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+from pipeline.head_config import AnyHead, VerbalizerHead
+from pipeline.section import Section
+from pipeline.stage_config import Stages, expand
 
 
 class DataConfig(Section):
@@ -39,26 +36,6 @@ class BackboneConfig(Section):
     cache_gb: float = Field(
         4.0, ge=0, le=10_000, description="disk for the output of layers below the first tuned one; 0 keeps none"
     )
-
-
-class ListStage(Section):
-    """The LiST adapter: linear bottlenecks after attention output and FFN output."""
-
-    kind: Literal["list"] = "list"
-    width: int = Field(128, ge=1, le=4096, description="bottleneck width r")
-    init_std: float = Field(2e-4, gt=0, le=1, description="standard deviation of both factors at the start")
-    top: int = Field(0, ge=0, le=200, description="adapt only the top N layers; 0: all")
-
-
-class VerbalizerHead(Section):
-    """Masked-LM logits of the label words at the mask."""
-
-    kind: Literal["verbalizer"] = "verbalizer"
-    centre: bool = Field(False, description="start with equal mean logits per class on unlabelled text")
-
-
-StageConfig = ListStage
-HeadConfig = VerbalizerHead
 
 
 class TeacherConfig(Section):
@@ -123,8 +100,8 @@ class RunConfig(Section):
     task: str | None = Field(None, description="built-in task or a YAML file; empty: the demo, or inferred labels")
     data: DataConfig = DataConfig()
     backbone: BackboneConfig = BackboneConfig()
-    stage: StageConfig = ListStage()
-    head: HeadConfig = VerbalizerHead()
+    stage: Stages = Field(default_factory=lambda: expand("list"), validate_default=True)
+    head: AnyHead = VerbalizerHead()
     teacher: TeacherConfig = TeacherConfig()
     student: StudentConfig = StudentConfig()
     pseudo: PseudoConfig = PseudoConfig()
@@ -139,15 +116,15 @@ class RunConfig(Section):
 
 # The labelled meta gradient is scaled by the inner rate 5e-6 in the public script before its 1e-6 is added, so
 # on raw scores that constant is 0.2.
-_RELEASED: dict[str, Any] = {"reweight": {"eps": 0.2}}
+_RELEASED: dict[str, Any] = {"reweight": {"eps": 0.2}, "stage": {"kind": "list"}}
 
 # fmt: off
 PRESETS: dict[str, dict[str, Any]] = {
     "released": _RELEASED,
     "published": _RELEASED
-    | {"stage": {"init_std": 0.02}, "teacher": {"epochs": 400}, "pseudo": {"confidence": 0.8}},
+    | {"stage": {"kind": "list", "init_std": 0.02}, "teacher": {"epochs": 400}, "pseudo": {"confidence": 0.8}},
     "fast": {
-        "stage": {"width": 16, "init_std": 0.02, "top": 1},
+        "stage": {"kind": "list", "width": 16, "init_std": 0.02, "layers": "top:1"},
         "teacher": {"learning_rate": 3e-4, "epochs": 15, "batch": 10},
         "student": {
             "learning_rate": 1e-3, "steps": 200, "batch": 16, "warmup": 0.9, "cutoff": 0.2, "tail_epochs": 15,
@@ -181,6 +158,18 @@ def build_config(preset: str = "fast", *overlays: dict[str, Any]) -> RunConfig:
 def _overlay(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     merged = dict(below)
     for key, value in above.items():
+        if key in {"stage", "head"} and isinstance(value, str):
+            value = {"kind": value}
         nested = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = _overlay(merged[key], value) if nested else value
+        if nested:
+            under = _of_kind(merged[key], value) if key in {"stage", "head"} else merged[key]
+            value = _overlay(under, value)
+        merged[key] = value
     return merged
+
+
+def _of_kind(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """What of a stage or head stays when ``above`` may name another kind: everything, or its layers alone."""
+    if above.get("kind", below.get("kind")) == below.get("kind"):
+        return below
+    return {key: value for key, value in below.items() if key == "layers"}

@@ -11,27 +11,27 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pipeline.attention import SHAPED_LIKE_BERT, opened
 from pipeline.backbone import Backbone
-
-SHAPED_LIKE_BERT = frozenset({"bert", "roberta", "electra"})
 
 
 class OnlyMask(nn.Module):
     """Wraps a layer: hidden states (B, T, D) -> (B, 1, D), the layer's output at ``mask_at`` (B,)."""
 
-    def __init__(self, layer: Any) -> None:
+    def __init__(self, layer: Any, backbone: Backbone) -> None:
         super().__init__()
         self.layer = layer
+        opened(layer, backbone)
 
     def forward(
         self, hidden: Tensor, attention_mask: Tensor | None = None, *_: Any, mask_at: Tensor, **__: Any
     ) -> Tensor:
         texts = torch.arange(len(hidden), device=hidden.device)
         asking = hidden[texts, mask_at].unsqueeze(1)
-        attention = self.layer.attention
         if attention_mask is not None and attention_mask.shape[2] > 1:
             attention_mask = attention_mask[texts, :, mask_at].unsqueeze(2)
-        seen = attention.output(_attend(attention.self, asking, hidden, attention_mask), asking)
+        heads, _ = self.layer.attention.self(hidden, attention_mask, asking)
+        seen = self.layer.attention.output(heads, asking)
         return self.layer.output(self.layer.intermediate(seen), seen)
 
 
@@ -41,18 +41,5 @@ def narrow(view: nn.Module, backbone: Backbone) -> bool:
         return False
     layers = view.get_submodule(backbone.layers_in_view)
     assert isinstance(layers, nn.ModuleList)
-    layers[-1] = OnlyMask(layers[-1])
+    layers[-1] = OnlyMask(layers[-1], backbone)
     return True
-
-
-def _attend(own: Any, asking: Tensor, hidden: Tensor, mask: Tensor | None) -> Tensor:
-    """Scaled dot-product attention (B, 1, D) of ``asking`` over ``hidden``, with the projections of ``own``."""
-
-    def heads(x: Tensor) -> Tensor:
-        return x.unflatten(-1, (-1, own.attention_head_size)).transpose(1, 2)
-
-    query, key, value = heads(own.query(asking)), heads(own.key(hidden)), heads(own.value(hidden))
-    scores = query @ key.transpose(-1, -2) * own.attention_head_size**-0.5
-    if mask is not None:
-        scores = scores.masked_fill(~mask, float("-inf")) if mask.dtype == torch.bool else scores + mask
-    return (own.dropout(scores.softmax(-1)) @ value).transpose(1, 2).flatten(2)

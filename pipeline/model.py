@@ -9,11 +9,12 @@ from torch import Tensor, nn
 
 from pipeline.backbone import Backbone
 from pipeline.batch import Batch
-from pipeline.config import HeadConfig, StageConfig
+from pipeline.head_config import AnyHead
 from pipeline.heads import HEADS
 from pipeline.last_layer import narrow
 from pipeline.split import divisible, lower, upper
-from pipeline.stages import STAGES
+from pipeline.stage_config import AnyStage
+from pipeline.stages import attach_all
 
 
 class Classifier(nn.Module):
@@ -26,24 +27,27 @@ class Classifier(nn.Module):
     def __init__(
         self,
         backbone: Backbone,
-        stage: StageConfig,
-        head: HeadConfig,
+        stages: Sequence[AnyStage],
+        head: AnyHead,
         word_ids: Sequence[int],
         seed: int = 0,
         offset: Tensor | None = None,
     ) -> None:
         super().__init__()
         generator = torch.Generator().manual_seed(seed)
-        depth = first_tuned_layer(stage, backbone)
+        depth = first_tuned_layer(stages, backbone)
         self.below = lower(backbone, depth) if depth else None
-        self.encoder = upper(backbone, depth)
-        self.stage = STAGES[stage.kind](self.encoder, backbone, stage, generator)
-        self.narrow = narrow(self.encoder, backbone)
-        self.head = HEADS[head.kind](backbone, word_ids, offset)
+        self.encoder = upper(backbone, depth) if depth < backbone.n_layers else None
+        self.stage = attach_all(self.encoder, depth, backbone, stages, generator)
+        self.head = HEADS[head.kind](head, backbone, word_ids, generator)
+        if offset is not None:
+            self.head.centre(offset)
+        self.narrow = self.head.reads_mask and self.encoder is not None and narrow(self.encoder, backbone)
         self.to(backbone.device).eval()
 
     def forward(self, batch: Batch) -> Tensor:
-        return self.head(self._at_mask(batch))
+        logits: Tensor = self.head(self._features(batch), batch)
+        return logits
 
     def train(self, mode: bool = True) -> Classifier:
         """As ``nn.Module.train``, but the frozen layers below never drop anything: they are a fixed function."""
@@ -52,12 +56,18 @@ class Classifier(nn.Module):
             self.below.eval()
         return self
 
-    def _at_mask(self, batch: Batch) -> Tensor:
-        """(B, D): the last layer's output at the mask."""
+    def _features(self, batch: Batch) -> Tensor:
+        """The last layer's output as the head reads it: (B, D) at the mask, or (B, T, D)."""
         given = {"input_ids": batch.ids} if self.below is None else {"inputs_embeds": self._hidden(batch)}
         if self.narrow:
             given["mask_at"] = batch.mask_at
-        found: Tensor = self.encoder(**given, attention_mask=batch.attended).last_hidden_state
+        found: Tensor = (
+            given["inputs_embeds"]
+            if self.encoder is None
+            else self.encoder(**given, attention_mask=batch.attended).last_hidden_state
+        )
+        if not self.head.reads_mask:
+            return found
         return found[torch.arange(len(found), device=found.device), 0 if self.narrow else batch.mask_at]
 
     def _hidden(self, batch: Batch) -> Tensor:
@@ -88,6 +98,7 @@ class Classifier(nn.Module):
             parameter.copy_(tensors[name])
 
 
-def first_tuned_layer(stage: StageConfig, backbone: Backbone) -> int:
-    """How many layers lie below all that ``stage`` touches."""
-    return max(0, backbone.n_layers - stage.top) if stage.top and divisible(backbone) else 0
+def first_tuned_layer(stages: Sequence[AnyStage], backbone: Backbone) -> int:
+    """How many layers lie below all that ``stages`` touch."""
+    lowest = min(stage.lowest(backbone.n_layers) for stage in stages)
+    return lowest if lowest == backbone.n_layers or divisible(backbone) else 0

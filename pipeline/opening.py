@@ -45,6 +45,7 @@ def open_run(config: RunConfig, notify: Notify = lambda progress: None, keep_fea
         run = _assemble(config, sources, backbone, folder, fingerprint, notify)
         found = (*words_notices, *run.inputs.notices, *_cut_notices(run), *_sample_notices(run), *_room_notices(run))
         run = replace(run, notices=found)
+        run.new_classifier(0, None)  # a stage or head that does not fit the backbone is refused here
         _record(run, sources)
         yield with_kept_features(run) if keep_features and keeps_features(run) else run
 

@@ -76,7 +76,7 @@ def _card(run: Run) -> dict[str, Any]:
         "format": 1,
         "task": run.inputs.task.model_dump(mode="json"),
         "backbone": {**run.config.backbone.model_dump(mode="json"), **_identity(run.backbone)},
-        "stage": run.config.stage.model_dump(mode="json"),
+        "stage": [stage.model_dump(mode="json") for stage in run.config.stage],
         "head": run.config.head.model_dump(mode="json"),
         "max_length": run.prompt.max_length,
     }

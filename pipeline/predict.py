@@ -20,7 +20,7 @@ from data.read import Row, read_rows
 from data.task import Task, parse_columns
 from pipeline.backbone import Backbone, load_backbone
 from pipeline.checkpoint import load_tensors, read_json, verified
-from pipeline.config import ListStage, VerbalizerHead
+from pipeline.config import build_config
 from pipeline.infer import logits_of
 from pipeline.model import Classifier
 from pipeline.prompt import Prompt, Text, label_word_ids
@@ -57,7 +57,8 @@ class Predictor:
         task = Task.model_validate(card["task"])
         prompt = Prompt(task, backbone.tokenizer, card["max_length"])
         words = label_word_ids(task, backbone.tokenizer, backbone.word_rows)
-        model = Classifier(backbone, ListStage(**card["stage"]), VerbalizerHead(**card["head"]), words)
+        config = build_config("fast", {"stage": card["stage"], "head": card["head"]})
+        model = Classifier(backbone, config.stage, config.head, words)
         model.load(load_tensors(folder / "weights.safetensors"))
         return Predictor(model, prompt, task)
 

@@ -169,7 +169,7 @@ def _draw(run: Run, number: int) -> np.ndarray:
 def _zero_shot(run: Run) -> tuple[Facts | None, Tensor | None]:
     """(test metrics of the untouched backbone, the mean label-word logits to centre or None)."""
     offset = None
-    if run.config.head.centre:
+    if run.config.head.kind == "verbalizer" and run.config.head.centre:
         offset = _logits(run, 0, "centre", run.new_classifier(0, None), run.corpus.take(run.sample())).mean(0)
     if run.test is None or run.test_gold is None:
         return None, offset

@@ -4,7 +4,8 @@ A trainable linear map y = x W^T + c needs only its input x_i and the gradient d
 gradient of any single example: grad_W l_i = d_i^T x_i. While a ``Tape`` is recording, the layers of this file
 use detached weights and remember (x, y); one ``torch.autograd.grad`` with respect to the y then gives every
 d_i of a batch at once. Small tensors (LayerNorm weights, label biases) are expanded over the batch instead, so
-that autograd itself returns one gradient per example.
+that autograd itself returns one gradient per example; so are tensors that a module makes of its parameters alone,
+and J and J^T of that module carry the gradients to its parameters.
 
 Outside a recording the layers are ordinary ``nn`` layers. They cast their fp32 weights to the dtype of what
 flows in, so one set of fp32 trainable tensors serves an fp32 or a bf16 backbone.
@@ -12,7 +13,7 @@ flows in, so one set of fp32 trainable tensors serves an fp32 or a bf16 backbone
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -35,16 +36,43 @@ class Seen:
 
 
 @dataclass
+class Generated:
+    """A tensor made from ``parameters`` alone, such as a prefix through an MLP: with its graph, and a copy a row."""
+
+    source: Tensor
+    parameters: tuple[nn.Parameter, ...]
+    copies: Tensor
+
+    def pull(self, gradient: Tensor) -> list[Tensor]:
+        """J^T ``gradient``: from the source to each of the parameters."""
+        return list(torch.autograd.grad(self.source, self.parameters, gradient, retain_graph=True))
+
+    def push(self, towards: list[Tensor]) -> Tensor:
+        """J ``towards``: from the parameters to the source, by two reverse passes, which every module has."""
+        seed = torch.zeros_like(self.source, requires_grad=True)
+        pulled = torch.autograd.grad(self.source, self.parameters, seed, create_graph=True)
+        total = torch.stack([(p * t).sum() for p, t in zip(pulled, towards, strict=True)]).sum()
+        return torch.autograd.grad(total, seed)[0]
+
+
+@dataclass
 class Tape:
     """What the trainable tensors met in one forward pass."""
 
     linear: list[Seen] = field(default_factory=list)
     small: list[tuple[nn.Parameter, Tensor]] = field(default_factory=list)
+    generated: list[Generated] = field(default_factory=list)
 
     @property
     def watched(self) -> list[Tensor]:
-        """The tensors whose gradients tell everything: outputs of linear maps, then expanded small ones."""
-        return [seen.y for seen in self.linear] + [expanded for _, expanded in self.small]
+        """The tensors whose gradients tell everything: outputs of linear maps, then small ones, then generated."""
+        small = [copies for _, copies in self.small]
+        return [seen.y for seen in self.linear] + small + [made.copies for made in self.generated]
+
+    def sorted(self, gradients: list[Tensor]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        """Gradients of ``watched``, by kind."""
+        first, second = len(self.linear), len(self.linear) + len(self.small)
+        return gradients[:first], gradients[first:second], gradients[second:]
 
 
 @contextmanager
@@ -84,16 +112,31 @@ class LayerNorm(nn.LayerNorm):
         return y if self.bias is None else y + per_example(self.bias, x)
 
 
-def per_example(parameter: nn.Parameter, x: Tensor) -> Tensor:
-    """``parameter`` ready to broadcast against ``x`` (B, ...): itself, or one watched copy per example."""
+def per_row(parameter: nn.Parameter, x: Tensor) -> Tensor:
+    """(1, ...) ``parameter`` itself, or (B, ...) one watched copy for each row of ``x``."""
     tape = _RECORDING.get()
-    value = parameter.to(x.dtype)
+    value = parameter.to(x.dtype).unsqueeze(0)
     if tape is None or not parameter.requires_grad:
         return value
-    shape = (x.shape[0], *[1] * (x.dim() - 1 - parameter.dim()), *parameter.shape)
-    expanded = value.detach().expand(shape).clone().requires_grad_()
-    tape.small.append((parameter, expanded))
-    return expanded
+    copies = value.detach().repeat(x.shape[0], *[1] * parameter.dim()).requires_grad_()
+    tape.small.append((parameter, copies))
+    return copies
+
+
+def per_example(parameter: nn.Parameter, x: Tensor) -> Tensor:
+    """As ``per_row``, shaped to broadcast against the last dimensions of ``x`` (B, ...)."""
+    rows = per_row(parameter, x)
+    return rows.reshape(len(rows), *[1] * (x.dim() - 1 - parameter.dim()), *parameter.shape)
+
+
+def generated(source: Tensor, parameters: Iterable[nn.Parameter], x: Tensor) -> Tensor:
+    """(1, ...) ``source``, which ``parameters`` gave without seeing the batch, or (B, ...) watched copies of it."""
+    tape = _RECORDING.get()
+    if tape is None:
+        return source.to(x.dtype).unsqueeze(0)
+    copies = source.detach().to(x.dtype).repeat(x.shape[0], *[1] * source.dim()).requires_grad_()
+    tape.generated.append(Generated(source, tuple(parameters), copies))
+    return copies
 
 
 def per_example_dots(tape: Tape, gradients: list[Tensor], size: int) -> Tensor:
@@ -102,7 +145,7 @@ def per_example_dots(tape: Tape, gradients: list[Tensor], size: int) -> Tensor:
     A tensor used several times in one forward pass counts with the sum of its uses, on both sides.
     """
     scores = torch.zeros(size, device=gradients[0].device)
-    d_linear, d_small = gradients[: len(tape.linear)], gradients[len(tape.linear) :]
+    d_linear, d_small, d_made = tape.sorted(gradients)
     target: dict[Tensor, Tensor] = {}
     for seen, d in zip(tape.linear, d_linear, strict=True):
         x_v, d_v = _rows(seen.x[size:]), _rows(d[size:])
@@ -111,6 +154,9 @@ def per_example_dots(tape: Tape, gradients: list[Tensor], size: int) -> Tensor:
             _add(target, seen.bias, d_v.sum(0))
     for (parameter, _), d in zip(tape.small, d_small, strict=True):
         _add(target, parameter, _fold(d[size:].float(), parameter).sum(0))
+    for made, d in zip(tape.generated, d_made, strict=True):
+        for parameter, gradient in zip(made.parameters, made.pull(d[size:].to(made.source.dtype).sum(0)), strict=True):
+            _add(target, parameter, gradient)
     for seen, d in zip(tape.linear, d_linear, strict=True):
         d_u, x_u, towards = d[:size], seen.x[:size], target[seen.weight]
         # d . (G x) = (d G) . x: the narrower of the two is the cheaper intermediate.
@@ -122,13 +168,16 @@ def per_example_dots(tape: Tape, gradients: list[Tensor], size: int) -> Tensor:
     for (parameter, _), d in zip(tape.small, d_small, strict=True):
         folded = _fold(d[:size].float(), parameter)
         scores += (folded * target[parameter]).reshape(size, -1).sum(1)
+    for made, d in zip(tape.generated, d_made, strict=True):
+        moved = made.push([target[parameter] for parameter in made.parameters])
+        scores += (d[:size].to(moved.dtype) * moved).reshape(size, -1).sum(1)
     return scores
 
 
 def weighted_gradients(tape: Tape, gradients: list[Tensor], weights: Tensor) -> dict[Tensor, Tensor]:
     """sum_i w_i grad l_i over the first len(weights) rows, for every parameter on the tape."""
     size, total = len(weights), dict[Tensor, Tensor]()
-    d_linear, d_small = gradients[: len(tape.linear)], gradients[len(tape.linear) :]
+    d_linear, d_small, d_made = tape.sorted(gradients)
     for seen, d in zip(tape.linear, d_linear, strict=True):
         scaled = _rows(d[:size] * weights.to(d.dtype).reshape(-1, *[1] * (d.dim() - 1)))
         _add(total, seen.weight, (scaled.T @ _rows(seen.x[:size])).float())
@@ -136,6 +185,10 @@ def weighted_gradients(tape: Tape, gradients: list[Tensor], weights: Tensor) -> 
             _add(total, seen.bias, scaled.sum(0).float())
     for (parameter, _), d in zip(tape.small, d_small, strict=True):
         _add(total, parameter, torch.einsum("b,b...->...", weights, _fold(d[:size].float(), parameter)))
+    for made, d in zip(tape.generated, d_made, strict=True):
+        summed = torch.einsum("b,b...->...", weights, d[:size].float()).to(made.source.dtype)
+        for parameter, gradient in zip(made.parameters, made.pull(summed), strict=True):
+            _add(total, parameter, gradient)
     return total
 
 

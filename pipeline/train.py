@@ -12,7 +12,6 @@ from typing import Literal
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from pipeline.batch import Batch
@@ -162,7 +161,7 @@ class Trainer:
     def _labelled(self, index: int) -> float:
         rows = self.orders["labelled"][index]
         batch, gold = self._gold(rows)
-        loss = F.cross_entropy(self.model(batch), gold)
+        loss = self.model.head.labelled_loss(self.model(batch), gold)
         loss.backward()
         return loss.item()
 

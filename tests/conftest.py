@@ -109,7 +109,7 @@ def tiny_overlay(files: dict[str, Path], run_dir: Path) -> dict[str, object]:
         "backbone": {"name": str(files["backbone"]), "precision": "fp32", "device": "cpu"},
         "teacher": {"epochs": 2, "batch": 4},
         "student": {"steps": 8, "batch": 6, "warmup": 0.6, "tail_epochs": 2, "tail_batch": 4},
-        "stage": {"width": 4, "top": 0},
+        "stage": {"width": 4, "layers": "all"},
         "reweight": {"batch": 4},
         "rounds": {"count": 2, "sample": 20},
         "run_dir": str(run_dir),

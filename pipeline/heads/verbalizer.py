@@ -16,6 +16,8 @@ from torch import Tensor, nn
 
 from pipeline import tape
 from pipeline.backbone import Backbone
+from pipeline.batch import Batch
+from pipeline.head_config import VerbalizerHead
 
 M = TypeVar("M", bound=nn.Module)
 
@@ -23,8 +25,11 @@ M = TypeVar("M", bound=nn.Module)
 class Verbalizer(nn.Module):
     """(B, D) features at the mask -> (B, C) logits in fp32."""
 
-    def __init__(self, backbone: Backbone, word_ids: Sequence[int], offset: Tensor | None = None) -> None:
-        """``offset`` (C,) is subtracted from the start bias: the mean logits to centre, see ``centre``."""
+    reads_mask = True
+
+    def __init__(
+        self, config: VerbalizerHead, backbone: Backbone, word_ids: Sequence[int], generator: torch.Generator
+    ) -> None:
         super().__init__()
         model, family = backbone.model, backbone.family
         self.dense = _copy_linear(model.get_submodule(family.head_dense))
@@ -34,10 +39,19 @@ class Verbalizer(nn.Module):
         bias = model.get_parameter(family.decoder_bias)[ids].float()
         self.words = tape.Linear(backbone.word_rows.shape[1], len(word_ids), device=backbone.device)
         self.words.weight = nn.Parameter(backbone.word_rows[ids].float().clone())
-        self.words.bias = nn.Parameter(bias - offset.to(bias.device) if offset is not None else bias.clone())
+        self.words.bias = nn.Parameter(bias.clone())
 
-    def forward(self, at_mask: Tensor) -> Tensor:
+    @torch.no_grad()
+    def centre(self, offset: Tensor) -> None:
+        """Takes the mean logits ``offset`` (C,) off the start bias."""
+        self.words.bias.sub_(offset.to(self.words.bias.device))
+
+    def forward(self, at_mask: Tensor, batch: Batch) -> Tensor:
         return self.words(self.norm(self.activation(self.dense(at_mask.float()))))
+
+    def labelled_loss(self, logits: Tensor, gold: Tensor) -> Tensor:
+        """Cross-entropy of the label words, a scalar."""
+        return F.cross_entropy(logits, gold)
 
 
 def _copy_linear(source: nn.Module) -> tape.Linear:

@@ -6,15 +6,26 @@ A stage is a plain ``nn.Module`` built from its config. It is attached by wrappi
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import nn
 
 from pipeline.backbone import Backbone
-from pipeline.stages.list_adapter import attach as attach_list_adapter
+from pipeline.stage_config import AnyStage
+from pipeline.stages import bitfit, unified
 
-Attach = Callable[[nn.Module, Backbone, Any, torch.Generator], nn.Module]
+Attach = Callable[[nn.Module, int, Backbone, Any, torch.Generator], nn.Module]
 
-STAGES: dict[str, Attach] = {"list": attach_list_adapter}
+STAGES: dict[str, Attach] = {"unified": unified.attach, "bitfit": bitfit.attach}
+
+
+def attach_all(
+    view: nn.Module | None, depth: int, backbone: Backbone, stages: Sequence[AnyStage], generator: torch.Generator
+) -> nn.ModuleList:
+    """The trainable parts of all ``stages``, in their order, now wrapped into ``view``."""
+    if view is None:
+        return nn.ModuleList()
+    parts = (stage for stage in stages if stage.kind != "none")
+    return nn.ModuleList(STAGES[part.kind](view, depth, backbone, part, generator) for part in parts)

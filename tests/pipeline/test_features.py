@@ -11,16 +11,19 @@ from conftest import CONFIGS, tiny_backbone, tiny_overlay
 from torch import Tensor, nn
 
 from pipeline import features, split
-from pipeline.config import ListStage, VerbalizerHead, build_config
-from pipeline.last_layer import SHAPED_LIKE_BERT, narrow
+from pipeline.attention import SHAPED_LIKE_BERT
+from pipeline.config import build_config
+from pipeline.head_config import VerbalizerHead
+from pipeline.last_layer import narrow
 from pipeline.model import Classifier
 from pipeline.opening import open_run
 from pipeline.outcome import report_of
 from pipeline.selftrain import self_train
 from pipeline.split import lower, upper
+from pipeline.stage_config import stages
 from pipeline.train import Material, Recipe, Trainer
 
-TOP = {"stage": {"top": 1}}
+TOP = {"stage": {"layers": "top:1"}}
 
 
 def texts() -> tuple[Tensor, Tensor]:
@@ -76,13 +79,13 @@ def test_large_deberta_is_not_divided() -> None:
     backbone.model.config.conv_kernel_size = 3
     try:
         assert not split.divisible(backbone)
-        assert Classifier(backbone, ListStage(top=1), VerbalizerHead(), [5, 6]).below is None
+        assert Classifier(backbone, stages("list", layers="top:1", width=4), VerbalizerHead(), [5, 6]).below is None
     finally:
         del backbone.model.config.conv_kernel_size
 
 
 def test_layers_below_never_drop_and_take_no_gradient() -> None:
-    model = Classifier(tiny_backbone(), ListStage(top=1), VerbalizerHead(), [5, 6]).train()
+    model = Classifier(tiny_backbone(), stages("list", layers="top:1", width=4), VerbalizerHead(), [5, 6]).train()
     assert model.below is not None
     assert not any(module.training for module in model.below.modules())
     assert any(module.training for module in model.encoder.modules() if isinstance(module, nn.Dropout))

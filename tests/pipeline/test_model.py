@@ -7,20 +7,21 @@ import torch
 from conftest import CONFIGS, tiny_backbone
 
 from data.task import Task
-from pipeline.config import ListStage, VerbalizerHead
+from pipeline.head_config import VerbalizerHead
 from pipeline.model import Classifier
 from pipeline.prompt import Prompt, label_word_ids
+from pipeline.stage_config import stages
 from pipeline.train import Material, Recipe, Trainer
 
 TASK = Task(name="t", template="{text} it was {mask} .", labels={"no": "bad", "yes": "good"})
 TEXTS = [("w1 w2 good", None), ("w3 w4 w5 w6 poor w7 w8", None), ("w9", None)]
 
 
-def build(family: str, seed: int = 0, **stage: float) -> tuple[Classifier, Prompt]:
+def build(family: str, seed: int = 0, **stage: object) -> tuple[Classifier, Prompt]:
     backbone = tiny_backbone(family)
     words = label_word_ids(TASK, backbone.tokenizer, backbone.word_rows)
     settings = {"width": 4, "init_std": 1e-12} | stage
-    model = Classifier(backbone, ListStage(**settings), VerbalizerHead(), words, seed)
+    model = Classifier(backbone, stages("list", **settings), VerbalizerHead(), words, seed)
     return model, Prompt(TASK, backbone.tokenizer, 32)
 
 
@@ -51,7 +52,7 @@ def test_training_moves_only_its_own_tensors(family: str) -> None:
     backbone = tiny_backbone(family)
     before = backbone.checksum()
     words = label_word_ids(TASK, backbone.tokenizer, backbone.word_rows)
-    make = lambda seed: Classifier(backbone, ListStage(width=4), VerbalizerHead(), words, seed)  # noqa: E731
+    make = lambda seed: Classifier(backbone, stages("list", width=4), VerbalizerHead(), words, seed)  # noqa: E731
     teacher, student = make(1), make(2)
     encoded = Prompt(TASK, backbone.tokenizer, 32).encode(TEXTS)
     with torch.no_grad():
@@ -74,7 +75,7 @@ def test_teacher_and_student_add_only_their_small_tensors() -> None:
     """Bytes of distinct storages: one backbone, whatever the number of classifiers on it."""
     backbone = tiny_backbone()
     words = label_word_ids(TASK, backbone.tokenizer, backbone.word_rows)
-    models = [Classifier(backbone, ListStage(width=4), VerbalizerHead(), words, seed) for seed in range(3)]
+    models = [Classifier(backbone, stages("list", width=4), VerbalizerHead(), words, seed) for seed in range(3)]
     every = [p for module in (backbone.model, *models) for p in module.parameters()]
     held = {p.untyped_storage().data_ptr(): p.untyped_storage().nbytes() for p in every}
     small = sum(p.nbytes for model in models for p in model.tunable().values())
@@ -94,14 +95,14 @@ def test_only_small_tensors_are_saved_and_they_come_back_exactly() -> None:
 
 def test_loading_foreign_tensors_is_refused() -> None:
     model, _ = build("bert")
-    with pytest.raises(ValueError, match=r"stage\.0\.down\.weight"):
-        model.load({name: t for name, t in model.tensors().items() if name != "stage.0.down.weight"})
+    with pytest.raises(ValueError, match=r"stage\.0\.0\.down\.weight"):
+        model.load({name: t for name, t in model.tensors().items() if name != "stage.0.0.down.weight"})
 
 
 def test_top_adapts_only_the_last_layers() -> None:
-    model, _ = build("bert", top=1)
-    assert len(model.stage) == 2
-    assert len(build("bert")[0].stage) == 4
+    model, _ = build("bert", layers="top:1")
+    assert len(model.stage[0]) == 2
+    assert len(build("bert")[0].stage[0]) == 4
 
 
 def test_offset_shifts_the_start_logits() -> None:
@@ -109,7 +110,7 @@ def test_offset_shifts_the_start_logits() -> None:
     words = label_word_ids(TASK, backbone.tokenizer, backbone.word_rows)
     batch = Prompt(TASK, backbone.tokenizer, 32).encode(TEXTS).batch(range(3))
     plain, shifted = (
-        Classifier(backbone, ListStage(width=4), VerbalizerHead(), words, 0, offset)
+        Classifier(backbone, stages("list", width=4), VerbalizerHead(), words, 0, offset)
         for offset in (None, torch.tensor([0.5, -2.0]))
     )
     with torch.no_grad():

@@ -8,10 +8,11 @@ import torch.nn.functional as F
 from conftest import CONFIGS, FILLER, tiny_backbone
 
 from data.task import Task
-from pipeline.config import ListStage, VerbalizerHead
+from pipeline.head_config import VerbalizerHead
 from pipeline.model import Classifier
 from pipeline.prompt import Prompt, label_word_ids
 from pipeline.reweight import ENGINES, Step, fused, kl, normalise
+from pipeline.stage_config import stages
 
 TASK = Task(name="t", template="{text} it was {mask} .", labels={"no": "bad", "yes": "good", "so": "fine"})
 
@@ -19,7 +20,7 @@ TASK = Task(name="t", template="{text} it was {mask} .", labels={"no": "bad", "y
 def classifier(family: str, seed: int = 0) -> tuple[Classifier, Prompt]:
     backbone = tiny_backbone(family, seed)
     words = label_word_ids(TASK, backbone.tokenizer, backbone.word_rows)
-    model = Classifier(backbone, ListStage(width=4, init_std=0.1), VerbalizerHead(), words, seed)
+    model = Classifier(backbone, stages("list", width=4, init_std=0.1), VerbalizerHead(), words, seed)
     return model, Prompt(TASK, backbone.tokenizer, 48)
 
 
@@ -111,7 +112,7 @@ def test_a_bf16_backbone_still_gives_fp32_gradients() -> None:
     backbone = tiny_backbone()
     backbone.model.to(torch.bfloat16)
     words = label_word_ids(TASK, backbone.tokenizer, backbone.word_rows)
-    model = Classifier(backbone, ListStage(width=4), VerbalizerHead(), words)
+    model = Classifier(backbone, stages("list", width=4), VerbalizerHead(), words)
     found = fused(model, list(model.tunable().values()), step_of(Prompt(TASK, backbone.tokenizer, 48), seed=4))
     assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in model.tunable().values())
     assert torch.isfinite(found.scores).all()

@@ -10,12 +10,14 @@ from conftest import tiny_backbone, tiny_overlay
 
 from pipeline.batch import Batch
 from pipeline.checkpoint import read_json, verified, write_json
-from pipeline.config import ListStage, RunConfig, VerbalizerHead, build_config
+from pipeline.config import RunConfig, build_config
+from pipeline.head_config import VerbalizerHead
 from pipeline.infer import logits_of
 from pipeline.model import Classifier
 from pipeline.opening import open_run
 from pipeline.pseudo import PseudoLabels
 from pipeline.rounds import judge, load_model, prompt_tune, pseudo_label, train_student
+from pipeline.stage_config import stages
 from pipeline.train import Material, Recipe, Trainer
 
 
@@ -80,7 +82,7 @@ def test_joining_a_cut_batch_leaves_the_other_whole() -> None:
 
 @torch.no_grad()
 def test_hidden_tokens_are_hidden_from_the_tuned_layers_only() -> None:
-    model = Classifier(tiny_backbone(), ListStage(top=1, width=4, init_std=0.1), VerbalizerHead(), [5, 6])
+    model = Classifier(tiny_backbone(), stages("list", layers="top:1", width=4, init_std=0.1), VerbalizerHead(), [5, 6])
     whole, cut = batch(), batch().cut(0.5, torch.Generator().manual_seed(1))
     assert model.below is not None
     below = model.below(input_ids=whole.ids, attention_mask=whole.attention).last_hidden_state

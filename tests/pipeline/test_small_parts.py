@@ -142,10 +142,10 @@ def test_released_preset_is_what_the_public_script_does() -> None:
     config = build_config("released")
     assert (config.teacher.learning_rate, config.teacher.epochs, config.teacher.batch) == (5e-6, 50, 4)
     assert (config.student.learning_rate, config.student.steps, config.student.batch) == (1e-4, 1000, 16)
-    assert (config.student.warmup, config.student.tail_epochs, config.stage.width) == (0.6, 50, 128)
-    assert (config.stage.init_std, config.reweight.eps, config.pseudo.confidence) == (2e-4, 0.2, 0.0)
+    assert (config.student.warmup, config.student.tail_epochs, config.stage[0].width) == (0.6, 50, 128)
+    assert (config.stage[0].init_std, config.reweight.eps, config.pseudo.confidence) == (2e-4, 0.2, 0.0)
     published = build_config("published")
-    assert (published.teacher.epochs, published.stage.init_std, published.pseudo.confidence) == (400, 0.02, 0.8)
+    assert (published.teacher.epochs, published.stage[0].init_std, published.pseudo.confidence) == (400, 0.02, 0.8)
 
 
 @pytest.mark.parametrize("overlay", [{"studnt": {}}, {"student": {"stps": 1}}, {"rounds": {"count": 0}}])

@@ -1,0 +1,48 @@
+"""What a head can be."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from pipeline.section import Section
+
+
+class VerbalizerHead(Section):
+    """Masked-LM logits of the label words at the mask."""
+
+    kind: Literal["verbalizer"] = "verbalizer"
+    centre: bool = Field(False, description="start with equal mean logits per class on unlabelled text")
+
+
+class LinearHead(Section):
+    """One linear map of pooled features: the classic baseline."""
+
+    kind: Literal["linear"] = "linear"
+    pool: Literal["mean", "first", "mask"] = Field("mean", description="mean of the tokens, the first one, or the mask")
+
+
+class YTuningHead(Section):
+    """Label vectors matched to fixed text features by a small decoder (arXiv 2202.09817)."""
+
+    kind: Literal["ytuning"] = "ytuning"
+    vectors: int = Field(1, ge=1, le=64, description="vectors K of every label")
+    width: int = Field(128, ge=8, le=4096, description="size of label vectors and decoder")
+    blocks: int = Field(1, ge=1, le=12, description="decoder blocks")
+    heads: int = Field(4, ge=1, le=64, description="attention heads of the decoder")
+    start: Literal["words", "normal", "uniform"] = Field("words", description="what label vectors start from")
+    pool: Literal["mean", "max"] = Field("mean", description="how a label's vectors become one")
+    score: Literal["dot", "scaled_dot", "cosine", "distance"] = Field("scaled_dot", description="task against label")
+    margin: float = Field(0.5, gt=0, le=100, description="alpha of the triplet loss")
+    temperature: float = Field(0.1, gt=0, le=100, description="logits are scores over this")
+    loss: Literal["triplet", "cross_entropy"] = Field("triplet", description="on labelled rows")
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> YTuningHead:
+        if self.width % self.heads:
+            raise ValueError(f"width {self.width} cannot be divided among {self.heads} heads")
+        return self
+
+
+AnyHead = Annotated[VerbalizerHead | LinearHead | YTuningHead, Field(discriminator="kind")]

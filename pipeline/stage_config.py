@@ -1,0 +1,180 @@
+"""What a stage can be: typed values, the named presets of the literature, and the reasons why some make no sense."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, TypeAdapter, model_validator
+
+from data.errors import InputError
+from pipeline.section import Section, nearest
+
+Layers = Annotated[
+    Literal["all"] | Annotated[str, Field(pattern=r"^top:[1-9]\d*$")] | tuple[Annotated[int, Field(ge=0)], ...],
+    Field(description="all, top:N, or a list of layer numbers from 0 upward"),
+]
+Place = Literal[
+    "embeddings", "attention_query", "attention_key", "attention_value", "attention_heads", "attention_output",
+    "ffn_intermediate", "ffn_output",
+]  # fmt: skip
+
+
+class Layered(Section):
+    """A stage that lives in some of the layers."""
+
+    layers: Layers = "all"
+
+    def chosen(self, count: int) -> list[int]:
+        """The numbers of its layers in a backbone of ``count``, ascending; InputError for one that is not there."""
+        if self.layers == "all":
+            return list(range(count))
+        if isinstance(self.layers, str):
+            return list(range(max(0, count - int(self.layers.removeprefix("top:"))), count))
+        if not self.layers or max(self.layers) >= count:
+            raise InputError(f"layers {list(self.layers)} do not fit a backbone with layers 0 to {count - 1}.")
+        return sorted(set(self.layers))
+
+    def lowest(self, count: int) -> int:
+        """The first layer that it touches."""
+        return self.chosen(count)[0]
+
+
+class Unified(Layered):
+    """One point of the unified family (arXiv 2110.04366, table 1): form, place, insertion, composition."""
+
+    kind: Literal["unified"] = "unified"
+    form: Literal["linear", "relu", "gelu", "softmax"] = Field("linear", description="softmax: a prefix")
+    place: tuple[Place, ...] = Field(("attention_output", "ffn_output"), min_length=1, description="what it modifies")
+    insertion: Literal["sequential", "parallel"] = Field(
+        "sequential", description="reads what it modifies, or the input of that sub-layer"
+    )
+    composition: Literal["add", "scaled", "gated"] = Field("add", description="gated: softmax only")
+    width: int = Field(128, ge=1, le=4096, description="bottleneck r, or prefix length l")
+    scale: float = Field(1.0, gt=0, le=100, description="s of the scaled composition")
+    learned_scale: bool = Field(False, description="let s be trained, from its value here")
+    bias: bool = Field(False, description="biases in the bottleneck")
+    init: Literal["normal", "lora"] = Field("normal", description="lora: the upper factor starts at zero")
+    init_std: float = Field(0.02, gt=0, le=1, description="standard deviation of a normal start")
+    mlp: int = Field(0, ge=0, le=4096, description="train a prefix through an MLP of this hidden size; 0: flat")
+    neutral: bool = Field(False, description="a gate from zero, so that a prefix starts as the identity")
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Unified:
+        softmax, heads = self.form == "softmax", "attention_heads" in self.place
+        problems = {
+            "form softmax is a prefix and belongs at place attention_heads alone": softmax
+            and set(self.place) != {"attention_heads"},
+            "composition gated is the softmax of a prefix; use add or scaled": self.composition == "gated"
+            and not softmax,
+            "place attention_heads has no sequential insertion; use parallel": heads and self.insertion == "sequential",
+            "place embeddings has no parallel insertion; use sequential": "embeddings" in self.place
+            and self.insertion == "parallel",
+            "mlp and neutral belong to form softmax": not softmax and bool(self.mlp or self.neutral),
+            "neutral belongs to the gated composition; add starts neutral with init lora": self.neutral
+            and self.composition != "gated",
+            "scale and learned_scale belong to the scaled composition": self.composition != "scaled"
+            and (self.learned_scale or self.scale != 1.0),
+        }
+        for reason, wrong in problems.items():
+            if wrong:
+                raise ValueError(reason)
+        return self
+
+    def lowest(self, count: int) -> int:
+        """0 where the embeddings are touched."""
+        return 0 if "embeddings" in self.place else super().lowest(count)
+
+    @property
+    def starts_as_identity(self) -> Literal["exact", "near", "no"]:
+        """Whether the backbone gives the same logits with it as without it, before it is trained."""
+        if self.form == "softmax":
+            return "exact" if self.neutral or (self.composition != "gated" and self.init == "lora") else "no"
+        if self.init == "lora":
+            return "exact"
+        return "near" if self.init_std < 1e-3 else "no"
+
+
+class BitFit(Layered):
+    """All bias vectors of the layers, LayerNorm's too (arXiv 2106.10199)."""
+
+    kind: Literal["bitfit"] = "bitfit"
+
+    @property
+    def starts_as_identity(self) -> Literal["exact"]:
+        return "exact"
+
+
+class NoStage(Section):
+    """Nothing inside the backbone: the head alone is trained."""
+
+    kind: Literal["none"] = "none"
+
+    def lowest(self, count: int) -> int:
+        """Above all layers."""
+        return count
+
+    @property
+    def starts_as_identity(self) -> Literal["exact"]:
+        return "exact"
+
+
+AnyStage = Annotated[Unified | BitFit | NoStage, Field(discriminator="kind")]
+
+_LIST: dict[str, Any] = {"init_std": 2e-4}
+_FFN: dict[str, Any] = {"form": "relu", "place": ["ffn_output"], "bias": True}
+_SCALED = _FFN | {"insertion": "parallel", "composition": "scaled", "init": "lora"}
+_PREFIX: dict[str, Any] = {
+    "form": "softmax", "place": ["attention_heads"], "insertion": "parallel", "composition": "gated", "width": 16,
+}  # fmt: skip
+
+# fmt: off
+STAGE_PRESETS: dict[str, tuple[dict[str, Any], ...]] = {
+    "list": (_LIST,),
+    "houlsby": ({"form": "relu", "bias": True, "width": 64},),
+    "pfeiffer": (_FFN | {"width": 64},),
+    "parallel": (_FFN | {"insertion": "parallel", "width": 64},),
+    "multihead_parallel": (
+        {"form": "relu", "place": ["attention_heads"], "insertion": "parallel", "width": 30, "init": "lora"},
+    ),
+    "scaled_parallel": (_SCALED | {"width": 64, "scale": 4.0},),
+    "lora": (
+        {
+            "place": ["attention_query", "attention_value"], "insertion": "parallel", "composition": "scaled",
+            "scale": 2.0, "width": 16, "init": "lora",
+        },
+    ),
+    "prefix": (_PREFIX,),
+    "prefix_mlp": (_PREFIX | {"mlp": 800},),
+    "prefix_neutral": (_PREFIX | {"neutral": True},),
+    "mam": (_PREFIX, _SCALED | {"width": 16, "scale": 2.0}),
+    "mam_seq2seq": (_PREFIX | {"width": 30, "mlp": 800}, _SCALED | {"width": 512, "scale": 4.0}),
+    "bitfit": ({"kind": "bitfit"},),
+    "none": ({"kind": "none"},),
+}
+# fmt: on
+
+
+def expand(given: Any) -> Any:
+    """A preset's name, a dict whose ``kind`` is one, or a list of these, as the list of stages it stands for."""
+    if isinstance(given, list | tuple):
+        return [stage for part in given for stage in expand(part)]
+    if isinstance(given, str):
+        given = {"kind": given}
+    if not isinstance(given, dict) or given.get("kind") == "unified":
+        return [given]
+    values = dict(given)
+    name = str(values.pop("kind", "list"))
+    if name not in STAGE_PRESETS:
+        raise ValueError(f"unknown stage '{name}'; {nearest(name, [*STAGE_PRESETS, 'unified'])}")
+    return [{"kind": "unified"} | preset | values for preset in STAGE_PRESETS[name]]
+
+
+Stages = Annotated[
+    tuple[AnyStage, ...], BeforeValidator(expand), Field(min_length=1, description="a preset's name, or its values")
+]
+
+
+def stages(given: Any, **values: Any) -> tuple[AnyStage, ...]:
+    """The stages that a preset's name (with ``values`` over it), a dict or a list stands for; ValueError if none."""
+    found: tuple[AnyStage, ...] = TypeAdapter(Stages).validate_python({"kind": given} | values if values else given)
+    return found

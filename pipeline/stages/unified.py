@@ -1,0 +1,103 @@
+"""Puts a ``Unified`` stage into the layers of a backbone view: one wrapper for every layer and place."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from data.errors import InputError
+from pipeline.attention import opened
+from pipeline.backbone import Backbone
+from pipeline.stage_config import Place, Unified
+from pipeline.stages.bottleneck import Bottleneck, Parallel, ParallelToBlock, Sequential
+from pipeline.stages.heads import FlatPrefix, HeadBottleneck, Prefix, PrefixOfLayer, SharedPrefix
+
+
+def attach(view: nn.Module, depth: int, backbone: Backbone, config: Unified, generator: torch.Generator) -> nn.Module:
+    """The ``nn.ModuleList`` of all that is trained. ``view`` holds the layers from ``depth`` upward.
+
+    InputError where the backbone has no such place, or one that is too narrow.
+    """
+    check(backbone, config)
+    layers = list(view.get_submodule(backbone.layers_in_view).children())
+    chosen = [layers[number - depth] for number in config.chosen(backbone.n_layers)]
+    if config.place == ("attention_heads",):
+        return _in_heads(chosen, backbone, config, generator)
+    changes = nn.ModuleList()
+    if "embeddings" in config.place:
+        size = backbone.word_rows.shape[1]
+        changes.append(Bottleneck(size, size, config, generator))
+        view.set_submodule("embeddings", Sequential(view.get_submodule("embeddings"), changes[-1]))
+    for layer in chosen:
+        for place in config.place:
+            if place != "embeddings":
+                changes.append(_wrap(layer, place, backbone, config, generator))
+    return changes
+
+
+def check(backbone: Backbone, config: Unified) -> None:
+    """InputError for a bottleneck above the hidden size, or a place that the backbone's family lacks."""
+    if config.form != "softmax" and config.width > backbone.hidden_size:
+        raise InputError(
+            f"stage.width is {config.width}, above the hidden size {backbone.hidden_size} of backbone "
+            f"'{backbone.name}'; a bottleneck must be narrower."
+        )
+    for place in config.place:
+        if place in {"attention_query", "attention_key", "attention_value", "ffn_intermediate"}:
+            _path(backbone, place)
+
+
+def _in_heads(layers: list[Any], backbone: Backbone, config: Unified, generator: torch.Generator) -> nn.Module:
+    changes = nn.ModuleList()
+    shared = None
+    if config.mlp:
+        shared = SharedPrefix(backbone.hidden_size, len(layers), config, generator)
+        changes.append(shared)
+    for place, layer in enumerate(layers):
+        attention = opened(layer, backbone)
+        if config.form != "softmax":
+            extra: nn.Module = HeadBottleneck(
+                backbone.hidden_size, backbone.hidden_size // attention.head_size, config, generator
+            )
+        elif shared is not None:
+            extra = Prefix(PrefixOfLayer(shared, place), config)
+        else:
+            extra = Prefix(FlatPrefix(backbone.hidden_size, config, generator), config)
+        attention.extras.append(extra)
+        changes.append(extra)
+    return changes
+
+
+def _wrap(layer: nn.Module, place: Place, backbone: Backbone, config: Unified, generator: torch.Generator) -> nn.Module:
+    """Wraps the module at ``place`` of ``layer`` and returns what is trained."""
+    family = backbone.family
+    beside_block = config.insertion == "parallel" and place in {"attention_output", "ffn_output"}
+    if beside_block:
+        path = family.attention_block if place == "attention_output" else family.ffn_block
+        sizes = (backbone.hidden_size, backbone.hidden_size)
+    else:
+        path = _path(backbone, place)
+        linear = layer.get_submodule(path)
+        while not isinstance(linear, nn.Linear):
+            linear = linear.get_submodule("inner")
+        sizes = (linear.in_features, linear.out_features)
+    sizes = sizes if config.insertion == "parallel" else (sizes[1], sizes[1])
+    change = Bottleneck(*sizes, config, generator)
+    wrapper: type[Sequential | Parallel | ParallelToBlock] = (
+        Sequential if config.insertion == "sequential" else Parallel
+    )
+    if beside_block and family.closes_blocks:
+        wrapper = ParallelToBlock
+    layer.set_submodule(path, wrapper(layer.get_submodule(path), change))
+    return change
+
+
+def _path(backbone: Backbone, place: Place) -> str:
+    path: str | None = getattr(backbone.family, place)
+    if path is None:
+        raise InputError(
+            f"a '{backbone.model.config.model_type}' backbone has no {place} that a stage can change; choose another."
+        )
+    return path
