@@ -1,10 +1,10 @@
-"""What moving the round-0 teacher's class shares does: not at all, within the labels' error, all the way to equal.
+"""What moving the round-0 teacher's class shares does: not at all, where the labels allow it, always to equal.
 
     python benchmarks/prior.py DATA [--tasks sst2 subj mpqa agnews sms_spam] [--draws 1 2 3]
 
 For each draw: accuracy on 500 unlabelled rows (their labels are used here only) and on 500 test rows, with the
-teacher's logits as they are, shifted by at most one standard error of the labelled log odds, and shifted to
-equal shares; and the zero-shot accuracy with and without ``head.centre``.
+teacher's logits as they are, shifted to equal shares where that is within one standard error of the labelled log
+odds, and always shifted to equal shares; and the zero-shot accuracy with and without ``head.centre``.
 """
 
 from __future__ import annotations
@@ -45,8 +45,8 @@ def shifts(logits: Tensor, gold: Tensor) -> dict[str, Tensor]:
     classes = logits.shape[1]
     equal = shift_to(logits, torch.full((classes,), 1 / classes))
     equal = equal - equal.mean()
-    most = standard_errors(gold, classes)
-    return {"as is": torch.zeros(classes), "bounded": equal.clamp(min=-most, max=most), "equal": equal}
+    within = bool((equal.abs() <= standard_errors(gold, classes)).all())
+    return {"as is": torch.zeros(classes), "within": equal if within else torch.zeros(classes), "equal": equal}
 
 
 def compare(data: Path, name: str, draw: int, backbone: Backbone) -> None:

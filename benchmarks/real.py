@@ -27,6 +27,7 @@ from data.read import Row, read_rows
 from data.splits import draw
 from data.task import load_task
 from pipeline import minilm
+from pipeline.checkpoint import file_digest
 from pipeline.config import build_config
 from pipeline.selftrain import self_train
 
@@ -83,7 +84,7 @@ def baseline(task: str, labelled: str, test: str) -> float:
 
     train, held = rows(labelled), rows(test)
     model = LogisticRegression(max_iter=1000, C=10).fit(embed([r.text for r in train]), [r.label for r in train])
-    kept = OUT / f"{task}-test-embeddings.npy"
+    kept = OUT / f"{file_digest(Path(test))[:12]}-embeddings.npy"
     if not kept.exists():
         np.save(kept, embed([r.text for r in held]))
     return float(model.score(np.load(kept, allow_pickle=False), [r.label for r in held]))

@@ -33,7 +33,7 @@ class YTuningHead(Section):
     heads: int = Field(4, ge=1, le=64, description="attention heads of the decoder")
     start: Literal["words", "normal", "uniform"] = Field("words", description="what label vectors start from")
     pool: Literal["mean", "max"] = Field("mean", description="how a label's vectors become one")
-    score: Literal["dot", "scaled_dot", "cosine", "distance"] = Field("scaled_dot", description="task against label")
+    score: Literal["dot", "scaled_dot", "cosine", "distance"] = Field("cosine", description="task against label")
     margin: float = Field(0.5, gt=0, le=100, description="alpha of the triplet loss")
     temperature: float = Field(0.1, gt=0, le=100, description="logits are scores over this")
     loss: Literal["triplet", "cross_entropy"] = Field("triplet", description="on labelled rows")

@@ -155,7 +155,10 @@ STAGE_PRESETS: dict[str, tuple[dict[str, Any], ...]] = {
 
 
 def expand(given: Any) -> Any:
-    """A preset's name, a dict whose ``kind`` is one, or a list of these, as the list of stages it stands for."""
+    """A preset's name, a dict whose ``kind`` is one, or a list of these, as the list of stages it stands for.
+
+    ``layers`` over a preset holds for all its parts; no stage at all has none, whatever another preset said.
+    """
     if isinstance(given, list | tuple):
         return [stage for part in given for stage in expand(part)]
     if isinstance(given, str):
@@ -166,6 +169,8 @@ def expand(given: Any) -> Any:
     name = str(values.pop("kind", "list"))
     if name not in STAGE_PRESETS:
         raise ValueError(f"unknown stage '{name}'; {nearest(name, [*STAGE_PRESETS, 'unified'])}")
+    if name == "none":
+        values.pop("layers", None)
     return [{"kind": "unified"} | preset | values for preset in STAGE_PRESETS[name]]
 
 

@@ -41,7 +41,10 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """Labels look at each other, then at the text, then through a feed-forward; residual and LayerNorm around each."""
+    """Labels look at each other, then at the text, then through a feed-forward; each reads normalised rows.
+
+    LayerNorm comes first: with it last, a fresh decoder collapses to one class at the rates that a few labels need.
+    """
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -50,9 +53,10 @@ class Block(nn.Module):
         self.norms = nn.ModuleList(tape.LayerNorm(width) for _ in range(3))
 
     def forward(self, rows: Tensor, text: Tensor, seen: Tensor) -> Tensor:
-        rows = self.norms[0](rows + self.own(rows, rows))
-        rows = self.norms[1](rows + self.cross(rows, text, seen))
-        found: Tensor = self.norms[2](rows + self.back(F.gelu(self.wide(rows))))
+        normed = self.norms[0](rows)
+        rows = rows + self.own(normed, normed)
+        rows = rows + self.cross(self.norms[1](rows), text, seen)
+        found: Tensor = rows + self.back(F.gelu(self.wide(self.norms[2](rows))))
         return found
 
 
@@ -68,6 +72,7 @@ class YTuning(nn.Module):
         self.config, self.classes = config, len(word_ids)
         self.into = tape.Linear(backbone.hidden_size, config.width)
         self.blocks = nn.ModuleList(Block(config.width, config.heads) for _ in range(config.blocks))
+        self.text_norm, self.norm = tape.LayerNorm(config.width), tape.LayerNorm(config.width)
         self.task = nn.Parameter(torch.empty(1, config.width))
         self.labels = nn.Parameter(torch.empty(self.classes * config.vectors, config.width))
         for module in self.modules():
@@ -90,10 +95,11 @@ class YTuning(nn.Module):
                 self.labels[:: self.config.vectors] += F.layer_norm(self.into(words), (self.config.width,))
 
     def forward(self, features: Tensor, batch: Batch) -> Tensor:
-        text = self.into(features.float())
+        text = self.text_norm(self.into(features.float()))
         rows = torch.cat([tape.per_row(self.task, text), tape.per_row(self.labels, text)], 1).expand(len(text), -1, -1)
         for block in self.blocks:
             rows = block(rows, text, batch.attended)
+        rows = self.norm(rows)
         task, labels = rows[:, :1], rows[:, 1:].unflatten(1, (self.classes, self.config.vectors))
         pooled = labels.mean(2) if self.config.pool == "mean" else labels.amax(2)
         return self._scores(task, pooled) / self.config.temperature
