@@ -5,6 +5,7 @@ A preset is a nested dict of values; what the user sets lies over it, and what n
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError
@@ -137,6 +138,11 @@ PRESETS: dict[str, dict[str, Any]] = {
         "rounds": {"sample": 500},
     },
 }
+# What the fast preset takes for heads that start from nothing, where a verbalizer starts from a trained masked-LM head.
+FAST_FOR_HEAD: dict[str, dict[str, Any]] = {
+    "linear": {"teacher": {"learning_rate": 3e-3, "epochs": 30}, "student": {"learning_rate": 3e-3}},
+    "ytuning": {"teacher": {"learning_rate": 1e-3, "epochs": 30}},
+}
 # fmt: on
 
 
@@ -145,7 +151,8 @@ def build_config(preset: str = "fast", *overlays: dict[str, Any]) -> RunConfig:
     if preset not in PRESETS:
         raise InputError(f"unknown preset '{preset}'; use one of: {', '.join(PRESETS)}.")
     merged: dict[str, Any] = {}
-    for layer in (PRESETS[preset], *overlays):
+    suited = FAST_FOR_HEAD.get(_head_of(overlays), {}) if preset == "fast" else {}
+    for layer in (PRESETS[preset], suited, *overlays):
         merged = _overlay(merged, layer)
     try:
         return RunConfig.model_validate(merged)
@@ -166,6 +173,13 @@ def _overlay(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
             value = _overlay(under, value)
         merged[key] = value
     return merged
+
+
+def _head_of(overlays: Sequence[dict[str, Any]]) -> str:
+    """The kind of head that the last overlay to name one asks for."""
+    named = [overlay["head"] for overlay in overlays if overlay.get("head")]
+    kinds = [head if isinstance(head, str) else head.get("kind") for head in named]
+    return next((str(kind) for kind in reversed(kinds) if kind), "verbalizer")
 
 
 def _of_kind(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:

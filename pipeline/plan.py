@@ -17,7 +17,8 @@ import torch
 from pipeline.config import RunConfig
 from pipeline.infer import logits_of
 from pipeline.opening import keeps_features, open_run, with_kept_features
-from pipeline.rounds import FOLDS, student_recipe, teacher_recipe
+from pipeline.recipes import student_recipe, teacher_recipe
+from pipeline.rounds import FOLDS
 from pipeline.run import Run
 from pipeline.train import Material, Phase, Recipe, Tick, Trainer
 

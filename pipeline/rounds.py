@@ -23,11 +23,12 @@ from pipeline.judge import Evidence, Judgement, folds, gate
 from pipeline.model import Classifier
 from pipeline.prompt import Encoded
 from pipeline.pseudo import PseudoLabels, save_meta_weights
+from pipeline.recipes import student_recipe, teacher_recipe
 from pipeline.run import Progress, Run
 from pipeline.seeds import generator_for
 from pipeline.soft_labels import soft_labels, teacher_prior
 from pipeline.stepping import train_resumably
-from pipeline.train import Material, Recipe, State, Trainer
+from pipeline.train import Material, State, Trainer
 
 Facts = dict[str, Any]
 FOLDS = 3
@@ -133,30 +134,6 @@ def _opinion(run: Run, number: int, teachers: list[int], encoded: Encoded) -> Te
 
 def _sample_logits(run: Run, number: int) -> Tensor:
     return load_tensors(run.model_folder(number) / "evidence.safetensors")["sample"]
-
-
-def teacher_recipe(run: Run, rows: int, purpose: str = "train") -> Recipe:
-    """How a teacher is trained on ``rows`` labelled rows."""
-    config = run.config.teacher
-    batch = min(config.batch, rows)
-    return Recipe(
-        phases=(("labelled", config.epochs * -(-rows // batch)),), learning_rate=config.learning_rate, batch=batch,
-        labelled_batch=batch, clip=run.config.clip, dropout=run.config.dropout, seed=run.seed(0, purpose),
-    )  # fmt: skip
-
-
-def student_recipe(run: Run, number: int, drawn: int) -> Recipe:
-    """How the student of a round is trained on ``drawn`` pseudo-labelled rows."""
-    config, reweight = run.config.student, run.config.reweight
-    warm = round(config.warmup * config.steps)
-    tail = config.tail_epochs * -(-len(run.gold) // config.tail_batch)
-    return Recipe(
-        phases=(("warmup", warm), ("reweighted", config.steps - warm), ("tail", tail)),
-        learning_rate=config.learning_rate, batch=min(config.batch, drawn), labelled_batch=config.tail_batch,
-        cutoff=config.cutoff,
-        meta_batch=reweight.batch, engine=reweight.engine, eps=reweight.eps, confidence=run.config.pseudo.confidence,
-        clip=run.config.clip, dropout=run.config.dropout, seed=run.seed(number, "train"),
-    )  # fmt: skip
 
 
 def _draw(run: Run, number: int) -> np.ndarray:
