@@ -116,8 +116,7 @@ class Prompt:
         change = MODIFIERS[modifier] if modifier else str
         chosen = [change(text if kind == "text" else pair or "") for text, pair in texts]
         if self.task.lower:
-            change = MODIFIERS[modifier] if modifier else str
-        chosen = [text.lower() for text in chosen]
+            chosen = [text.lower() for text in chosen]
         # A text that spells a special token such as "[MASK]" must stay text.
         encoded = self.tokenizer(
             [lead + text for text in chosen],

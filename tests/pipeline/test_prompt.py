@@ -82,3 +82,9 @@ def test_missing_words_are_suggested_by_a_real_model() -> None:
     filled, notices = fill_in_words(task, tokenizer, rows)
     assert len(label_word_ids(filled, tokenizer, rows)) == 3
     assert "request" in notices[0]
+
+
+def test_texts_keep_their_case_unless_the_task_lowers_them() -> None:
+    upper = SINGLE.model_copy(update={"lower": True})
+    assert decoded(SINGLE, "W1 w2")[1:3] == ["[UNK]", "w2"]
+    assert decoded(upper, "W1 w2")[1:3] == ["w1", "w2"]
