@@ -21,22 +21,24 @@ from pydantic import (
 
 from data.errors import InputError, did_you_mean
 
-Kind = Literal["literal", "text", "pair", "mask"]
+Kind = Literal["literal", "text", "pair", "mask", "soft"]
 MOST_LABELS = 1000
+MOST_SOFT = 256
 MODIFIERS: dict[str, Callable[[str], str]] = {
     "drop_last": lambda text: text[:-1],
     "lower_first": lambda text: text[:1].lower() + text[1:],
 }
-FIELDS: dict[str, Kind] = {"text": "text", "text_a": "text", "text_b": "pair", "mask": "mask"}
+FIELDS: dict[str, Kind] = {"text": "text", "text_a": "text", "text_b": "pair", "mask": "mask", "soft": "soft"}
 
 
 @dataclass(frozen=True)
 class Part:
-    """One piece of a template: literal text, the (first) text, the second text of a pair, or the mask."""
+    """One piece of a template: literal text, the (first) text, the second text of a pair, the mask, or soft tokens."""
 
     kind: Kind
     value: str = ""
     modifier: str | None = None
+    count: int = 0
 
 
 class Columns(BaseModel):
@@ -116,7 +118,8 @@ def parse_template(template: str) -> tuple[Part, ...]:
     """Return the parts of a template, left to right.
 
     `{text}` or `{text_a}` and `{text_b}` stand for the texts, each with an optional modifier
-    (`{text_a:drop_last}`, `{text_b:lower_first}`), `{mask}` for the mask, `{{` and `}}` for braces.
+    (`{text_a:drop_last}`, `{text_b:lower_first}`), `{mask}` for the mask, `{soft:3}` for three pseudo tokens of
+    a stage that has some (nothing for other stages), `{{` and `}}` for braces.
     Raises InputError that says what is wrong.
     """
     try:
@@ -143,16 +146,26 @@ def _check_fields(template: str, names: Sequence[str]) -> None:
     masks = names.count("mask")
     if masks != 1:
         raise InputError(f"Template {template!r}: has {masks} {{mask}} fields; it needs exactly one.")
-    if sorted(name for name in names if name != "mask") not in (["text"], ["text_a", "text_b"]):
+    if sorted(name for name in names if name not in {"mask", "soft"}) not in (["text"], ["text_a", "text_b"]):
         raise InputError(f"Template {template!r}: needs one {{text}}, or one {{text_a}} and one {{text_b}}.")
 
 
 def _field(template: str, name: str, modifier: str | None, conversion: str | None) -> Part:
+    if name == "soft":
+        return _soft(template, modifier, conversion)
     if conversion or (modifier and (modifier not in MODIFIERS or name == "mask")):
         wrong = f"!{conversion}" if conversion else f":{modifier}"
         known = ", ".join(MODIFIERS)
         raise InputError(f"Template {template!r}: {{{name}{wrong}}} is no modifier; texts can take {known}.")
     return Part(FIELDS[name], modifier=modifier or None)
+
+
+def _soft(template: str, modifier: str | None, conversion: str | None) -> Part:
+    count = modifier or "1"
+    if conversion or not (count.isdecimal() and 1 <= int(count) <= MOST_SOFT):
+        wrong = f"!{conversion}" if conversion else f":{modifier}"
+        raise InputError(f"Template {template!r}: {{soft{wrong}}} is no number of tokens; write 1 to {MOST_SOFT}.")
+    return Part("soft", count=int(count))
 
 
 def parse_columns(text: str) -> Columns:

@@ -13,7 +13,7 @@ from pydantic import Field, ValidationError
 from data.errors import InputError
 from pipeline.head_config import AnyHead, VerbalizerHead
 from pipeline.section import Section
-from pipeline.stage_config import Stages, expand
+from pipeline.stage_config import Stages, expand, lives_in_layers
 
 
 class DataConfig(Section):
@@ -184,6 +184,7 @@ def _head_of(overlays: Sequence[dict[str, Any]]) -> str:
 
 def _of_kind(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     """What of a stage or head stays when ``above`` may name another kind: everything, or its layers alone."""
-    if above.get("kind", below.get("kind")) == below.get("kind"):
+    kind = above.get("kind", below.get("kind"))
+    if kind == below.get("kind"):
         return below
-    return {key: value for key, value in below.items() if key == "layers"}
+    return {key: value for key, value in below.items() if key == "layers" and lives_in_layers(str(kind))}

@@ -27,6 +27,7 @@ from pipeline.model import first_tuned_layer
 from pipeline.prompt import Encoded, Prompt, label_word_ids
 from pipeline.run import Notify, Progress, Run
 from pipeline.sources import Sources, resolve_sources, spell_out
+from pipeline.stage_config import pseudo_tokens
 
 
 @contextmanager
@@ -109,7 +110,8 @@ def _assemble(
     config: RunConfig, sources: Sources, backbone: Backbone, folder: Path, fingerprint: str, notify: Notify
 ) -> Run:
     task, data = sources.task, config.data
-    prompt = Prompt(task, backbone.tokenizer, min(config.backbone.max_length, backbone.max_length))
+    length = min(config.backbone.max_length, backbone.max_length)
+    prompt = Prompt(task, backbone.tokenizer, length, pseudo_tokens(config.stage))
     word_ids = tuple(label_word_ids(task, backbone.tokenizer, backbone.word_rows))
     inputs = open_inputs(
         task, sources.labelled, sources.unlabelled, sources.test, columns=sources.columns, shots=sources.shots,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from torch import Tensor
 from pipeline import evaluate
 from pipeline.backbone import Backbone
 from pipeline.checkpoint import file_digest, load_tensors, new_folder, read_json, save_tensors, verified, write_json
+from pipeline.export import flat
 from pipeline.infer import logits_of
 from pipeline.pseudo import PseudoLabels, load_meta_weights
 from pipeline.report import (
@@ -29,6 +30,7 @@ from pipeline.report import (
 )  # fmt: skip
 from pipeline.rounds import counter, load_model, metrics_of
 from pipeline.run import Run
+from pipeline.stage_config import AnyStage
 
 ROWS_AT_ONCE = 8192
 
@@ -43,8 +45,9 @@ def publish(run: Run, last: int) -> dict[str, Any]:
         test = _test_logits(run, winner)
         metrics = None if test is None or run.test_gold is None else metrics_of(test, run.test_gold)
         with new_folder(folder, {"inputs": inputs, "round": winner, "test": metrics}) as aside:
-            save_tensors(aside / "weights.safetensors", load_tensors(run.model_folder(winner) / "weights.safetensors"))
-            write_json(aside / "model.json", _card(run))
+            stages, tensors = flat(load_model(run, winner), run.config.stage)
+            save_tensors(aside / "weights.safetensors", tensors)
+            write_json(aside / "model.json", _card(run, stages))
             if test is not None:
                 save_tensors(aside / "test.safetensors", {"logits": test})
     predictions = run.folder / "predictions.parquet"
@@ -70,13 +73,13 @@ def _test_logits(run: Run, winner: int) -> Tensor | None:
     return logits_of(load_model(run, winner), run.test, counter(run, winner, "test", len(run.test)))
 
 
-def _card(run: Run) -> dict[str, Any]:
-    """What a Predictor needs besides the weights."""
+def _card(run: Run, stages: Sequence[AnyStage]) -> dict[str, Any]:
+    """What a Predictor needs besides the weights, which are those of ``stages``."""
     return {
         "format": 1,
         "task": run.inputs.task.model_dump(mode="json"),
         "backbone": {**run.config.backbone.model_dump(mode="json"), **_identity(run.backbone)},
-        "stage": [stage.model_dump(mode="json") for stage in run.config.stage],
+        "stage": [stage.model_dump(mode="json") for stage in stages],
         "head": run.config.head.model_dump(mode="json"),
         "max_length": run.prompt.max_length,
     }

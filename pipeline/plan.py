@@ -110,7 +110,7 @@ def trainable_parameters(run: Run) -> int:
 def _samples(run: Run) -> tuple[str, ...]:
     rows = run.corpus.batch(np.arange(min(SAMPLE_ROWS, len(run.corpus))))
     real = (ids[seen.bool()] for ids, seen in zip(rows.ids, rows.attention, strict=True))
-    return tuple(run.backbone.tokenizer.decode(ids) for ids in real)
+    return tuple(run.prompt.spell(ids.tolist()) for ids in real)
 
 
 def _words(run: Run) -> tuple[Word, ...]:

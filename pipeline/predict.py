@@ -24,6 +24,7 @@ from pipeline.config import build_config
 from pipeline.infer import logits_of
 from pipeline.model import Classifier
 from pipeline.prompt import Prompt, Text, label_word_ids
+from pipeline.stage_config import pseudo_tokens
 
 ROWS_AT_ONCE = 4096
 
@@ -55,9 +56,9 @@ class Predictor:
         card = read_json(folder / "model.json")
         backbone = backbone or _load_backbone(card["backbone"])
         task = Task.model_validate(card["task"])
-        prompt = Prompt(task, backbone.tokenizer, card["max_length"])
         words = label_word_ids(task, backbone.tokenizer, backbone.word_rows)
         config = build_config("fast", {"stage": card["stage"], "head": card["head"]})
+        prompt = Prompt(task, backbone.tokenizer, card["max_length"], pseudo_tokens(config.stage))
         model = Classifier(backbone, config.stage, config.head, words)
         model.load(load_tensors(folder / "weights.safetensors"))
         return Predictor(model, prompt, task)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,11 @@ import torch
 from torch import Tensor
 
 from data.errors import InputError
-from data.task import MODIFIERS, Task
+from data.task import MODIFIERS, Part, Task
 from pipeline.batch import Batch
 from pipeline.order import round_up
+from pipeline.placing import placed
+from pipeline.stage_config import PseudoTokens
 
 Text = tuple[str, str | None]
 
@@ -78,17 +81,19 @@ class Encoded:
 
 
 class Prompt:
-    """Encodes rows with the task's template. Only text is ever cut, never the template or the mask."""
+    """Encodes rows with the task's template. Only text is ever cut, never the template, its soft tokens or the mask.
 
-    def __init__(self, task: Task, tokenizer: Any, max_length: int) -> None:
+    The i-th pseudo token of a stage, from 1 upward, has the token id -i; the stage turns these ids into its vectors.
+    """
+
+    def __init__(self, task: Task, tokenizer: Any, max_length: int, pseudo: PseudoTokens | None = None) -> None:
         self.task = task
         self.tokenizer = tokenizer
         self.max_length = max_length
-        self.parts = _tidy(task)
-        literals = [(i, value) for i, (kind, value, _) in enumerate(self.parts) if kind == "literal"]
-        self.literals = {i: _ids(tokenizer, value) for i, value in literals}
+        self.parts = placed(task, pseudo)
+        self.fixed = dict(_fixed(self.parts, tokenizer))
         self.start, self.end = tokenizer.cls_token_id, tokenizer.sep_token_id
-        fixed = 3 + sum(len(ids) for ids in self.literals.values())
+        fixed = 3 + sum(len(ids) for ids in self.fixed.values())
         self.budget = max_length - fixed
         if self.budget < 4:
             raise InputError(
@@ -106,20 +111,26 @@ class Prompt:
 
     def encode_rows(self, texts: Sequence[Text]) -> Iterator[tuple[list[int], int]]:
         """(token ids, mask position) of each text."""
-        pieces = {i: self._tokenise(i, texts) for i, (kind, _, _) in enumerate(self.parts) if kind in {"text", "pair"}}
+        pieces = {i: self._tokenise(part, texts) for i, part in enumerate(self.parts) if part.kind in {"text", "pair"}}
         for row in range(len(texts)):
             cut = _shorten({i: column[row] for i, column in pieces.items()}, self.budget)
             yield self._assemble(cut)
 
-    def _tokenise(self, part: int, texts: Sequence[Text]) -> list[list[int]]:
-        kind, lead, modifier = self.parts[part]
-        change = MODIFIERS[modifier] if modifier else str
-        chosen = [change(text if kind == "text" else pair or "") for text, pair in texts]
+    def spell(self, ids: Iterable[int]) -> str:
+        """The text of token ids, with [P1], [P2] and so on for pseudo tokens."""
+        runs = ((soft, list(run)) for soft, run in groupby(ids, lambda i: i < 0))
+        return " ".join(
+            " ".join(f"[P{-i}]" for i in run) if soft else str(self.tokenizer.decode(run)) for soft, run in runs
+        )
+
+    def _tokenise(self, part: Part, texts: Sequence[Text]) -> list[list[int]]:
+        change = MODIFIERS[part.modifier] if part.modifier else str
+        chosen = [change(text if part.kind == "text" else pair or "") for text, pair in texts]
         if self.task.lower:
             chosen = [text.lower() for text in chosen]
         # A text that spells a special token such as "[MASK]" must stay text.
         encoded = self.tokenizer(
-            [lead + text for text in chosen],
+            [part.value + text for text in chosen],
             add_special_tokens=False,
             split_special_tokens=True,
             return_attention_mask=False,
@@ -130,12 +141,12 @@ class Prompt:
 
     def _assemble(self, cut: dict[int, list[int]]) -> tuple[list[int], int]:
         ids, mask_at = [self.start], 0
-        for i, (kind, _, _) in enumerate(self.parts):
-            if kind == "mask":
+        for i, part in enumerate(self.parts):
+            if part.kind == "mask":
                 mask_at = len(ids)
                 ids.append(self.tokenizer.mask_token_id)
             else:
-                ids.extend(self.literals[i] if kind == "literal" else cut[i])
+                ids.extend(self.fixed[i] if i in self.fixed else cut[i])
         return [*ids, self.end], mask_at
 
 
@@ -198,20 +209,15 @@ def suggest_words(text: str, tokenizer: Any, rows: Tensor, taken: Iterable[int],
     return found
 
 
-def _tidy(task: Task) -> list[tuple[str, str, str | None]]:
-    """(kind, literal text or leading space, modifier): the space before a text belongs to the text's tokens."""
-    parts: list[tuple[str, str, str | None]] = []
-    space = ""
-    for position, part in enumerate(task.template_parts()):
+def _fixed(parts: Sequence[Part], tokenizer: Any) -> Iterator[tuple[int, list[int]]]:
+    """(place, token ids) of each part that is the same in every prompt, the mask aside."""
+    taken = 0
+    for i, part in enumerate(parts):
         if part.kind == "literal":
-            value = part.value if position else part.value.lstrip()
-            space = " " if value.endswith(" ") else ""
-            if value.rstrip():
-                parts.append(("literal", value.rstrip(), None))
-        else:
-            parts.append((part.kind, space if part.kind != "mask" else "", part.modifier))
-            space = ""
-    return parts
+            yield i, _ids(tokenizer, part.value)
+        elif part.kind == "soft":
+            yield i, [-1 - number for number in range(taken, taken + part.count)]
+            taken += part.count
 
 
 def _shorten(pieces: dict[int, list[int]], budget: int) -> dict[int, list[int]]:

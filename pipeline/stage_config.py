@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, TypeAdapter, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, model_validator
 
 from data.errors import InputError
 from pipeline.section import Section, nearest
@@ -104,6 +105,45 @@ class BitFit(Layered):
         return "exact"
 
 
+class PseudoTokens(Section):
+    """A stage that feeds vectors of its own to the backbone, in the place of words of the prompt."""
+
+    tokens: int = Field(8, ge=1, le=256, description="how many")
+    place: Literal["auto", "marks", "before_text", "before_clause", "around_mask"] = Field(
+        "auto",
+        description="marks: where the template has {soft:N}; before_clause: before the words that lead to the mask; "
+        "around_mask: half on either side; auto: at the marks, or without any before_clause",
+    )
+
+    def lowest(self, count: int) -> int:
+        """0: the input embeddings lie below all layers."""
+        return 0
+
+    @property
+    def starts_as_identity(self) -> Literal["no"]:
+        return "no"
+
+
+class PTuning(PseudoTokens):
+    """Pseudo tokens, trained through a small encoder or as they are (arXiv 2103.10385)."""
+
+    kind: Literal["ptuning"] = "ptuning"
+    encoder: Literal["lstm", "mlp", "none"] = Field("lstm", description="what makes them; none: a plain soft prompt")
+    hidden: int = Field(
+        0, ge=0, le=4096, description="of the encoder, per direction of an lstm; 0: half of an embedding, all for mlp"
+    )
+    start: Literal["random", "words"] = Field("random", description="what the trained embeddings start from")
+    words: str = Field("", max_length=2000, description="these words, for start words; repeated where too few")
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> PTuning:
+        if (self.start == "words") != bool(self.words.strip()):
+            raise ValueError("start words and words belong together: give both or neither")
+        if self.encoder == "none" and self.hidden:
+            raise ValueError("hidden belongs to an encoder; encoder none has none")
+        return self
+
+
 class NoStage(Section):
     """Nothing inside the backbone: the head alone is trained."""
 
@@ -118,7 +158,7 @@ class NoStage(Section):
         return "exact"
 
 
-AnyStage = Annotated[Unified | BitFit | NoStage, Field(discriminator="kind")]
+AnyStage = Annotated[Unified | BitFit | PTuning | NoStage, Field(discriminator="kind")]
 
 _LIST: dict[str, Any] = {"init_std": 2e-4}
 _FFN: dict[str, Any] = {"form": "relu", "place": ["ffn_output"], "bias": True}
@@ -149,6 +189,8 @@ STAGE_PRESETS: dict[str, tuple[dict[str, Any], ...]] = {
     "mam": (_PREFIX, _SCALED | {"width": 16, "scale": 2.0}),
     "mam_seq2seq": (_PREFIX | {"width": 30, "mlp": 800}, _SCALED | {"width": 512, "scale": 4.0}),
     "bitfit": ({"kind": "bitfit"},),
+    "ptuning": ({"kind": "ptuning"},),
+    "soft_prompt": ({"kind": "ptuning", "encoder": "none"},),
     "none": ({"kind": "none"},),
 }
 # fmt: on
@@ -174,8 +216,17 @@ def expand(given: Any) -> Any:
     return [{"kind": "unified"} | preset | values for preset in STAGE_PRESETS[name]]
 
 
+def _one_of_pseudo_tokens(given: tuple[AnyStage, ...]) -> tuple[AnyStage, ...]:
+    if sum(isinstance(stage, PseudoTokens) for stage in given) > 1:
+        raise ValueError("two stages bring pseudo tokens; a prompt has those of one")
+    return given
+
+
 Stages = Annotated[
-    tuple[AnyStage, ...], BeforeValidator(expand), Field(min_length=1, description="a preset's name, or its values")
+    tuple[AnyStage, ...],
+    BeforeValidator(expand),
+    AfterValidator(_one_of_pseudo_tokens),
+    Field(min_length=1, description="a preset's name, or its values"),
 ]
 
 
@@ -183,3 +234,14 @@ def stages(given: Any, **values: Any) -> tuple[AnyStage, ...]:
     """The stages that a preset's name (with ``values`` over it), a dict or a list stands for; ValueError if none."""
     found: tuple[AnyStage, ...] = TypeAdapter(Stages).validate_python({"kind": given} | values if values else given)
     return found
+
+
+def pseudo_tokens(given: Sequence[AnyStage]) -> PseudoTokens | None:
+    """The stage whose pseudo tokens a prompt must hold."""
+    return next((stage for stage in given if isinstance(stage, PseudoTokens)), None)
+
+
+def lives_in_layers(kind: str) -> bool:
+    """Whether a stage of this name takes ``layers``."""
+    parts = STAGE_PRESETS.get(kind, ({},))
+    return all(part.get("kind", "unified") in {"unified", "bitfit"} for part in parts)

@@ -1,0 +1,80 @@
+"""Where the pseudo tokens of a stage stand among the words of a template."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from data.errors import InputError
+from data.task import Part, Task
+from pipeline.stage_config import PseudoTokens
+
+
+def placed(task: Task, pseudo: PseudoTokens | None) -> list[Part]:
+    """The template's parts, tidied, with soft parts of ``pseudo.tokens`` in all; none where ``pseudo`` is None.
+
+    InputError for marks that the stage asks for and the template lacks, or that are for another number of tokens.
+    """
+    parts = task.template_parts()
+    marked = sum(part.count for part in parts)
+    if pseudo is not None and (pseudo.place == "marks" or (pseudo.place == "auto" and marked)):
+        _check(task, pseudo.tokens, marked)
+        return _tidy(parts)
+    tidy = _tidy(_without_marks(parts))
+    return tidy if pseudo is None else _with_soft(tidy, pseudo)
+
+
+def _check(task: Task, tokens: int, marked: int) -> None:
+    if not marked:
+        raise InputError(
+            f"the template of task '{task.name}' has no {{soft:N}} for stage.place marks; mark where the {tokens} "
+            "pseudo tokens stand, or set stage.place=auto."
+        )
+    if marked != tokens:
+        raise InputError(
+            f"the template of task '{task.name}' marks {marked} pseudo tokens and stage.tokens is {tokens}; "
+            f"set stage.tokens={marked}."
+        )
+
+
+def _with_soft(parts: list[Part], pseudo: PseudoTokens) -> list[Part]:
+    """``before_clause`` is where the literals begin that end at the mask: they stay whole, next to it."""
+    kinds = [part.kind for part in parts]
+    mask, first = kinds.index("mask"), kinds.index("text")
+    if pseudo.place == "before_text":
+        return [*parts[:first], Part("soft", count=pseudo.tokens), *parts[first:]]
+    if pseudo.place == "around_mask":
+        after = pseudo.tokens // 2
+        around = [Part("soft", count=pseudo.tokens - after), parts[mask], Part("soft", count=after)]
+        return [*parts[:mask], *around, *parts[mask + 1 :]]
+    while mask and kinds[mask - 1] == "literal":
+        mask -= 1
+    return [*parts[:mask], Part("soft", count=pseudo.tokens), *parts[mask:]]
+
+
+def _without_marks(parts: Iterable[Part]) -> list[Part]:
+    """The parts with one space where a mark stood between two."""
+    found: list[Part] = []
+    for part in parts:
+        if part.kind == "soft":
+            continue
+        if part.kind == "literal" and found and found[-1].kind == "literal":
+            left = found.pop().value
+            part = Part("literal", left + (part.value.lstrip(" ") if left.endswith(" ") else part.value))
+        found.append(part)
+    return found
+
+
+def _tidy(parts: Sequence[Part]) -> list[Part]:
+    """The space before a text belongs to that text's tokens, and is the value of its part."""
+    found: list[Part] = []
+    space = ""
+    for position, part in enumerate(parts):
+        if part.kind == "literal":
+            value = part.value if position else part.value.lstrip()
+            space = " " if value.endswith(" ") else ""
+            if value.rstrip():
+                found.append(Part("literal", value.rstrip()))
+        else:
+            found.append(Part(part.kind, space if part.kind in {"text", "pair"} else "", part.modifier, part.count))
+            space = ""
+    return found

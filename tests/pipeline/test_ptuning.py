@@ -1,0 +1,270 @@
+"""Pseudo tokens stand where they should, act like words, train alone, and need no encoder in the end."""
+
+from __future__ import annotations
+
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import CONFIGS, tiny_backbone, tiny_overlay
+from test_reweight import step_of
+from torch import nn
+
+from data.errors import InputError
+from data.task import Task
+from pipeline.checkpoint import load_tensors, read_json
+from pipeline.config import RunConfig, build_config
+from pipeline.export import flat
+from pipeline.head_config import VerbalizerHead
+from pipeline.infer import logits_of
+from pipeline.model import Classifier
+from pipeline.opening import open_run
+from pipeline.plan import make_plan
+from pipeline.predict import Predictor
+from pipeline.prompt import Prompt, label_word_ids
+from pipeline.reweight import ENGINES, kl
+from pipeline.rounds import load_model
+from pipeline.selftrain import self_train
+from pipeline.stage_config import pseudo_tokens, stages
+from pipeline.stages.ptuning import BiLSTM
+
+LABELS = {"no": "bad", "yes": "good", "so": "fine"}
+TASK = Task(name="t", template="{text} it was {mask} .", labels=LABELS)
+TEXTS = [("w1 w2 good", None), ("w3 w4 w5 w6 poor w7 w8", None), ("w9", None)]
+ENCODERS = ["lstm", "mlp", "none"]
+
+
+def build(family: str = "bert", template: str = TASK.template, **stage: object) -> tuple[Classifier, Prompt]:
+    backbone = tiny_backbone(family)
+    task = TASK.model_copy(update={"template": template})
+    chosen = stages("ptuning", **{"tokens": 3} | stage)
+    words = label_word_ids(task, backbone.tokenizer, backbone.word_rows)
+    model = Classifier(backbone, chosen, VerbalizerHead(), words, seed=1)
+    return model, Prompt(task, backbone.tokenizer, 48, pseudo_tokens(chosen))
+
+
+def plain(family: str, template: str = TASK.template) -> tuple[Classifier, Prompt]:
+    backbone = tiny_backbone(family)
+    task = TASK.model_copy(update={"template": template})
+    words = label_word_ids(task, backbone.tokenizer, backbone.word_rows)
+    return Classifier(backbone, stages("none"), VerbalizerHead(), words), Prompt(task, backbone.tokenizer, 48)
+
+
+def logits(model: Classifier, prompt: Prompt) -> torch.Tensor:
+    with torch.no_grad():
+        return model(prompt.encode(TEXTS).batch(range(len(TEXTS))))
+
+
+@pytest.mark.parametrize(
+    ("template", "place", "expected"),
+    [
+        ("{text} it was {mask} .", "auto", "w9 [P1] [P2] [P3] it was [MASK] ."),
+        ("{text} it was {mask} .", "before_text", "[P1] [P2] [P3] w9 it was [MASK] ."),
+        ("{text} it was {mask} .", "around_mask", "w9 it was [P1] [P2] [MASK] [P3] ."),
+        ("{mask} : {text}", "before_clause", "[P1] [P2] [P3] [MASK] [UNK] w9"),
+        ("{soft:2} {text} it {soft} was {mask} .", "auto", "[P1] [P2] w9 it [P3] was [MASK] ."),
+        ("{soft:2} {text} it {soft} was {mask} .", "before_clause", "w9 [P1] [P2] [P3] it was [MASK] ."),
+    ],
+)
+def test_places(template: str, place: str, expected: str) -> None:
+    _, prompt = build(template=template, place=place)
+    encoded = prompt.encode([("w9", None)])
+    assert prompt.spell(encoded.ids.tolist()) == f"[CLS] {expected} [SEP]"
+    assert encoded.ids[encoded.mask_at[0]] == prompt.tokenizer.mask_token_id
+
+
+def test_marks_stand_for_nothing_where_no_stage_has_pseudo_tokens() -> None:
+    marked, bare = "{soft:2} {text} it {soft} was {mask} .", "{text} it was {mask} ."
+    tokens = tiny_backbone().tokenizer
+    found, expected = (Prompt(Task(name="t", template=t, labels=LABELS), tokens, 32) for t in (marked, bare))
+    assert found.parts == expected.parts
+
+
+@pytest.mark.parametrize(
+    ("template", "reason"), [(TASK.template, "has no {soft:N}"), ("{soft:5} {text} {mask}", "set stage.tokens=5")]
+)
+def test_marks_that_do_not_fit_are_refused(template: str, reason: str) -> None:
+    with pytest.raises(InputError, match=reason):
+        build(template=template, place="marks")
+
+
+@pytest.mark.parametrize(
+    ("values", "reason"),
+    [
+        ({"start": "words"}, "give both or neither"),
+        ({"encoder": "none", "hidden": 4}, "hidden belongs to an encoder"),
+        ({"layers": "top:1"}, "layers"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(values: dict[str, object], reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        stages("ptuning", **values)
+
+
+def test_two_stages_with_pseudo_tokens_are_refused() -> None:
+    with pytest.raises(ValueError, match="a prompt has those of one"):
+        stages(["ptuning", "soft_prompt"])
+
+
+def test_more_words_than_tokens_are_refused() -> None:
+    with pytest.raises(InputError, match=r"raise stage\.tokens"):
+        build(start="words", words="it was a film")
+
+
+def test_a_preset_with_layers_can_be_overlaid_by_a_stage_without() -> None:
+    for name in ("ptuning", "soft_prompt", "none"):
+        assert build_config("fast", {"stage": name}).stage == stages(name)
+
+
+@pytest.mark.parametrize("place", ["auto", "before_text", "around_mask"])
+def test_a_long_text_is_cut_and_the_pseudo_tokens_stay(place: str) -> None:
+    _, prompt = build(place=place)
+    encoded = prompt.encode([("w1 " * 500, None)])
+    assert len(encoded.ids) == prompt.max_length
+    assert sorted(i for i in encoded.ids.tolist() if i < 0) == [-3, -2, -1]
+    assert encoded.ids[encoded.mask_at[0]] == prompt.tokenizer.mask_token_id
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+def test_vectors_of_real_words_act_as_those_words(family: str) -> None:
+    """The logits of a soft prompt from words are those of the prompt with these words, to the last bit."""
+    model, prompt = build(family, "{text} {mask} .", encoder="none", start="words", words="it was not")
+    without, spelled = plain(family, "{text} it was not {mask} .")
+    found = logits(model, prompt)
+    assert torch.equal(found, logits(model, spelled))
+    # Without a tuned layer the last one runs at every token, whose sums round in another order.
+    torch.testing.assert_close(found, logits(without, spelled), rtol=1e-5, atol=1e-6)
+
+
+def test_too_few_words_are_repeated() -> None:
+    model, prompt = build(template="{text} {mask} .", encoder="none", start="words", words="it was")
+    assert torch.equal(logits(model, prompt), logits(model, plain("bert", "{text} it was it {mask} .")[1]))
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+def test_padding_and_company_do_not_change_a_row(family: str) -> None:
+    model, prompt = build(family)
+    encoded = prompt.encode(TEXTS)
+    with torch.no_grad():
+        alone = torch.cat([model(encoded.batch([i])) for i in range(3)])
+    torch.testing.assert_close(logits(model, prompt), alone, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_every_tensor_of_the_stage_and_no_frozen_one_gets_a_gradient(encoder: str) -> None:
+    model, prompt = build(encoder=encoder)
+    model(prompt.encode(TEXTS).batch(range(3))).logsumexp(-1).sum().backward()
+    moved = {id(p) for p in model.parameters() if p.grad is not None and p.grad.any()}
+    assert moved == {id(p) for p in model.tunable().values()}
+    assert len(list(model.stage.parameters())) == {"lstm": 1 + 2 * 3 + 4, "mlp": 1 + 4, "none": 1}[encoder]
+
+
+def test_the_written_out_lstm_is_torchs() -> None:
+    ours = BiLSTM(6, 5, torch.Generator().manual_seed(0))
+    theirs = nn.LSTM(6, 5, bidirectional=True)
+    with torch.no_grad():
+        for i, suffix in enumerate(("", "_reverse")):
+            getattr(theirs, f"weight_ih_l0{suffix}").copy_(ours.weight_in[i].T)
+            getattr(theirs, f"weight_hh_l0{suffix}").copy_(ours.weight_hidden[i].T)
+            getattr(theirs, f"bias_ih_l0{suffix}").copy_(ours.bias[i, 0])
+            getattr(theirs, f"bias_hh_l0{suffix}").zero_()
+    x = torch.randn(7, 6, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(ours(x), theirs(x)[0], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_the_start_is_of_the_size_of_word_embeddings(encoder: str) -> None:
+    model, _ = build(tokens=32, encoder=encoder)
+    _, tensors = model.stage[0].flat()
+    assert 0.1 < tensors["embedding"].std() / tiny_backbone().word_rows.std() < 10
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+@pytest.mark.parametrize("engine", ["fused", "jvp"])
+def test_engine_equals_the_unrolled_step(family: str, engine: str) -> None:
+    _engine_equals_higher(family, engine, "lstm")
+
+
+@pytest.mark.parametrize("encoder", ["mlp", "none"])
+@pytest.mark.parametrize("engine", ["fused", "jvp"])
+def test_engine_equals_the_unrolled_step_with_other_encoders(encoder: str, engine: str) -> None:
+    _engine_equals_higher("bert", engine, encoder)
+
+
+def _engine_equals_higher(family: str, engine: str, encoder: str) -> None:
+    model, prompt = build(family, encoder=encoder)
+    parameters = list(model.tunable().values())
+    step = step_of(prompt, seed=5)
+    expected = ENGINES["higher"](model, parameters, step)
+    theirs = torch.cat([p.grad.flatten() for p in parameters])
+    found = ENGINES[engine](model, parameters, step)
+    ours = torch.cat([p.grad.flatten() for p in parameters])
+    assert not expected.uniform
+    for a, b in ((found.scores, expected.scores), (found.weights, expected.weights), (ours, theirs)):
+        assert torch.linalg.norm(a - b) <= 1e-5 * torch.linalg.norm(b)
+
+
+def test_scores_are_dots_over_the_stage_too() -> None:
+    """One example at a time by plain autograd, in the space of the encoder's own tensors."""
+    model, prompt = build()
+    step = step_of(prompt, seed=1, unlabelled=4)
+    mine = list(model.stage.parameters())
+    towards = torch.autograd.grad(nn.functional.cross_entropy(model(step.labelled), step.gold), mine)
+    losses = kl(step.soft, model(step.unlabelled))
+    dots = [
+        sum((a * b).sum() for a, b in zip(torch.autograd.grad(x, mine, retain_graph=True), towards, strict=True))
+        for x in losses
+    ]
+    model.head.requires_grad_(False)
+    found = ENGINES["fused"](model, mine, step).scores
+    torch.testing.assert_close(found, torch.stack(dots), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_the_flat_model_gives_equal_logits_without_the_encoder(family: str, encoder: str) -> None:
+    model, prompt = build(family, encoder=encoder)
+    chosen, tensors = flat(model, stages(["none", {"kind": "ptuning", "tokens": 3, "encoder": encoder}]))
+    bare, bare_prompt = build(family, **chosen[1].model_dump(exclude={"kind"}))
+    bare.load(tensors)
+    assert [name for name in tensors if name.startswith("stage")] == ["stage.0.embedding"]
+    assert torch.equal(logits(bare, bare_prompt), logits(model, prompt))
+
+
+@pytest.fixture(scope="module", params=["ptuning", "soft_prompt"])
+def finished(
+    request: pytest.FixtureRequest, tiny_files: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, np.ndarray, str]:
+    """The folder of a run of two rounds, and what its last student gives for ``TEXTS``."""
+    config = _config(tiny_files, tmp_path_factory.mktemp("runs") / "run", request.param)
+    report = self_train(config)
+    assert len(report.rounds) == 2
+    with open_run(config) as run:
+        model = load_model(run, run.teacher_of(3))
+        return run.folder, logits_of(model, run.prompt.encode(TEXTS)).numpy(), request.param
+
+
+def _config(files: dict[str, Path], folder: Path, kind: str) -> RunConfig:
+    overlay = tiny_overlay(files, folder) | {"stage": {"kind": kind, "tokens": 4}}
+    return build_config("released", overlay)
+
+
+def test_a_finished_run_predicts_with_equal_logits(finished: tuple[Path, np.ndarray, str]) -> None:
+    folder, expected, _ = finished
+    assert np.array_equal(Predictor.open(folder).logits(TEXTS), expected)
+
+
+def test_final_holds_no_encoder_and_rounds_do(finished: tuple[Path, np.ndarray, str]) -> None:
+    folder, _, kind = finished
+    final = [name for name in load_tensors(folder / "final" / "weights.safetensors") if name.startswith("stage")]
+    student = load_tensors(folder / "round-02" / "student" / "weights.safetensors")
+    assert final == ["stage.0.embedding"]
+    assert any("encoder" in name for name in student) == (kind == "ptuning")
+    assert [stage["encoder"] for stage in read_json(folder / "final" / "model.json")["stage"]] == ["none"]
+
+
+def test_a_plan_shows_the_pseudo_tokens(tiny_files: dict[str, Path], tmp_path: Path) -> None:
+    plan = make_plan(_config(tiny_files, tmp_path / "run", "ptuning"))
+    assert all("[P1] [P2] [P3] [P4] it was [MASK]" in sample for sample in islice(plan.samples, 3))
