@@ -73,6 +73,7 @@ class Unified(Layered):
             "mlp and neutral belong to form softmax": not softmax and bool(self.mlp or self.neutral),
             "neutral belongs to the gated composition; add starts neutral with init lora": self.neutral
             and self.composition != "gated",
+            "bias and learned_scale are not for place attention_heads": heads and (self.bias or self.learned_scale),
             "scale and learned_scale belong to the scaled composition": self.composition != "scaled"
             and (self.learned_scale or self.scale != 1.0),
         }

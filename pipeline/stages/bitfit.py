@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from data.errors import InputError
 from pipeline import tape
 from pipeline.backbone import Backbone
 from pipeline.stage_config import BitFit
@@ -35,13 +36,19 @@ def _reads_text(name: str) -> bool:
 
 
 def attach(view: nn.Module, depth: int, backbone: Backbone, config: BitFit, generator: torch.Generator) -> nn.Module:
-    """The ``nn.ModuleList`` of all ``OwnBias`` modules that now stand in ``view``'s layers."""
-    changes = nn.ModuleList()
+    """The ``nn.ModuleList`` of all ``OwnBias`` modules that now stand in ``view``'s layers.
+
+    Only the backbone's own biases are copied, not those of other stages. InputError where it has none.
+    """
+    changes, frozen = nn.ModuleList(), {id(parameter) for parameter in backbone.model.parameters()}
     layers = list(view.get_submodule(backbone.layers_in_view).children())
     for number in config.chosen(backbone.n_layers):
         layer = layers[number - depth]
         for name, module in list(layer.named_modules()):
-            if isinstance(module, nn.Linear | nn.LayerNorm) and module.bias is not None and _reads_text(name):
+            if isinstance(module, nn.Linear | nn.LayerNorm) and id(module.bias) in frozen and _reads_text(name):
                 changes.append(OwnBias(module))
                 layer.set_submodule(name, changes[-1])
+    if not changes:
+        kind = backbone.model.config.model_type
+        raise InputError(f"the layers of a '{kind}' backbone have no bias vectors for stage bitfit; choose another.")
     return changes

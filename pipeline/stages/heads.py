@@ -42,6 +42,9 @@ class SharedPrefix(nn.Module):
         for linear in (self.first, self.second):
             nn.init.normal_(linear.weight, std=config.init_std, generator=generator)
             nn.init.zeros_(linear.bias)
+        if config.init == "lora":
+            with torch.no_grad():
+                self.second.weight.view(layers, 2, hidden, -1)[:, 1].zero_()  # all values, no key
 
     def of_layer(self, place: int) -> Tensor:
         """(2, l, D): key and value of the layer at ``place`` among those that have a prefix."""

@@ -23,25 +23,26 @@ def attach(view: nn.Module, depth: int, backbone: Backbone, config: Unified, gen
     check(backbone, config)
     layers = list(view.get_submodule(backbone.layers_in_view).children())
     chosen = [layers[number - depth] for number in config.chosen(backbone.n_layers)]
-    if config.place == ("attention_heads",):
-        return _in_heads(chosen, backbone, config, generator)
     changes = nn.ModuleList()
+    if "attention_heads" in config.place:
+        changes.extend(_in_heads(chosen, backbone, config, generator))
     if "embeddings" in config.place:
         size = backbone.word_rows.shape[1]
         changes.append(Bottleneck(size, size, config, generator))
         view.set_submodule("embeddings", Sequential(view.get_submodule("embeddings"), changes[-1]))
     for layer in chosen:
         for place in config.place:
-            if place != "embeddings":
+            if place not in {"embeddings", "attention_heads"}:
                 changes.append(_wrap(layer, place, backbone, config, generator))
     return changes
 
 
 def check(backbone: Backbone, config: Unified) -> None:
     """InputError for a bottleneck above the hidden size, or a place that the backbone's family lacks."""
-    if config.form != "softmax" and config.width > backbone.hidden_size:
+    narrowest = backbone.word_rows.shape[1] if "embeddings" in config.place else backbone.hidden_size
+    if config.form != "softmax" and config.width > narrowest:
         raise InputError(
-            f"stage.width is {config.width}, above the hidden size {backbone.hidden_size} of backbone "
+            f"stage.width is {config.width}, above the hidden size {narrowest} of backbone "
             f"'{backbone.name}'; a bottleneck must be narrower."
         )
     for place in config.place:
@@ -49,7 +50,7 @@ def check(backbone: Backbone, config: Unified) -> None:
             _path(backbone, place)
 
 
-def _in_heads(layers: list[Any], backbone: Backbone, config: Unified, generator: torch.Generator) -> nn.Module:
+def _in_heads(layers: list[Any], backbone: Backbone, config: Unified, generator: torch.Generator) -> nn.ModuleList:
     changes = nn.ModuleList()
     shared = None
     if config.mlp:
@@ -79,10 +80,7 @@ def _wrap(layer: nn.Module, place: Place, backbone: Backbone, config: Unified, g
         sizes = (backbone.hidden_size, backbone.hidden_size)
     else:
         path = _path(backbone, place)
-        linear = layer.get_submodule(path)
-        while not isinstance(linear, nn.Linear):
-            linear = linear.get_submodule("inner")
-        sizes = (linear.in_features, linear.out_features)
+        sizes = _sizes(layer.get_submodule(path))
     sizes = sizes if config.insertion == "parallel" else (sizes[1], sizes[1])
     change = Bottleneck(*sizes, config, generator)
     wrapper: type[Sequential | Parallel | ParallelToBlock] = (
@@ -92,6 +90,13 @@ def _wrap(layer: nn.Module, place: Place, backbone: Backbone, config: Unified, g
         wrapper = ParallelToBlock
     layer.set_submodule(path, wrapper(layer.get_submodule(path), change))
     return change
+
+
+def _sizes(module: Any) -> tuple[int, int]:
+    """(in, out) of the linear map inside whatever stages have put around it."""
+    while not isinstance(module, nn.Linear):
+        module = module.inner[0] if isinstance(module.inner, tuple) else module.inner
+    return module.in_features, module.out_features
 
 
 def _path(backbone: Backbone, place: Place) -> str:
