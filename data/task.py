@@ -162,7 +162,7 @@ def _field(template: str, name: str, modifier: str | None, conversion: str | Non
 
 def _soft(template: str, modifier: str | None, conversion: str | None) -> Part:
     count = modifier or "1"
-    if conversion or not (count.isdecimal() and 1 <= int(count) <= MOST_SOFT):
+    if conversion or count not in map(str, range(1, MOST_SOFT + 1)):
         wrong = f"!{conversion}" if conversion else f":{modifier}"
         raise InputError(f"Template {template!r}: {{soft{wrong}}} is no number of tokens; write 1 to {MOST_SOFT}.")
     return Part("soft", count=int(count))

@@ -51,6 +51,16 @@ def test_escaped_braces_join_their_literal() -> None:
     )
 
 
+def test_soft_marks_may_stand_anywhere_and_say_how_many() -> None:
+    assert task("{soft} {text}{soft:12}{mask}").template_parts() == (
+        Part("soft", count=1),
+        Part("literal", " "),
+        Part("text"),
+        Part("soft", count=12),
+        Part("mask"),
+    )
+
+
 @pytest.mark.parametrize(("text", "last", "first"), [("Who?", "Who", "who?"), ("", "", ""), ("Ä", "", "ä")])
 def test_modifiers(text: str, last: str, first: str) -> None:
     assert (MODIFIERS["drop_last"](text), MODIFIERS["lower_first"](text)) == (last, first)
@@ -69,6 +79,8 @@ def test_modifiers(text: str, last: str, first: str) -> None:
         ("{text:drop_frist} {mask}", "is no modifier"),
         ("{text} {mask:drop_last}", "is no modifier"),
         ("{text!r} {mask}", "is no modifier"),
+        ("{text} {soft:0} {mask}", "{soft:0} is no number of tokens"),
+        ("{text} {soft:many} {mask}", "write 1 to 256"),
         ("{text.__class__} {mask}", "unknown field"),
         ("{} {mask}", "unknown field"),
         ("{text} {mask", "literal brace twice"),

@@ -268,3 +268,14 @@ def test_final_holds_no_encoder_and_rounds_do(finished: tuple[Path, np.ndarray, 
 def test_a_plan_shows_the_pseudo_tokens(tiny_files: dict[str, Path], tmp_path: Path) -> None:
     plan = make_plan(_config(tiny_files, tmp_path / "run", "ptuning"))
     assert all("[P1] [P2] [P3] [P4] it was [MASK]" in sample for sample in islice(plan.samples, 3))
+
+
+def test_a_bf16_backbone_still_gives_fp32_gradients() -> None:
+    _, prompt = build()
+    backbone = tiny_backbone()
+    backbone.model.to(torch.bfloat16)
+    words = label_word_ids(TASK, backbone.tokenizer, backbone.word_rows)
+    model = Classifier(backbone, stages("ptuning", tokens=3), VerbalizerHead(), words)
+    found = ENGINES["fused"](model, list(model.tunable().values()), step_of(prompt, seed=4))
+    assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in model.tunable().values())
+    assert torch.isfinite(found.scores).all()
