@@ -17,7 +17,7 @@ from data.task import Task
 from pipeline.checkpoint import load_tensors, read_json
 from pipeline.config import RunConfig, build_config
 from pipeline.export import flat
-from pipeline.head_config import VerbalizerHead
+from pipeline.head_config import AnyHead, LinearHead, VerbalizerHead, YTuningHead
 from pipeline.infer import logits_of
 from pipeline.model import Classifier
 from pipeline.opening import open_run
@@ -29,6 +29,7 @@ from pipeline.rounds import load_model
 from pipeline.selftrain import self_train
 from pipeline.stage_config import pseudo_tokens, stages
 from pipeline.stages.ptuning import BiLSTM
+from pipeline.train import Material, Recipe, Trainer
 
 LABELS = {"no": "bad", "yes": "good", "so": "fine"}
 TASK = Task(name="t", template="{text} it was {mask} .", labels=LABELS)
@@ -204,6 +205,34 @@ def _engine_equals_higher(family: str, engine: str, encoder: str) -> None:
     assert not expected.uniform
     for a, b in ((found.scores, expected.scores), (found.weights, expected.weights), (ours, theirs)):
         assert torch.linalg.norm(a - b) <= 1e-5 * torch.linalg.norm(b)
+
+
+@pytest.mark.parametrize("head", [LinearHead(), YTuningHead(width=16)])
+def test_engines_agree_with_other_heads_and_stages(head: AnyHead) -> None:
+    backbone = tiny_backbone()
+    chosen = stages(["ptuning", {"kind": "list", "width": 4, "init_std": 0.1, "place": ["embeddings", "ffn_output"]}])
+    words = label_word_ids(TASK, backbone.tokenizer, backbone.word_rows)
+    model = Classifier(backbone, chosen, head, words)
+    step = step_of(Prompt(TASK, backbone.tokenizer, 48, pseudo_tokens(chosen)), seed=3)
+    expected, *found = (ENGINES[e](model, list(model.tunable().values()), step) for e in ("higher", "fused", "jvp"))
+    for one in found:
+        assert torch.linalg.norm(one.scores - expected.scores) <= 1e-5 * torch.linalg.norm(expected.scores)
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+def test_training_moves_every_tensor_of_the_stage_and_never_the_backbone(family: str) -> None:
+    backbone = tiny_backbone(family)
+    before, chosen = backbone.checksum(), stages("ptuning", tokens=3)
+    words = label_word_ids(TASK, backbone.tokenizer, backbone.word_rows)
+    teacher, student = (Classifier(backbone, chosen, VerbalizerHead(), words, seed) for seed in (1, 2))
+    prompt = Prompt(TASK, backbone.tokenizer, 32, pseudo_tokens(chosen))
+    encoded, taught, start = prompt.encode(TEXTS), logits(teacher, prompt), student.tensors()
+    phases = (("labelled", 2), ("warmup", 2), ("reweighted", 2), ("tail", 1))
+    recipe = Recipe(phases, learning_rate=0.05, batch=2, labelled_batch=2, meta_batch=2)
+    Trainer(student, recipe, Material(encoded, torch.tensor([0, 1, 2]), encoded, taught.softmax(-1))).run()
+    assert backbone.checksum() == before
+    assert torch.equal(logits(teacher, prompt), taught)
+    assert all(not torch.equal(value, start[name]) for name, value in student.tensors().items())
 
 
 def test_scores_are_dots_over_the_stage_too() -> None:
