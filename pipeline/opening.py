@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib import metadata
@@ -25,7 +25,7 @@ from pipeline.corpus_tokens import encode_corpus
 from pipeline.features import bytes_needed, with_features
 from pipeline.model import first_tuned_layer
 from pipeline.prompt import Encoded, Prompt, label_word_ids
-from pipeline.run import Notify, Progress, Run
+from pipeline.run import Notify, Run, counter
 from pipeline.sources import Sources, resolve_sources, spell_out
 from pipeline.stage_config import pseudo_tokens
 
@@ -119,7 +119,7 @@ def _assemble(
     )  # fmt: skip
     if len(inputs.corpus) == 0:
         raise InputError("no unlabelled row is left to learn from; pass a file with other texts to --unlabelled.")
-    on_rows = _rows_of(notify, "tokenise", len(inputs.corpus))
+    on_rows = counter(notify, 0, "tokenise", len(inputs.corpus))
     corpus = encode_corpus(inputs.corpus, prompt, folder / "inputs" / "tokens", fingerprint, on_rows)
     index = {label: i for i, label in enumerate(task.labels)}
     test = prompt.encode([(row.text, row.pair) for row in inputs.test]) if inputs.test else None
@@ -174,25 +174,13 @@ def with_kept_features(run: Run) -> Run:
     depth = first_tuned_layer(run.config.stage, run.backbone)
 
     def kept(name: str, encoded: Encoded) -> Encoded:
-        on_rows = _rows_of(run.notify, "read", len(encoded))
+        on_rows = counter(run.notify, 0, "read", len(encoded))
         return with_features(
             encoded, run.backbone, depth, run.folder / "inputs" / "features" / name, run.fingerprint, on_rows
         )
 
     test = None if run.test is None else kept("test", run.test)
     return replace(run, labelled=kept("labelled", run.labelled), corpus=kept("corpus", run.corpus), test=test)
-
-
-def _rows_of(notify: Notify, phase: str, total: int) -> Callable[[int], None]:
-    """A callback that reports rows as they are finished, before the first round."""
-    done = 0
-
-    def on_rows(rows: int) -> None:
-        nonlocal done
-        done += rows
-        notify(Progress(0, phase, done, total))
-
-    return on_rows
 
 
 def _record(run: Run, sources: Sources) -> None:

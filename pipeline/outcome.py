@@ -28,8 +28,8 @@ from pipeline.report import (
     WeightHistogram,
     write_report,
 )  # fmt: skip
-from pipeline.rounds import counter, load_model, metrics_of
-from pipeline.run import Run
+from pipeline.rounds import load_model, metrics_of
+from pipeline.run import Run, counter
 from pipeline.stage_config import AnyStage
 
 ROWS_AT_ONCE = 8192
@@ -70,7 +70,7 @@ def _test_logits(run: Run, winner: int) -> Tensor | None:
         return None
     if run.test_sample(winner) is None:
         return load_tensors(run.model_folder(winner) / "evidence.safetensors")["test"]
-    return logits_of(load_model(run, winner), run.test, counter(run, winner, "test", len(run.test)))
+    return logits_of(load_model(run, winner), run.test, counter(run.notify, winner, "test", len(run.test)))
 
 
 def _card(run: Run, stages: Sequence[AnyStage]) -> dict[str, Any]:
@@ -104,7 +104,7 @@ def _prediction_tables(run: Run, winner: int, last: int) -> Iterator[pa.Table]:
     model, total = load_model(run, winner), len(run.corpus)
     told = [_taught(run, number) for number in range(1, last + 1)]
     weight_rows, weight_means = _mean_weights(run, last)
-    on_rows = counter(run, last, "predict", total)
+    on_rows = counter(run.notify, last, "predict", total)
     for start in range(0, total, ROWS_AT_ONCE):
         rows = np.arange(start, min(start + ROWS_AT_ONCE, total))
         soft = logits_of(model, run.corpus.take(rows), on_rows).softmax(-1).numpy()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from pipeline.model import Classifier
 from pipeline.prompt import Encoded
 from pipeline.pseudo import PseudoLabels, save_meta_weights
 from pipeline.recipes import student_recipe, teacher_recipe
-from pipeline.run import Progress, Run
+from pipeline.run import Run, counter
 from pipeline.seeds import generator_for
 from pipeline.soft_labels import soft_labels, teacher_prior
 from pipeline.stepping import train_resumably
@@ -127,7 +126,7 @@ def evidence(run: Run, number: int) -> Evidence:
 
 def _opinion(run: Run, number: int, teachers: list[int], encoded: Encoded) -> Tensor:
     """(N, C) logits of the mean probability over ``teachers``."""
-    on_rows = counter(run, number, "label", len(teachers) * len(encoded))
+    on_rows = counter(run.notify, number, "label", len(teachers) * len(encoded))
     each = [logits_of(load_model(run, teacher), encoded, on_rows).log_softmax(-1) for teacher in teachers]
     return torch.stack(each).logsumexp(0) - math.log(len(each))
 
@@ -211,19 +210,7 @@ def metrics_of(logits: Tensor, gold: Tensor) -> Facts:
 
 
 def _logits(run: Run, number: int, phase: str, model: Classifier, encoded: Encoded) -> Tensor:
-    return logits_of(model, encoded, counter(run, number, phase, len(encoded)))
-
-
-def counter(run: Run, number: int, phase: str, total: int) -> Callable[[int], None]:
-    """A callback that reports rows as they are finished."""
-    done = 0
-
-    def on_rows(rows: int) -> None:
-        nonlocal done
-        done += rows
-        run.notify(Progress(number, phase, done, total))
-
-    return on_rows
+    return logits_of(model, encoded, counter(run.notify, number, phase, len(encoded)))
 
 
 def _offset(run: Run) -> Tensor | None:

@@ -38,6 +38,18 @@ class Progress:
 Notify = Callable[[Progress], None]
 
 
+def counter(notify: Notify, number: int, phase: str, total: int) -> Callable[[int], None]:
+    """A callback that reports the rows of a phase of round ``number`` as they are finished."""
+    done = 0
+
+    def on_rows(rows: int) -> None:
+        nonlocal done
+        done += rows
+        notify(Progress(number, phase, done, total))
+
+    return on_rows
+
+
 @dataclass(frozen=True)
 class Run:
     """An opened run. Everything the rounds need; nothing in it changes while it is open."""
