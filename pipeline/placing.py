@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from data.errors import InputError
 from data.task import Part, Task
-from pipeline.stage_config import PseudoTokens
+from pipeline.pseudo_tokens import PseudoTokens
 
 
 def placed(task: Task, pseudo: PseudoTokens | None) -> list[Part]:

@@ -16,7 +16,7 @@ from data.task import MODIFIERS, Part, Task
 from pipeline.batch import Batch
 from pipeline.order import round_up
 from pipeline.placing import placed
-from pipeline.stage_config import PseudoTokens
+from pipeline.pseudo_tokens import PseudoTokens
 
 Text = tuple[str, str | None]
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from data.errors import InputError
 from pipeline import tape
 from pipeline.backbone import Backbone
-from pipeline.stage_config import PTuning
+from pipeline.pseudo_tokens import PTuning
 
 LSTM_LAYERS = 2  # as in the authors' code
 
