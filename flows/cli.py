@@ -10,6 +10,7 @@ from data.errors import InputError
 from flows.cli_adapt import adapt
 from flows.cli_results import predict, report, status
 from flows.cli_run import plan, resume, run
+from flows.cli_subspace import subspace
 from flows.exits import BAD_INPUT, UNEXPECTED, fail
 
 app = typer.Typer(
@@ -18,7 +19,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (run, resume, status, plan, predict, report, adapt):
+for command in (run, resume, status, plan, predict, report, adapt, subspace):
     app.command()(command)
 
 

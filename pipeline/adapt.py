@@ -25,12 +25,12 @@ from pipeline.learner import Learner, load_learner
 from pipeline.maskedlm import Masked, Measure, mask_tokens, masked_loss, measure
 from pipeline.order import epochs
 from pipeline.packed import Packed, pack
+from pipeline.plain_training import restore_steps, save_steps, warmed_rate
 from pipeline.seeds import generator_for
 
 RECORD, WORK, RESULT = "adapt.json", "work", "backbone"
 MOST_HELD_OUT = 2000
 BETAS, CLIP = (0.9, 0.98), 1.0
-Parameters = dict[str, nn.Parameter]
 
 
 @dataclass(frozen=True)
@@ -161,9 +161,9 @@ def _train(
     groups = [{"params": [p], "peak": learner.rates[name]} for name, p in parameters.items()]
     optimiser = torch.optim.AdamW(groups, betas=BETAS, weight_decay=0.0)
     order = epochs(len(texts.training), config.steps, config.batch, generator_for(config.seed, "order"))
-    for step in range(_restore(work / "step.safetensors", parameters, optimiser), config.steps):
+    for step in range(restore_steps(work / "step.safetensors", parameters, optimiser), config.steps):
         for group in optimiser.param_groups:
-            group["lr"] = group["peak"] * _rate(step, config)
+            group["lr"] = group["peak"] * warmed_rate(step, config.steps, config.warmup)
         optimiser.zero_grad(set_to_none=True)
         batch = texts.batch(texts.training[order[step]], "mask", step)
         with learner.autocast():
@@ -172,7 +172,7 @@ def _train(
         nn.utils.clip_grad_norm_(parameters.values(), CLIP)
         optimiser.step()
         if (step + 1) % config.checkpoint_every == 0 or step + 1 == config.steps:
-            _save(work / "step.safetensors", step + 1, parameters, optimiser)
+            save_steps(work / "step.safetensors", step + 1, parameters, optimiser)
         on_step(AdaptTick(step + 1, config.steps, loss.item()))
     return before, _measure(learner, texts)
 
@@ -186,31 +186,3 @@ def _measure_once(learner: Learner, texts: _Texts, path: Path) -> Measure:
     if not path.exists():
         checkpoint.write_json(path, asdict(_measure(learner, texts)))
     return Measure(**checkpoint.read_json(path))
-
-
-def _rate(step: int, config: AdaptConfig) -> float:
-    rising = round(config.warmup * config.steps)
-    return (step + 1) / rising if step < rising else (config.steps - step) / (config.steps - rising)
-
-
-def _save(path: Path, step: int, parameters: Parameters, optimiser: torch.optim.Optimizer) -> None:
-    """One file, so that weights and moments are never of two steps."""
-    tensors = {"step": torch.tensor(step)}
-    for name, parameter in parameters.items():
-        tensors[f"weight/{name}"] = parameter.detach()
-        tensors |= {f"{key}/{name}": value for key, value in optimiser.state[parameter].items()}
-    checkpoint.save_tensors(path, tensors)
-
-
-def _restore(path: Path, parameters: Parameters, optimiser: torch.optim.Optimizer) -> int:
-    """The number of steps that the checkpoint at ``path`` has behind it; 0 without one."""
-    if not path.exists():
-        return 0
-    tensors = checkpoint.load_tensors(path)
-    for name, parameter in parameters.items():
-        parameter.data.copy_(tensors[f"weight/{name}"])
-        # AdamW counts its steps on the CPU.
-        where = {"exp_avg": parameter.device, "exp_avg_sq": parameter.device, "step": torch.device("cpu")}
-        kept = {key: f"{key}/{name}" for key in where if f"{key}/{name}" in tensors}
-        optimiser.state[parameter] = {key: tensors[long].to(where[key]) for key, long in kept.items()}
-    return int(tensors["step"])

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from data.errors import InputError
 from pipeline.head_config import AnyHead, VerbalizerHead
@@ -113,6 +113,13 @@ class RunConfig(Section):
     seed: int = Field(1, ge=0, le=2**31)
     checkpoint_seconds: float = Field(20.0, ge=0, description="least time between two step checkpoints")
     run_dir: str | None = Field(None, description="where the run is kept; empty: runs/<task>-<fingerprint>")
+
+    @model_validator(mode="after")
+    def _trains_something(self) -> RunConfig:
+        frozen = isinstance(self.head, VerbalizerHead) and not self.head.trained
+        if frozen and all(stage.kind == "none" for stage in self.stage):
+            raise ValueError("stage none with head.trained off leaves nothing to train; choose a stage")
+        return self
 
 
 # The labelled meta gradient is scaled by the inner rate 5e-6 in the public script before its 1e-6 is added, so

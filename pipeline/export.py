@@ -8,6 +8,7 @@ from torch import Tensor
 
 from pipeline.model import Classifier
 from pipeline.stage_config import AnyStage
+from pipeline.stages.ipt import IntrinsicPrompt
 from pipeline.stages.ptuning import SoftPrompt
 
 
@@ -16,7 +17,7 @@ def flat(model: Classifier, stages: Sequence[AnyStage]) -> tuple[list[AnyStage],
     tensors, found = model.tensors(), list(stages)
     places = [place for place, stage in enumerate(stages) if stage.kind != "none"]
     for number, (place, part) in enumerate(zip(places, model.stage, strict=True)):
-        if isinstance(part, SoftPrompt):
+        if isinstance(part, SoftPrompt | IntrinsicPrompt):
             found[place], own = part.flat()
             prefix = f"stage.{number}."
             tensors = {name: value for name, value in tensors.items() if not name.startswith(prefix)}

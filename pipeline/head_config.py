@@ -13,6 +13,7 @@ class VerbalizerHead(Section):
     """Masked-LM logits of the label words at the mask."""
 
     kind: Literal["verbalizer"] = "verbalizer"
+    trained: bool = Field(True, description="off: it stays the backbone's own, and the stage alone moves")
     centre: bool = Field(False, description="start with equal mean logits per class on unlabelled text")
 
 

@@ -28,22 +28,31 @@ from pipeline.prompt import Encoded, Prompt, label_word_ids
 from pipeline.run import Notify, Run, counter
 from pipeline.sources import Sources, resolve_sources, spell_out
 from pipeline.stage_config import pseudo_tokens
+from pipeline.subspace import check_subspace, pinned
 
 
 @contextmanager
-def open_run(config: RunConfig, notify: Notify = lambda progress: None, keep_features: bool = True) -> Iterator[Run]:
+def open_run(
+    config: RunConfig,
+    notify: Notify = lambda progress: None,
+    keep_features: bool = True,
+    backbone: Backbone | None = None,
+) -> Iterator[Run]:
     """The run of ``config``, locked for one writer. InputError for every input that cannot be used.
 
-    ``keep_features`` passes every text through the frozen layers once, unless that was done before.
+    ``keep_features`` passes every text through the frozen layers once, unless that was done before. ``backbone`` is the
+    one that the configuration names, where it is loaded already.
     """
     sources = resolve_sources(config)
-    backbone = load_backbone(config.backbone.name, config.backbone.precision, config.backbone.device)
+    config = config.model_copy(update={"stage": pinned(config.stage)})
+    backbone = backbone or load_backbone(config.backbone.name, config.backbone.precision, config.backbone.device)
     sources, words_notices = spell_out(sources, backbone)
     fingerprint = fingerprint_of(config, sources, backbone)
     folder = Path(config.run_dir or f"runs/{sources.task.name}-{fingerprint[:12]}").resolve()
     _check_owner(folder, fingerprint, config)
     with single_writer(folder):
         run = _assemble(config, sources, backbone, folder, fingerprint, notify)
+        check_subspace(config.stage, backbone, run.prompt)
         found = (*words_notices, *run.inputs.notices, *_cut_notices(run), *_sample_notices(run), *_room_notices(run))
         run = replace(run, notices=found)
         run.new_classifier(0, None)  # a stage or head that does not fit the backbone is refused here

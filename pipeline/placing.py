@@ -23,6 +23,12 @@ def placed(task: Task, pseudo: PseudoTokens | None) -> list[Part]:
     return tidy if pseudo is None else _with_soft(tidy, pseudo)
 
 
+def layout(parts: Iterable[Part]) -> str:
+    """Where texts, pseudo tokens and the mask stand, without the words between: ``text soft:4 mask``."""
+    names = (f"soft:{part.count}" if part.kind == "soft" else part.kind for part in parts if part.kind != "literal")
+    return " ".join(names)
+
+
 def _check(task: Task, tokens: int, marked: int) -> None:
     if not marked:
         raise InputError(

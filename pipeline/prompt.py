@@ -15,7 +15,7 @@ from data.errors import InputError
 from data.task import MODIFIERS, Part, Task
 from pipeline.batch import Batch
 from pipeline.order import round_up
-from pipeline.placing import placed
+from pipeline.placing import layout, placed
 from pipeline.pseudo_tokens import PseudoTokens
 
 Text = tuple[str, str | None]
@@ -91,6 +91,7 @@ class Prompt:
         self.tokenizer = tokenizer
         self.max_length = max_length
         self.parts = placed(task, pseudo)
+        self.layout = layout(self.parts)
         self.fixed = dict(_fixed(self.parts, tokenizer))
         self.start, self.end = tokenizer.cls_token_id, tokenizer.sep_token_id
         fixed = 3 + sum(len(ids) for ids in self.fixed.values())

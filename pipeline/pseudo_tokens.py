@@ -8,12 +8,14 @@ from pydantic import Field, model_validator
 
 from pipeline.section import Section
 
+Place = Literal["auto", "marks", "before_text", "before_clause", "around_mask"]
+
 
 class PseudoTokens(Section):
     """A stage that feeds vectors of its own to the backbone, in the place of words of the prompt."""
 
     tokens: int = Field(8, ge=1, le=256, description="how many")
-    place: Literal["auto", "marks", "before_text", "before_clause", "around_mask"] = Field(
+    place: Place = Field(
         "auto",
         description="marks: where the template has {soft:N}; before_clause: before the words that lead to the mask; "
         "around_mask: half on either side; auto: at the marks, or without any before_clause",
@@ -45,4 +47,19 @@ class PTuning(PseudoTokens):
             raise ValueError("start words and words belong together: give both or neither")
         if self.encoder == "none" and self.hidden:
             raise ValueError("hidden belongs to an encoder; encoder none has none")
+        return self
+
+
+class Intrinsic(PseudoTokens):
+    """Pseudo tokens that move within a subspace found on other tasks (arXiv 2110.07867)."""
+
+    kind: Literal["ipt"] = "ipt"
+    subspace: str = Field("", description="folder that `listflow subspace` made")
+    decoder: str = Field("", description="sha256 of its decoder; filled in when a run is opened, another is refused")
+    start: Literal["mean", "random"] = Field("mean", description="coordinates: the mean of known prompts, or at random")
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Intrinsic:
+        if not self.subspace:
+            raise ValueError("stage ipt needs stage.subspace=FOLDER; make one with `listflow subspace`")
         return self

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, model_validator
 
 from data.errors import InputError
-from pipeline.pseudo_tokens import PseudoTokens, PTuning
+from pipeline.pseudo_tokens import Intrinsic, PseudoTokens, PTuning
 from pipeline.section import Section, nearest
 
 Layers = Annotated[
@@ -121,7 +121,7 @@ class NoStage(Section):
         return "exact"
 
 
-AnyStage = Annotated[Unified | BitFit | PTuning | NoStage, Field(discriminator="kind")]
+AnyStage = Annotated[Unified | BitFit | PTuning | Intrinsic | NoStage, Field(discriminator="kind")]
 
 _LIST: dict[str, Any] = {"init_std": 2e-4}
 _FFN: dict[str, Any] = {"form": "relu", "place": ["ffn_output"], "bias": True}
@@ -154,6 +154,7 @@ STAGE_PRESETS: dict[str, tuple[dict[str, Any], ...]] = {
     "bitfit": ({"kind": "bitfit"},),
     "ptuning": ({"kind": "ptuning"},),
     "soft_prompt": ({"kind": "ptuning", "encoder": "none"},),
+    "ipt": ({"kind": "ipt"},),
     "none": ({"kind": "none"},),
 }
 # fmt: on

@@ -40,6 +40,7 @@ class Verbalizer(nn.Module):
         self.words = tape.Linear(backbone.word_rows.shape[1], len(word_ids), device=backbone.device)
         self.words.weight = nn.Parameter(backbone.word_rows[ids].float().clone())
         self.words.bias = nn.Parameter(bias.clone())
+        self.requires_grad_(config.trained)
 
     @torch.no_grad()
     def centre(self, offset: Tensor) -> None:

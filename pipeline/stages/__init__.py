@@ -14,11 +14,13 @@ from torch import nn
 
 from pipeline.backbone import Backbone
 from pipeline.stage_config import AnyStage
-from pipeline.stages import bitfit, ptuning, unified
+from pipeline.stages import bitfit, ipt, ptuning, unified
 
 Attach = Callable[[nn.Module, int, Backbone, Any, torch.Generator], nn.Module]
 
-STAGES: dict[str, Attach] = {"unified": unified.attach, "bitfit": bitfit.attach, "ptuning": ptuning.attach}
+STAGES: dict[str, Attach] = {
+    "unified": unified.attach, "bitfit": bitfit.attach, "ptuning": ptuning.attach, "ipt": ipt.attach,
+}  # fmt: skip
 
 
 def attach_all(

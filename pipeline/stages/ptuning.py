@@ -23,16 +23,21 @@ LSTM_LAYERS = 2  # as in the authors' code
 def attach(view: nn.Module, depth: int, backbone: Backbone, config: PTuning, generator: torch.Generator) -> nn.Module:
     """The ``SoftPrompt`` whose vectors now stand for negative token ids in ``view``, which holds all layers."""
     prompt = SoftPrompt(config, _start(backbone, config, generator), generator)
+    insert(prompt, view, backbone)
+    return prompt
+
+
+def insert(prompt: nn.Module, view: nn.Module, backbone: Backbone) -> None:
+    """Lets ``prompt``, which gives (1 or B, n, E) for a tensor like them, stand for negative token ids in ``view``."""
     words = {name: module for name, module in view.named_modules() if isinstance(module, nn.Embedding)}
     path = next(name for name, module in words.items() if module.weight is backbone.word_rows)
     view.set_submodule(path, WithPseudoTokens(words[path], prompt))
-    return prompt
 
 
 class WithPseudoTokens(nn.Module):
     """Token ids (B, T) -> (B, T, E): word embeddings, and for an id of -i the i-th vector of ``prompt``."""
 
-    def __init__(self, inner: nn.Embedding, prompt: SoftPrompt) -> None:
+    def __init__(self, inner: nn.Embedding, prompt: nn.Module) -> None:
         super().__init__()
         self.inner, self.prompt = inner, prompt
 

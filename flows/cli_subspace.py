@@ -1,0 +1,103 @@
+"""``subspace``: what the trained prompts of several runs have in common, for stage ipt."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from typer import Argument, Option
+
+from flows.cli_options import AsJson, Verbose
+from flows.environment import prepare
+from flows.exits import INTERRUPTED, fail
+from flows.values import Values, parse_set
+
+if TYPE_CHECKING:
+    from pipeline.subspace_making import SubspaceOutcome
+
+
+def subspace(
+    runs: Annotated[list[Path], Argument(metavar="RUN...", help="Runs with --stage soft_prompt or ptuning.")],
+    out: Annotated[Path, Option(help="A new folder for the subspace; the same again goes on.")],
+    dim: Annotated[int | None, Option(help="Coordinates of a prompt. Default: 50.")] = None,
+    steps: Annotated[int | None, Option(help="Optimiser steps. Default: 2000.")] = None,
+    evaluate: Annotated[
+        bool, Option("--evaluate", help="Also the five settings: each task in turn left out. Takes a while.")
+    ] = False,
+    seed: Annotated[int | None, Option(help="Decides every draw. Default: 1.")] = None,
+    set: Annotated[
+        list[str] | None, Option("--set", metavar="KEY=VALUE", help="Any other value, such as hidden=256; repeatable.")
+    ] = None,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Find the subspace that trained prompts share, so that a new task tunes a few numbers."""
+    prepare(verbose)
+    console = Console(stderr=as_json)
+    given = {name: value for name, value in {"dim": dim, "steps": steps, "seed": seed}.items() if value is not None}
+    for item in set or ():
+        given |= parse_set(item)
+    try:
+        outcome = _follow(runs, out, given, evaluate, console)
+    except KeyboardInterrupt:
+        fail("interrupted; the same command goes on from the last checkpoint.", INTERRUPTED)
+    _show(outcome, console)
+    if as_json:
+        print(json.dumps(asdict(outcome), default=str))
+
+
+def _follow(runs: list[Path], out: Path, values: Values, evaluate: bool, console: Console) -> SubspaceOutcome:
+    """The outcome of the training, watched on ``console``."""
+    from pydantic import ValidationError
+
+    from data.errors import InputError
+    from pipeline.msf import MsfTick
+    from pipeline.subspace_config import SubspaceConfig
+    from pipeline.subspace_making import make_subspace
+
+    try:
+        config = SubspaceConfig.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise InputError(f"config key '{key}': {first['msg']} (got {first['input']!r}).") from error
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[loss]}"))
+    with Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal) as bar:
+        line = bar.add_task("subspace", total=config.steps, loss="")
+
+        def on_step(left_out: str, tick: MsfTick) -> None:
+            words = f"subspace without {left_out}" if left_out else "subspace"
+            bar.update(line, description=words, completed=tick.step, loss=f"loss {tick.loss:.3f}")
+
+        return make_subspace(runs, out, config, evaluate, on_step)
+
+
+def _show(outcome: SubspaceOutcome, console: Console) -> None:
+    tasks = ", ".join(outcome.tasks)
+    console.print(
+        f"{outcome.prompts} prompts of {outcome.tokens} tokens ({tasks}) in {outcome.dim} coordinates; "
+        f"{100 * outcome.unexplained:.1f} % of their variance is lost", highlight=False,
+    )  # fmt: skip
+    if outcome.scores:
+        console.print(_table(outcome))
+    console.print(
+        f"use it with: --stage ipt --set stage.subspace={outcome.folder} --set stage.tokens={outcome.tokens}",
+        soft_wrap=True, highlight=False,
+    )  # fmt: skip
+
+
+def _table(outcome: SubspaceOutcome) -> Table:
+    """The five settings: accuracy as a share of that of the whole prompt, over all tasks left out."""
+    from pipeline.five_settings import SETTINGS, relative
+
+    table = Table("setting", "what it shows", "scores", "relative to the whole prompt")
+    for setting, meaning in SETTINGS.items():
+        scores = [score for score in outcome.scores if score.setting == setting]
+        share = relative(scores)
+        table.add_row(setting, meaning, str(len(scores)), "-" if share is None else f"{100 * share:.1f} %")
+    return table

@@ -1,0 +1,113 @@
+"""The five evaluation settings of intrinsic prompt tuning, leave one task out (arXiv 2110.07867, section 4).
+
+For every task in turn a subspace is found on the other tasks alone. The first run of a task brings the prompts that a
+subspace is made of; its further runs, with other draws of labels, are unseen data of a seen task.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from statistics import mean
+from tempfile import TemporaryDirectory
+
+import torch
+
+from data.errors import InputError
+from pipeline.autoencoder import AutoEncoder
+from pipeline.msf import MsfTick, all_prompts, find_subspace
+from pipeline.prompted_task import PromptedTask, accuracy, origin_of
+from pipeline.pseudo_tokens import Intrinsic
+from pipeline.recipes import teacher_recipe
+from pipeline.subspace import pinned, save_subspace
+from pipeline.subspace_config import SubspaceConfig
+from pipeline.train import Material, Trainer
+
+SETTINGS = {
+    "T_train (MSF)": "known prompts, encoded and decoded: what the auto-encoder holds",
+    "T_test (MSF)": "prompts of the unseen task, encoded and decoded: what the subspace covers",
+    "T_train same (IST)": "coordinates trained on known tasks: how well they can be found",
+    "T_train diff (IST)": "the same with other labelled rows: unseen data",
+    "T_test (IST)": "coordinates trained on the unseen task",
+}
+
+
+@dataclass(frozen=True)
+class Score:
+    """Accuracy of one run in one setting, beside that of its own prompt tuned in full."""
+
+    setting: str
+    held_out: str
+    run: str
+    accuracy: float
+    reference: float
+
+
+def relative(scores: Sequence[Score]) -> float | None:
+    """E_rel: the mean of E_i / E*_i over ``scores`` with a reference above 0; None without any."""
+    ratios = [score.accuracy / score.reference for score in scores if score.reference > 0]
+    return mean(ratios) if ratios else None
+
+
+def evaluate_settings(
+    tasks: Sequence[PromptedTask],
+    config: SubspaceConfig,
+    on_step: Callable[[str, MsfTick], None] = lambda name, tick: None,
+) -> list[Score]:
+    """The scores of every run in every setting. InputError for fewer than two tasks, or runs without test rows."""
+    names = sorted({task.name for task in tasks})
+    if len(names) < 2:
+        raise InputError(f"all runs are of task '{names[0]}'; an unseen task needs runs of at least two tasks.")
+    references = {id(task): task.accuracy(task.prompts()[0]) for task in tasks}
+    found: list[Score] = []
+    for name in names:
+        fold = _Fold.of(tasks, name)
+        auto = find_subspace(fold.known, config, on_step=partial(on_step, name))
+        with TemporaryDirectory() as scratch:
+            save_subspace(Path(scratch), auto, all_prompts(fold.known), origin_of(fold.known, config.dim), {})
+            for setting, runs in fold.settings().items():
+                for task in runs:
+                    score = _rebuilt(auto, task) if "MSF" in setting else tuned(task, Path(scratch))
+                    found.append(Score(setting, name, str(task.run.folder), score, references[id(task)]))
+    return found
+
+
+@dataclass(frozen=True)
+class _Fold:
+    """The runs by their part in a fold: what the subspace is made of, other draws of these tasks, the unseen task."""
+
+    known: list[PromptedTask]
+    other_draws: list[PromptedTask]
+    unseen: list[PromptedTask]
+
+    @staticmethod
+    def of(tasks: Sequence[PromptedTask], held_out: str) -> _Fold:
+        fold = _Fold([], [], [])
+        for task in tasks:
+            if task.name == held_out:
+                fold.unseen.append(task)
+            elif task.name in {known.name for known in fold.known}:
+                fold.other_draws.append(task)
+            else:
+                fold.known.append(task)
+        return fold
+
+    def settings(self) -> dict[str, list[PromptedTask]]:
+        runs = (self.known, self.unseen, self.known, self.other_draws, self.unseen)
+        return dict(zip(SETTINGS, runs, strict=True))
+
+
+@torch.no_grad()
+def _rebuilt(auto: AutoEncoder, task: PromptedTask) -> float:
+    return task.accuracy(auto(task.prompts()[0])[0])
+
+
+def tuned(task: PromptedTask, subspace: Path) -> float:
+    """Accuracy of a teacher of the run's own recipe whose prompt moves within ``subspace``."""
+    stage = Intrinsic(subspace=str(subspace), tokens=task.prompts().shape[1], place=task.place)
+    run = replace(task.run, config=task.run.config.model_copy(update={"stage": pinned([stage])}))
+    model = run.new_classifier(0, None)
+    Trainer(model, teacher_recipe(run, len(run.gold)), Material(run.labelled, run.gold)).run()
+    return accuracy(run, model)
