@@ -23,7 +23,7 @@ from pipeline.head_config import AnyHead
 from pipeline.model import Classifier, first_tuned_layer
 from pipeline.prompt import Prompt, label_word_ids
 from pipeline.reweight import ENGINES
-from pipeline.stage_config import STAGE_PRESETS, AnyStage, BitFit, NoStage, Unified, stages
+from pipeline.stage_config import STAGE_PRESETS, AnyStage, BitFit, NoStage, Unified, lives_in_layers, stages
 from pipeline.stages.heads import FlatPrefix, Prefix
 from pipeline.train import Material, Recipe, Trainer
 
@@ -38,7 +38,7 @@ D, LAYERS = 32, 2
 
 
 # Stages of the input, whose prompts hold tokens of their own, are tested in test_ptuning.py.
-IN_LAYERS = [name for name in STAGE_PRESETS if name not in {"ptuning", "soft_prompt"}]
+IN_LAYERS = [name for name in STAGE_PRESETS if name == "none" or lives_in_layers(name)]
 
 
 def small(name: str, **values: Any) -> tuple[AnyStage, ...]:
