@@ -1,13 +1,14 @@
-"""What a finished model keeps: stages that trained through an encoder, without it."""
+"""What a finished model keeps: stages that trained through an encoder, a decoder or an MLP, without it."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from pipeline.model import Classifier
-from pipeline.stage_config import AnyStage
+from pipeline.stage_config import AnyStage, Unified
+from pipeline.stages.heads import flat_prefix
 from pipeline.stages.ipt import IntrinsicPrompt
 from pipeline.stages.ptuning import SoftPrompt
 
@@ -17,9 +18,19 @@ def flat(model: Classifier, stages: Sequence[AnyStage]) -> tuple[list[AnyStage],
     tensors, found = model.tensors(), list(stages)
     places = [place for place, stage in enumerate(stages) if stage.kind != "none"]
     for number, (place, part) in enumerate(zip(places, model.stage, strict=True)):
-        if isinstance(part, SoftPrompt | IntrinsicPrompt):
-            found[place], own = part.flat()
+        made = _made(part, stages[place])
+        if made is not None:
+            found[place], own = made
             prefix = f"stage.{number}."
             tensors = {name: value for name, value in tensors.items() if not name.startswith(prefix)}
             tensors |= {prefix + name: value for name, value in own.items()}
     return found, tensors
+
+
+def _made(part: nn.Module, stage: AnyStage) -> tuple[AnyStage, dict[str, Tensor]] | None:
+    """(stage, its tensors) without what it was trained through; None for a stage that is flat already."""
+    if isinstance(part, SoftPrompt | IntrinsicPrompt):
+        return part.flat()
+    if isinstance(stage, Unified) and stage.mlp and isinstance(part, nn.ModuleList):
+        return flat_prefix(part, stage)
+    return None

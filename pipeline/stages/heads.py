@@ -89,6 +89,20 @@ class Prefix(nn.Module):
         return found + share * (change - found)
 
 
+@torch.no_grad()
+def flat_prefix(changes: nn.ModuleList, config: Unified) -> tuple[Unified, dict[str, Tensor]]:
+    """(config, tensors) of a prefix without its MLP that gives the logits of ``changes``: what predicting needs."""
+    shared, *prefixes = changes
+    assert isinstance(shared, SharedPrefix)
+    tensors: dict[str, Tensor] = {}
+    for place, prefix in enumerate(prefixes):
+        key, value = shared.of_layer(place).cpu()
+        tensors |= {f"{place}.source.key": key.clone(), f"{place}.source.value": value.clone()}
+        if isinstance(prefix, Prefix) and prefix.gate is not None:
+            tensors[f"{place}.gate"] = prefix.gate.detach().cpu().clone()
+    return config.model_copy(update={"mlp": 0}), tensors
+
+
 class HeadBottleneck(nn.Module):
     """An extra of ``SelfAttention``: f(q W_d) W_u for every head by itself, as many numbers as a prefix of l = r."""
 
