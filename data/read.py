@@ -24,12 +24,13 @@ READ_AT_ONCE = 1024  # rows of a columnar source in memory at a time
 
 @dataclass(frozen=True)
 class Row:
-    """One row, texts stripped at both ends; `number` counts data rows from 1, the header left out."""
+    """One row, texts stripped at both ends; `number` counts data rows from 1, `task` is read where asked for."""
 
     text: str
     pair: str | None
     label: str | None
     number: int
+    task: str | None = None
 
 
 def read_rows(
@@ -39,16 +40,19 @@ def read_rows(
     is_pair: bool,
     labels: Sequence[str] | None = None,
     want_label: bool = False,
+    task_column: str | None = None,
 ) -> Iterator[Row]:
     """Yield the rows of a file (csv, tsv, jsonl, parquet) or hub data set (`owner/name[:config:split]`).
 
     With `want_label` every row must have a text and a label, one of `labels` if these are given; without
-    it labels are not read and blank texts are left to the caller. Raises InputError as soon as it meets
-    a source, column or row that it cannot use.
+    it labels are not read and blank texts are left to the caller. `task_column` is where rows name their task.
+    Raises InputError as soon as it meets a source, column or row that it cannot use.
     """
     parts = ("text_a", "text_b") if is_pair else ("text",)
     names = [getattr(columns, part) for part in parts]
-    keys = dict(zip(names, parts, strict=True)) | ({columns.label: "label"} if want_label else {})
+    keys = {name: f"columns {part}=" for name, part in zip(names, parts, strict=True)}
+    keys |= {columns.label: "columns label="} if want_label else {}
+    keys |= {task_column: "task-column "} if task_column else {}
     number = 0
     for number, record in enumerate(_records(source, keys), 1):
         where = f"{source}, row {number}"
@@ -58,7 +62,8 @@ def read_rows(
             if not text or "" in pair:
                 raise InputError(f"{where}: the text is blank; fill it in or delete the row.")
             label = _label(where, columns.label, record[columns.label], labels)
-        yield Row(text, pair[0] if pair else None, label, number)
+        task = _cell(where, task_column, record[task_column]) if task_column else None
+        yield Row(text, pair[0] if pair else None, label, number, task)
     if not number:
         raise InputError(f"{source}: is empty; it needs at least one row of data.")
 
@@ -205,13 +210,13 @@ def _class_name(names: Sequence[str] | None, cell: Any) -> Any:
 
 def _check_columns(where: str, keys: Mapping[str, str], found: Iterable[str]) -> None:
     found = list(found)
-    for name, key in keys.items():
+    for name, option in keys.items():
         if found.count(name) > 1:
             raise InputError(f"{where}: column {name!r} occurs twice; rename one of them.")
         if name not in found:
             listed = ", ".join(repr(column) for column in found) or "none"
             hint = did_you_mean(name, found)
-            raise InputError(f"{where}: no column {name!r}{hint}, only {listed}; say --columns {key}=NAME.")
+            raise InputError(f"{where}: no column {name!r}{hint}, only {listed}; say --{option}NAME.")
 
 
 def _cell(where: str, name: str, value: Any) -> str:

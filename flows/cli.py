@@ -8,7 +8,8 @@ import typer
 
 from data.errors import InputError
 from flows.cli_adapt import adapt
-from flows.cli_results import predict, report, status
+from flows.cli_predict import predict
+from flows.cli_results import report, status
 from flows.cli_run import plan, resume, run
 from flows.cli_subspace import subspace
 from flows.exits import BAD_INPUT, UNEXPECTED, fail

@@ -1,4 +1,4 @@
-"""``status``, ``predict`` and ``report``: commands on runs that exist."""
+"""``status`` and ``report``: what runs that exist have come to."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated
 
 from rich.console import Console
 from rich.table import Table
-from typer import Argument, Option
+from typer import Argument
 
 from flows.cli_options import AsJson, Verbose
 from flows.cli_run import RunFolder
@@ -35,30 +35,6 @@ def status(
         console.print(_runs_table(found))
     if as_json:
         print(json.dumps([asdict(run) for run in found], default=str))
-
-
-def predict(
-    folder: RunFolder,
-    input: Annotated[str, Option(help="File of texts: csv, tsv, jsonl or parquet.")],
-    output: Annotated[Path, Option(help="Where labels and probabilities go; the same formats.")],
-    columns: Annotated[str | None, Option(help="Column names, such as text=body.")] = None,
-    verbose: Verbose = False,
-) -> None:
-    """Label the texts of a file with a run's final model."""
-    prepare(verbose)
-    from pipeline.predict import Predictor
-
-    console = Console(stderr=True)
-    with console.status("load the model") as state:
-        predictor, done = Predictor.open(folder), 0
-
-        def on_rows(rows: int) -> None:
-            nonlocal done
-            done += rows
-            state.update(f"{done:,} rows")
-
-        rows = predictor.predict_file(input, output, columns, on_rows)
-    Console().print(f"{rows:,} rows labelled in {output}", soft_wrap=True, highlight=False)
 
 
 def report(folder: RunFolder, as_json: AsJson = False, verbose: Verbose = False) -> None:

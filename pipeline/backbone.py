@@ -179,12 +179,14 @@ class Backbone(nn.Module):
         """Path of the layer list inside ``view()``."""
         return self.family.layers.split(".", 1)[1]
 
-    def checksum(self) -> str:
-        """sha256 over the bytes of every parameter, in name order."""
+    def checksum(self, dtype: torch.dtype | None = None) -> str:
+        """sha256 over the bytes of every parameter, in name order, as if it were of ``dtype``."""
         total = hashlib.sha256()
         for name, parameter in sorted(self.model.named_parameters()):
             total.update(name.encode())
-            total.update(parameter.detach().contiguous().view(torch.uint8).cpu().numpy().data)
+            total.update(
+                parameter.detach().to(dtype or parameter.dtype).contiguous().view(torch.uint8).cpu().numpy().data
+            )
         return total.hexdigest()
 
 

@@ -1,0 +1,40 @@
+"""``predict``: the labels of one finished run, or of several on one backbone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from rich.console import Console
+from typer import Argument, Option
+
+from flows.cli_options import Verbose
+from flows.environment import prepare
+
+
+def predict(
+    folders: Annotated[list[Path], Argument(metavar="RUN...", help="The folders of runs on the same backbone.")],
+    input: Annotated[str, Option(help="File of texts: csv, tsv, jsonl or parquet.")],
+    output: Annotated[Path, Option(help="Where labels and probabilities go; the same formats.")],
+    columns: Annotated[str | None, Option(help="Column names, such as text=body.")] = None,
+    task_column: Annotated[str | None, Option(help="Column that names the one run to label each row.")] = None,
+    verbose: Verbose = False,
+) -> None:
+    """Label the texts of a file with the final models of runs."""
+    prepare(verbose)
+    from pipeline.predictors import Predictors
+
+    console = Console(stderr=True)
+    with console.status("load the model") as state:
+        predictors, done = Predictors.open(folders), 0
+
+        def on_rows(rows: int) -> None:
+            nonlocal done
+            done += rows
+            state.update(f"{done:,} rows")
+
+        if task_column is None:
+            rows = predictors.predict_file(input, output, columns, on_rows)
+        else:
+            rows = predictors.predict_file_by_task(input, output, task_column, columns, on_rows)
+    Console().print(f"{rows:,} rows labelled in {output}", soft_wrap=True, highlight=False)

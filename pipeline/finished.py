@@ -1,0 +1,81 @@
+"""A finished run, opened: what its ``final`` folder says, and the classifier that it holds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from data.errors import InputError
+from data.task import Task
+from pipeline.backbone import Backbone, Precision, load_backbone
+from pipeline.checkpoint import load_tensors, read_json, verified
+from pipeline.config import build_config
+from pipeline.head_config import AnyHead
+from pipeline.model import Classifier
+from pipeline.prompt import Prompt, label_word_ids
+from pipeline.stage_config import AnyStage, pseudo_tokens
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The final model of a run. ``run`` is the folder that was asked for, ``trained_on`` the card of its backbone."""
+
+    run: Path
+    folder: Path
+    task: Task
+    stage: tuple[AnyStage, ...]
+    head: AnyHead
+    max_length: int
+    trained_on: dict[str, Any]
+
+    @staticmethod
+    def open(run_dir: str | Path) -> Finished:
+        """The final model of a run, or of its ``final`` folder moved elsewhere.
+
+        InputError when the folder is no finished run, or a file of it is damaged.
+        """
+        run = Path(run_dir)
+        folder = run / "final" if (run / "final").is_dir() else run
+        if not (folder / "model.json").exists():
+            raise InputError(f"{run_dir} holds no finished model; finish the run with `listflow resume {run_dir}`.")
+        if verified(folder) is None:
+            raise InputError(f"a file in {folder} is damaged or changed; make it again with `listflow resume RUN`.")
+        card = read_json(folder / "model.json")
+        config = build_config("fast", {"stage": card["stage"], "head": card["head"]})
+        task = Task.model_validate(card["task"])
+        return Finished(run, folder, task, config.stage, config.head, card["max_length"], card["backbone"])
+
+    @property
+    def name(self) -> str:
+        """The name of the run's folder."""
+        whole = self.run.resolve()
+        return whole.parent.name if whole.name == "final" else whole.name
+
+    def load_backbone(self, precision: Precision | None = None, device: str | None = None) -> Backbone:
+        """The backbone that the run was trained on, as it was or as asked; InputError when it is another one now."""
+        card = self.trained_on
+        backbone = load_backbone(card["name"], precision or card["precision"], device or card["device"])
+        # bfloat16 is made of float32 by rounding, and nothing gives the lost bits back.
+        comparable = backbone.dtype in {torch.float32, getattr(torch, card["dtype"])}
+        if comparable and backbone.checksum(getattr(torch, card["dtype"])) != card["checksum"]:
+            raise InputError(
+                f"backbone '{card['name']}' is not the one this model was trained on; restore that version."
+            )
+        return backbone
+
+    def classifier(self, backbone: Backbone) -> Classifier:
+        """The trained classifier, on ``backbone``."""
+        model = Classifier(backbone, self.stage, self.head, self.word_ids(backbone))
+        model.load(load_tensors(self.folder / "weights.safetensors"))
+        return model
+
+    def prompt(self, backbone: Backbone) -> Prompt:
+        """What turns texts into the classifier's input."""
+        return Prompt(self.task, backbone.tokenizer, self.max_length, pseudo_tokens(self.stage))
+
+    def word_ids(self, backbone: Backbone) -> list[int]:
+        """The token id of each label's word, in label order."""
+        return label_word_ids(self.task, backbone.tokenizer, backbone.word_rows)

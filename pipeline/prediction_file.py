@@ -1,0 +1,62 @@
+"""Files of predictions: csv, tsv, jsonl or parquet by the ending, written as a stream, whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+
+from data.errors import InputError
+
+
+def write_tables(out: Path, tables: Iterable[pa.Table]) -> int:
+    """All tables into ``out``, which appears whole or not at all; returns the row count.
+
+    InputError for another ending, or a folder that is not there.
+    """
+    if out.suffix not in {".csv", ".tsv", ".jsonl", ".parquet"}:
+        raise InputError(f"{out}: predictions are written as .csv, .tsv, .jsonl or .parquet; choose one of these.")
+    if not out.parent.is_dir():
+        raise InputError(f"{out}: the folder {out.parent} does not exist; create it first.")
+    aside, count, writer = out.with_name(f"{out.name}.part"), 0, None
+    try:
+        for table in tables:
+            writer = writer or _writer(out.suffix, aside, table.schema)
+            writer.write_table(table)
+            count += table.num_rows
+    except BaseException:
+        aside.unlink(missing_ok=True)
+        raise
+    finally:
+        if writer is not None:
+            writer.close()
+    os.replace(aside, out)
+    return count
+
+
+def _writer(suffix: str, path: Path, schema: pa.Schema) -> Any:
+    if suffix == ".parquet":
+        return pa.parquet.ParquetWriter(path, schema)
+    if suffix == ".jsonl":
+        return _JsonLines(path)
+    options = pa.csv.WriteOptions(delimiter="\t" if suffix == ".tsv" else ",")
+    return pa.csv.CSVWriter(path, schema, write_options=options)
+
+
+class _JsonLines:
+    """JSON lines with the interface of pyarrow's other writers."""
+
+    def __init__(self, path: Path) -> None:
+        self.file = path.open("w", encoding="utf-8")
+
+    def write_table(self, table: pa.Table) -> None:
+        self.file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in table.to_pylist())
+
+    def close(self) -> None:
+        self.file.close()
