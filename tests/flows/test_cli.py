@@ -67,10 +67,38 @@ def test_predict_and_report(
     result = cli("predict", folder, f"--input={tiny_files['test']}", f"--output={tmp_path / 'out.parquet'}")
     assert result.returncode == 0, result.stderr
     assert pq.read_metadata(tmp_path / "out.parquet").num_rows == 20
+    both = cli("predict", folder, folder, f"--input={tiny_files['test']}", f"--output={tmp_path / 'both.csv'}")
+    refused(both, "would both be called")
     before = (folder / "report.html").read_bytes()
     (folder / "report.html").unlink()
     assert "labelled only" in cli("report", folder).stdout
     assert (folder / "report.html").read_bytes() == before
+
+
+def test_several_runs_and_one_for_each_row(
+    cli: Cli, finished: tuple[Path, Result], tiny_files: dict[str, Path], tmp_path: Path
+) -> None:
+    from shutil import copytree
+
+    folder, other, output = finished[0], copytree(finished[0] / "final", tmp_path / "other"), tmp_path / "out.parquet"
+    result = cli("predict", folder, other, f"--input={tiny_files['test']}", f"--output={output}")
+    assert result.returncode == 0, result.stderr
+    assert pq.read_schema(output).names[:3] == ["row", "finished.label", "finished.p_negative"]
+    (tmp_path / "in.csv").write_text("text,run\nw1 fine,other\nw2 poor,finished\n")
+    by_task = ("predict", folder, other, f"--input={tmp_path / 'in.csv'}", f"--output={output}")
+    assert cli(*by_task, "--task-column=run").returncode == 0
+    assert pq.read_table(output)["task"].to_pylist() == ["other", "finished"]
+    refused(cli(*by_task, "--task-column=text"), "in.csv, row 1", "'w1 fine'", "finished, other")
+
+
+def test_export_and_its_refusals(cli: Cli, finished: tuple[Path, Result], tmp_path: Path) -> None:
+    folder, output = finished[0], tmp_path / "plain"
+    result = cli("export", folder, f"--output={output}")
+    assert result.returncode == 0, result.stderr
+    assert str(output / "README.md") in result.stdout
+    assert (output / "model.safetensors").exists()
+    refused(cli("export", folder, f"--output={output}"), "is not an empty folder")
+    refused(cli("export", tmp_path, f"--output={tmp_path / 'b'}"), "no finished model")
 
 
 def test_plan_trains_nothing_and_keeps_nothing(cli: Cli, asked: list[str], tmp_path: Path) -> None:

@@ -35,5 +35,6 @@ def test_imports_run_one_way(floor: str) -> None:
 
 
 def test_the_rounds_work_without_prefect() -> None:
-    script = "import sys; sys.modules['prefect'] = None; import pipeline.rounds, pipeline.outcome, pipeline.predict"
+    modules = "pipeline.rounds, pipeline.outcome, pipeline.predictors, pipeline.plain_model"
+    script = f"import sys; sys.modules['prefect'] = None; import {modules}"
     subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT)

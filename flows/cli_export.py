@@ -1,0 +1,28 @@
+"""``export``: a finished run as a plain transformers model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from rich.console import Console
+from typer import Option
+
+from flows.cli_options import Verbose
+from flows.cli_run import RunFolder
+from flows.environment import prepare
+
+
+def export(
+    folder: RunFolder,
+    output: Annotated[Path, Option(help="A new folder for the model.")],
+    verbose: Verbose = False,
+) -> None:
+    """Merge a run's final model into a plain transformers folder."""
+    prepare(verbose)
+    from pipeline.plain_model import export as write
+
+    with Console(stderr=True).status("merge the model"):
+        write(folder, output)
+    said = f"plain model in {output}; the code to use it is in {output / 'README.md'}"
+    Console().print(said, soft_wrap=True, highlight=False)
