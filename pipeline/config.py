@@ -148,7 +148,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 # What the fast preset takes for heads that start from nothing, where a verbalizer starts from a trained masked-LM head.
 FAST_FOR_HEAD: dict[str, dict[str, Any]] = {
     "linear": {"teacher": {"learning_rate": 3e-3, "epochs": 30}, "student": {"learning_rate": 3e-3}},
-    "ytuning": {"teacher": {"learning_rate": 1e-3, "epochs": 30}},
+    "ytuning": {"student": {"learning_rate": 3e-4}},
 }
 # fmt: on
 

@@ -29,7 +29,7 @@ class YTuningHead(Section):
 
     kind: Literal["ytuning"] = "ytuning"
     vectors: int = Field(1, ge=1, le=64, description="vectors K of every label")
-    width: int = Field(128, ge=8, le=4096, description="size of label vectors and decoder")
+    width: int = Field(0, ge=0, le=4096, description="size of label vectors and decoder; 0: that of the features")
     blocks: int = Field(1, ge=1, le=12, description="decoder blocks")
     heads: int = Field(4, ge=1, le=64, description="attention heads of the decoder")
     start: Literal["words", "normal", "uniform"] = Field("words", description="what label vectors start from")
@@ -41,7 +41,7 @@ class YTuningHead(Section):
 
     @model_validator(mode="after")
     def _heads_divide(self) -> YTuningHead:
-        if self.width % self.heads:
+        if self.width and self.width % self.heads:
             raise ValueError(f"width {self.width} cannot be divided among {self.heads} heads")
         return self
 

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from data.errors import InputError
 from pipeline import tape
 from pipeline.backbone import Backbone
 from pipeline.batch import Batch
@@ -44,6 +45,8 @@ class Block(nn.Module):
     """Labels look at each other, then at the text, then through a feed-forward; each reads normalised rows.
 
     LayerNorm comes first: with it last, a fresh decoder collapses to one class at the rates that a few labels need.
+    A fresh block adds the mean of the text's rows to every label and does nothing else, so that training begins at a
+    linear classifier of pooled features; from a block at random a few labels do not get that far.
     """
 
     def __init__(self, width: int, heads: int) -> None:
@@ -51,6 +54,14 @@ class Block(nn.Module):
         self.own, self.cross = Attention(width, heads), Attention(width, heads)
         self.wide, self.back = tape.Linear(width, 4 * width), tape.Linear(4 * width, width)
         self.norms = nn.ModuleList(tape.LayerNorm(width) for _ in range(3))
+
+    @torch.no_grad()
+    def start(self) -> None:
+        """Uniform attention on the text as it is; no word between labels yet, and no feed-forward."""
+        for silent in (self.own.out, self.back, self.cross.query):
+            silent.weight.zero_()
+        for plain in (self.cross.value, self.cross.out):
+            nn.init.eye_(plain.weight)
 
     def forward(self, rows: Tensor, text: Tensor, seen: Tensor) -> Tensor:
         normed = self.norms[0](rows)
@@ -70,15 +81,22 @@ class YTuning(nn.Module):
     ) -> None:
         super().__init__()
         self.config, self.classes = config, len(word_ids)
-        self.into = tape.Linear(backbone.hidden_size, config.width)
-        self.blocks = nn.ModuleList(Block(config.width, config.heads) for _ in range(config.blocks))
-        self.text_norm, self.norm = tape.LayerNorm(config.width), tape.LayerNorm(config.width)
-        self.task = nn.Parameter(torch.empty(1, config.width))
-        self.labels = nn.Parameter(torch.empty(self.classes * config.vectors, config.width))
+        width = _width(config, backbone)
+        self.into = tape.Linear(backbone.hidden_size, width)
+        blocks = [Block(width, config.heads) for _ in range(config.blocks)]
+        self.blocks = nn.ModuleList(blocks)
+        self.text_norm, self.norm = tape.LayerNorm(width), tape.LayerNorm(width)
+        self.task = nn.Parameter(torch.empty(1, width))
+        self.labels = nn.Parameter(torch.empty(self.classes * config.vectors, width))
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight, generator=generator)
                 nn.init.zeros_(module.bias)
+        nn.init.orthogonal_(self.into.weight, generator=generator)
+        if width == backbone.hidden_size:
+            nn.init.eye_(self.into.weight)
+        for block in blocks:
+            block.start()
         self._start(backbone, word_ids, generator)
 
     @torch.no_grad()
@@ -92,7 +110,7 @@ class YTuning(nn.Module):
         if self.config.start == "words":
             words = backbone.word_rows[list(word_ids)].float().cpu()
             if words.shape[1] == self.into.in_features:
-                self.labels[:: self.config.vectors] += F.layer_norm(self.into(words), (self.config.width,))
+                self.labels[:: self.config.vectors] += F.layer_norm(self.into(words), (self.labels.shape[1],))
 
     def forward(self, features: Tensor, batch: Batch) -> Tensor:
         text = self.text_norm(self.into(features.float()))
@@ -118,6 +136,15 @@ class YTuning(nn.Module):
         if self.config.loss == "cross_entropy":
             return F.cross_entropy(logits, gold)
         return triplet(logits * self.config.temperature, gold, self.config.margin)
+
+
+def _width(config: YTuningHead, backbone: Backbone) -> int:
+    width = config.width or backbone.hidden_size
+    if width % config.heads:
+        raise InputError(
+            f"a head of width {width} cannot be divided among {config.heads}; set head.heads or head.width."
+        )
+    return width
 
 
 def triplet(scores: Tensor, gold: Tensor, margin: float) -> Tensor:

@@ -17,7 +17,7 @@ from pipeline.backbone import Backbone
 from pipeline.batch import Batch
 from pipeline.features import with_features
 from pipeline.head_config import AnyHead, LinearHead, YTuningHead
-from pipeline.heads.ytuning import triplet
+from pipeline.heads.ytuning import Block, triplet
 from pipeline.model import Classifier
 from pipeline.prompt import Encoded, Prompt, label_word_ids
 from pipeline.reweight import ENGINES, Step, fused
@@ -264,6 +264,14 @@ def test_the_count_is_that_of_blocks_rows_and_the_way_in(width: int, blocks: int
     found = sum(p.numel() for p in model.tunable().values())
     around = (D + 1) * width + 2 * 2 * width + (1 + CLASSES * vectors) * width
     assert found == blocks * (16 * width**2 + 19 * width) + around
+
+
+def test_a_fresh_block_adds_the_mean_of_the_text_to_every_row() -> None:
+    block, rows, text = Block(8, 2), torch.randn(3, 4, 8), torch.randn(3, 6, 8)
+    block.start()
+    seen = torch.tensor([[1, 1, 1, 1, 1, 1], [1, 1, 0, 0, 0, 0], [1, 0, 0, 0, 0, 0]])
+    mean = (text * seen.unsqueeze(-1)).sum(1) / seen.sum(1, keepdim=True)
+    assert torch.allclose(block(rows, text, seen), rows + mean.unsqueeze(1), atol=1e-6)
 
 
 def test_labels_start_from_their_words() -> None:
