@@ -60,8 +60,10 @@ class Block(nn.Module):
         """Uniform attention on the text as it is; no word between labels yet, and no feed-forward."""
         for silent in (self.own.out, self.back, self.cross.query):
             silent.weight.zero_()
+            silent.bias.zero_()
         for plain in (self.cross.value, self.cross.out):
             nn.init.eye_(plain.weight)
+            plain.bias.zero_()
 
     def forward(self, rows: Tensor, text: Tensor, seen: Tensor) -> Tensor:
         normed = self.norms[0](rows)
