@@ -49,7 +49,7 @@ def open_run(
     sources, words_notices = spell_out(sources, backbone)
     fingerprint = fingerprint_of(config, sources, backbone)
     folder = Path(config.run_dir or f"runs/{sources.task.name}-{fingerprint[:12]}").resolve()
-    _check_owner(folder, fingerprint, config)
+    _check_owner(folder, fingerprint, config, sources)
     with single_writer(folder):
         run = _assemble(config, sources, backbone, folder, fingerprint, notify)
         check_subspace(config.stage, backbone, run.prompt)
@@ -73,6 +73,7 @@ def fingerprint_of(config: RunConfig, sources: Sources, backbone: Backbone) -> s
     decisive["backbone"] = {**kept, "checksum": backbone.checksum()}
     decisive["data"] = config.data.model_dump(include={"columns", "shots", "balanced"})
     decisive["task"] = sources.task.model_dump(mode="json")
+    decisive["labels"] = list(sources.task.labels)  # their order is that of the classes, and sorted keys lose it
     decisive["inputs"] = sources.digests
     decisive["versions"] = versions()
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
@@ -83,7 +84,7 @@ def versions() -> dict[str, str]:
     return {name: metadata.version(name) for name in ("listflow", "torch", "transformers")}
 
 
-def _check_owner(folder: Path, fingerprint: str, config: RunConfig) -> None:
+def _check_owner(folder: Path, fingerprint: str, config: RunConfig, sources: Sources) -> None:
     if not (folder / "config.json").exists():
         strangers = [p.name for p in folder.iterdir() if p.name != ".lock"] if folder.is_dir() else []
         if strangers:
@@ -93,9 +94,20 @@ def _check_owner(folder: Path, fingerprint: str, config: RunConfig) -> None:
         return
     stored = read_json(folder / "config.json")
     if stored["fingerprint"] != fingerprint:
+        _check_labels(folder, list(sources.task.labels))
         raise InputError(
             f"{folder} holds a run of {_difference(stored, config)}; choose another --run-dir, "
             "or go on with that run by `listflow resume`."
+        )
+
+
+def _check_labels(folder: Path, labels: list[str]) -> None:
+    """InputError where a saved class would be read as another one's."""
+    before = list(read_json(folder / "inputs.json")["task"]["labels"])
+    if labels != before and sorted(labels) == sorted(before):
+        raise InputError(
+            f"{folder} holds a run of the same labels in another order ({', '.join(before)} there, "
+            f"{', '.join(labels)} here); restore that order in the task, or choose another --run-dir."
         )
 
 
