@@ -80,9 +80,11 @@ def fill_mask(
 ) -> list[tuple[str, list[tuple[str, float]]]]:
     """Each sentence with the ``top`` (word, probability) pairs for its first ``[MASK]``, likeliest first.
 
-    ``[MASK]`` stands for the backbone's own mask token. Raises InputError for a sentence without one.
+    ``[MASK]`` stands for the backbone's own mask token. Raises InputError for a sentence without one, and for a
+    backbone without a masked-LM head.
     """
     loaded = backbone if isinstance(backbone, Backbone) else load_backbone(str(backbone))
+    loaded.require_head("guessing words")
     return [(sentence, _guesses(loaded, sentence, top)) for sentence in sentences]
 
 

@@ -31,6 +31,7 @@ class Verbalizer(nn.Module):
         self, config: VerbalizerHead, backbone: Backbone, word_ids: Sequence[int], generator: torch.Generator
     ) -> None:
         super().__init__()
+        backbone.require_head("head verbalizer")
         model, family = backbone.model, backbone.family
         self.dense = _copy_linear(model.get_submodule(family.head_dense))
         self.norm = _copy_norm(model.get_submodule(family.head_norm))
