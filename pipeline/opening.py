@@ -29,6 +29,7 @@ from pipeline.run import Notify, Run, counter
 from pipeline.sources import Sources, resolve_sources, spell_out
 from pipeline.stage_config import pseudo_tokens
 from pipeline.subspace import check_subspace, pinned
+from pipeline.template_start import spell_start
 
 
 @contextmanager
@@ -47,6 +48,7 @@ def open_run(
     config = config.model_copy(update={"stage": pinned(config.stage)})
     backbone = backbone or load_backbone(config.backbone.name, config.backbone.precision, config.backbone.device)
     sources, words_notices = spell_out(sources, backbone)
+    config = _spelled(config, sources, backbone)
     fingerprint = fingerprint_of(config, sources, backbone)
     folder = Path(config.run_dir or f"runs/{sources.task.name}-{fingerprint[:12]}").resolve()
     _check_owner(folder, fingerprint, config, sources)
@@ -58,6 +60,15 @@ def open_run(
         run.new_classifier(0, None)  # a stage or head that does not fit the backbone is refused here
         _record(run, sources)
         yield with_kept_features(run) if keep_features and keeps_features(run) else run
+
+
+def _spelled(config: RunConfig, sources: Sources, backbone: Backbone) -> RunConfig:
+    stage = spell_start(config.stage, sources.task, backbone.tokenizer, _length(config, backbone))
+    return config.model_copy(update={"stage": stage})
+
+
+def _length(config: RunConfig, backbone: Backbone) -> int:
+    return min(config.backbone.max_length, backbone.max_length)
 
 
 def load_config(folder: Path) -> RunConfig:
@@ -131,8 +142,7 @@ def _assemble(
     config: RunConfig, sources: Sources, backbone: Backbone, folder: Path, fingerprint: str, notify: Notify
 ) -> Run:
     task, data = sources.task, config.data
-    length = min(config.backbone.max_length, backbone.max_length)
-    prompt = Prompt(task, backbone.tokenizer, length, pseudo_tokens(config.stage))
+    prompt = Prompt(task, backbone.tokenizer, _length(config, backbone), pseudo_tokens(config.stage))
     word_ids = tuple(label_word_ids(task, backbone.tokenizer, backbone.word_rows))
     inputs = open_inputs(
         task, sources.labelled, sources.unlabelled, sources.test, columns=sources.columns, shots=sources.shots,

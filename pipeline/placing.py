@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from data.errors import InputError
 from data.task import Part, Task
 from pipeline.pseudo_tokens import PseudoTokens
 
 
-def placed(task: Task, pseudo: PseudoTokens | None) -> list[Part]:
+def placed(task: Task, pseudo: PseudoTokens | None, length: Callable[[str], int]) -> list[Part]:
     """The template's parts, tidied, with soft parts of ``pseudo.tokens`` in all; none where ``pseudo`` is None.
 
-    InputError for marks that the stage asks for and the template lacks, or that are for another number of tokens.
+    ``length`` counts the tokens of a text. InputError for marks or words of the template that the stage asks for, where
+    there are none or their number is another.
     """
     parts = task.template_parts()
     marked = sum(part.count for part in parts)
@@ -20,7 +21,9 @@ def placed(task: Task, pseudo: PseudoTokens | None) -> list[Part]:
         _check(task, pseudo.tokens, marked)
         return _tidy(parts)
     tidy = _tidy(_without_marks(parts))
-    return tidy if pseudo is None else _with_soft(tidy, pseudo)
+    if pseudo is None:
+        return tidy
+    return _instead(task, tidy, pseudo, length) if pseudo.place == "template" else _with_soft(tidy, pseudo)
 
 
 def layout(parts: Iterable[Part]) -> str:
@@ -40,6 +43,21 @@ def _check(task: Task, tokens: int, marked: int) -> None:
             f"the template of task '{task.name}' marks {marked} pseudo tokens and stage.tokens is {tokens}; "
             f"set stage.tokens={marked}."
         )
+
+
+def _instead(task: Task, parts: list[Part], pseudo: PseudoTokens, length: Callable[[str], int]) -> list[Part]:
+    """A pseudo token for each token of the literals."""
+    words = sum(length(part.value) for part in parts if part.kind == "literal")
+    if not words:
+        raise InputError(
+            f"the template of task '{task.name}' has no words for stage.place template; set another place."
+        )
+    if words != pseudo.tokens:
+        raise InputError(
+            f"the words of the template of task '{task.name}' are {words} tokens and stage.tokens is {pseudo.tokens}; "
+            f"set stage.tokens={words}."
+        )
+    return [Part("soft", count=length(part.value)) if part.kind == "literal" else part for part in parts]
 
 
 def _with_soft(parts: list[Part], pseudo: PseudoTokens) -> list[Part]:

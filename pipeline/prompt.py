@@ -90,7 +90,7 @@ class Prompt:
         self.task = task
         self.tokenizer = tokenizer
         self.max_length = max_length
-        self.parts = placed(task, pseudo)
+        self.parts = placed(task, pseudo, lambda text: len(token_ids(tokenizer, text)))
         self.layout = layout(self.parts)
         self.fixed = dict(_fixed(self.parts, tokenizer))
         self.start, self.end = tokenizer.cls_token_id, tokenizer.sep_token_id
@@ -159,7 +159,7 @@ def label_word_ids(task: Task, tokenizer: Any, word_rows: Tensor) -> list[int]:
     """
     ids: dict[int, str] = {}
     for label, word in task.labels.items():
-        pieces = _ids(tokenizer, " " + (word or label))
+        pieces = token_ids(tokenizer, " " + (word or label))
         if len(pieces) != 1 or pieces[0] == tokenizer.unk_token_id:
             raise InputError(_word_problem(task, label, word, pieces, tokenizer, word_rows, set(ids)))
         if pieces[0] in ids:
@@ -176,7 +176,7 @@ def fill_in_words(task: Task, tokenizer: Any, word_rows: Tensor) -> tuple[Task, 
     words: dict[str, str | None] = {}
     notices = []
     for label, word in task.labels.items():
-        taken = {_ids(tokenizer, f" {w}")[0] for w in words.values()}
+        taken = {token_ids(tokenizer, f" {w}")[0] for w in words.values()}
         words[label] = word or suggest_words(label, tokenizer, word_rows, taken)[0]
         if words[label] != (word or label.lower()):
             notices.append(f"label '{label}' is read as the word '{words[label]}'; a task file can name another.")
@@ -198,13 +198,15 @@ def _word_problem(
 def suggest_words(text: str, tokenizer: Any, rows: Tensor, taken: Iterable[int], count: int = 4) -> list[str]:
     """Single-token words for ``text``: its own words first, then the nearest by mean word embedding."""
     own = [w for w in text.lower().replace("/", " ").replace("_", " ").replace("-", " ").split() if w.isalpha()]
-    found = [w for w in own if len(w) > 2 and len(ids := _ids(tokenizer, " " + w)) == 1 and ids[0] not in set(taken)]
-    pieces = _ids(tokenizer, " " + " ".join(own or [text]))
+    found = [
+        w for w in own if len(w) > 2 and len(ids := token_ids(tokenizer, " " + w)) == 1 and ids[0] not in set(taken)
+    ]
+    pieces = token_ids(tokenizer, " " + " ".join(own or [text]))
     query = rows[pieces].float().mean(0)
     order = torch.nn.functional.cosine_similarity(rows.float(), query, dim=-1).argsort(descending=True)
     for token in order[:2000].tolist():
         word = tokenizer.decode([token]).strip().lower()
-        fits = word.isalpha() and len(word) > 2 and _ids(tokenizer, " " + word) == [token]
+        fits = word.isalpha() and len(word) > 2 and token_ids(tokenizer, " " + word) == [token]
         if len(found) < count and fits and token not in taken and word not in found:
             found.append(word)
     return found
@@ -215,7 +217,7 @@ def _fixed(parts: Sequence[Part], tokenizer: Any) -> Iterator[tuple[int, list[in
     taken = 0
     for i, part in enumerate(parts):
         if part.kind == "literal":
-            yield i, _ids(tokenizer, part.value)
+            yield i, token_ids(tokenizer, part.value)
         elif part.kind == "soft":
             yield i, [-1 - number for number in range(taken, taken + part.count)]
             taken += part.count
@@ -233,6 +235,7 @@ def _shorten(pieces: dict[int, list[int]], budget: int) -> dict[int, list[int]]:
     return {first: a[:keep_a], second: b[: budget - min(keep_a, len(a))]}
 
 
-def _ids(tokenizer: Any, text: str) -> list[int]:
+def token_ids(tokenizer: Any, text: str) -> list[int]:
+    """The tokens of ``text``, to which a special token that it spells is text as well."""
     ids: list[int] = tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
     return ids

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from pipeline.section import Section
 
-Place = Literal["auto", "marks", "before_text", "before_clause", "around_mask"]
+Place = Literal["auto", "marks", "before_text", "before_clause", "around_mask", "template"]
 
 
 class PseudoTokens(Section):
@@ -18,7 +18,7 @@ class PseudoTokens(Section):
     place: Place = Field(
         "auto",
         description="marks: where the template has {soft:N}; before_clause: before the words that lead to the mask; "
-        "around_mask: half on either side; auto: at the marks, or without any before_clause",
+        "around_mask: half on either side; template: in place of its words; auto: marks, or without any before_clause",
     )
 
     def lowest(self, count: int) -> int:
@@ -38,13 +38,20 @@ class PTuning(PseudoTokens):
     hidden: int = Field(
         0, ge=0, le=4096, description="of the encoder, per direction of an lstm; 0: half of an embedding, all for mlp"
     )
-    start: Literal["random", "words"] = Field("random", description="what the trained embeddings start from")
-    words: str = Field("", max_length=2000, description="these words, for start words; repeated where too few")
+    depth: int = Field(2, ge=2, le=3, description="linear maps of an mlp; peft's default has 3")
+    start: Literal["random", "words", "template"] = Field(
+        "random", description="what the trained embeddings start from; template: the words of the task's template"
+    )
+    words: Annotated[str, Field(max_length=2000)] | tuple[Annotated[str, Field(min_length=1)], ...] = Field(
+        "", description="for start words: a text, or a list of vocabulary entries; repeated where too few"
+    )
 
     @model_validator(mode="after")
     def _makes_sense(self) -> PTuning:
-        if (self.start == "words") != bool(self.words.strip()):
+        if (self.start == "words") != bool(self.words.strip() if isinstance(self.words, str) else self.words):
             raise ValueError("start words and words belong together: give both or neither")
+        if self.depth != 2 and self.encoder != "mlp":
+            raise ValueError("depth belongs to encoder mlp")
         if self.encoder == "none" and self.hidden:
             raise ValueError("hidden belongs to an encoder; encoder none has none")
         return self

@@ -6,8 +6,8 @@ so a finished model keeps h alone. Without an encoder it is a plain soft prompt.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from itertools import cycle, islice
+from collections.abc import Iterable, Sequence
+from itertools import cycle, islice, pairwise
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from data.errors import InputError
 from pipeline import tape
 from pipeline.backbone import Backbone
+from pipeline.prompt import token_ids
 from pipeline.pseudo_tokens import PTuning
 
 LSTM_LAYERS = 2  # as in the authors' code
@@ -103,17 +104,20 @@ def _encoder(config: PTuning, size: int, generator: torch.Generator) -> nn.Modul
     if config.encoder == "none":
         return None
     if config.encoder == "mlp":
-        return _mlp(size, config.hidden or size, size, generator)
+        hidden = config.hidden or size
+        return _mlp([size, *[hidden] * (config.depth - 1), size], generator)
     hidden = config.hidden or max(1, size // 2)
     layers = [BiLSTM(size if not i else 2 * hidden, hidden, generator) for i in range(LSTM_LAYERS)]
-    return nn.Sequential(*layers, _mlp(2 * hidden, size, size, generator))
+    return nn.Sequential(*layers, _mlp([2 * hidden, size, size], generator))
 
 
-def _mlp(size: int, hidden: int, out: int, generator: torch.Generator) -> nn.Module:
-    first, second = nn.Linear(size, hidden), nn.Linear(hidden, out)
-    _uniform(first.parameters(), size, generator)
-    _uniform(second.parameters(), hidden, generator)
-    return nn.Sequential(first, nn.ReLU(), second)
+def _mlp(sizes: Sequence[int], generator: torch.Generator) -> nn.Module:
+    """Linear maps from each size to the next, with a ReLU between two."""
+    modules: list[nn.Module] = []
+    for size, following in pairwise(sizes):
+        modules += [nn.ReLU()] * bool(modules) + [nn.Linear(size, following)]
+        _uniform(modules[-1].parameters(), size, generator)
+    return nn.Sequential(*modules)
 
 
 def _uniform(parameters: Iterable[nn.Parameter], fan_in: int, generator: torch.Generator) -> None:
@@ -129,9 +133,24 @@ def _start(backbone: Backbone, config: PTuning, generator: torch.Generator) -> T
     if config.start == "random":
         drawn = torch.empty(config.tokens, rows.shape[1]).normal_(generator=generator)
         return drawn * spread if config.encoder == "none" else drawn
-    ids = backbone.tokenizer(f" {config.words.strip()}", add_special_tokens=False, split_special_tokens=True)
-    found = list(ids["input_ids"])
-    if len(found) > config.tokens:
-        raise InputError(f"stage.words are {len(found)} tokens for {config.tokens} pseudo tokens; raise stage.tokens.")
+    found = _word_ids(backbone, config)
     copied = rows[list(islice(cycle(found), config.tokens))].float().cpu().clone()
     return copied if config.encoder == "none" else copied / spread
+
+
+def _word_ids(backbone: Backbone, config: PTuning) -> list[int]:
+    assert config.start == "words", "a run's own template is spelled out when the run is opened"
+    tokenizer = backbone.tokenizer
+    if isinstance(config.words, str):
+        found = token_ids(tokenizer, f" {config.words.strip()}")
+    else:
+        known = tokenizer.get_vocab()
+        unknown = [word for word in config.words if word not in known]
+        if unknown:
+            raise InputError(
+                f"stage.words has {unknown[0]!r}, which is no entry of the vocabulary; give a text instead."
+            )
+        found = [known[word] for word in config.words]
+    if len(found) > config.tokens:
+        raise InputError(f"stage.words are {len(found)} tokens for {config.tokens} pseudo tokens; raise stage.tokens.")
+    return found
