@@ -16,7 +16,7 @@ from pipeline.backbone import Backbone
 
 
 class OnlyMask(nn.Module):
-    """Wraps a layer: hidden states (B, T, D) -> (B, 1, D), the layer's output at ``mask_at`` (B,)."""
+    """Wraps a layer: hidden states (B, T, D) -> (B, 1, D), its output at ``mask_at`` (B,), or all of it without one."""
 
     def __init__(self, layer: Any, backbone: Backbone) -> None:
         super().__init__()
@@ -24,8 +24,11 @@ class OnlyMask(nn.Module):
         opened(layer, backbone)
 
     def forward(
-        self, hidden: Tensor, attention_mask: Tensor | None = None, *_: Any, mask_at: Tensor, **__: Any
+        self, hidden: Tensor, attention_mask: Tensor | None = None, *_: Any, mask_at: Tensor | None = None, **__: Any
     ) -> Tensor:
+        if mask_at is None:
+            whole: Tensor = self.layer(hidden, attention_mask)
+            return whole
         texts = torch.arange(len(hidden), device=hidden.device)
         asking = hidden[texts, mask_at].unsqueeze(1)
         if attention_mask is not None and attention_mask.shape[2] > 1:

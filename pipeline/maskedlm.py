@@ -49,12 +49,17 @@ def mask_tokens(ids: np.ndarray, tokenizer: Any, share: float, rng: np.random.Ge
 
 def masked_logits(backbone: Backbone, ids: Tensor, chosen: Tensor) -> Tensor:
     """(M, V) fp32 logits at the chosen positions of ids (B, T); there is no padding."""
+    states = backbone.model.base_model(input_ids=ids.to(backbone.device)).last_hidden_state
+    return head_logits(backbone, states[chosen.to(backbone.device)])
+
+
+def head_logits(backbone: Backbone, states: Tensor) -> Tensor:
+    """(M, V) fp32 logits of the backbone's own masked-LM head for states (M, D) of its last layer."""
     model, family = backbone.model, backbone.family
-    features = model.base_model(input_ids=ids.to(backbone.device)).last_hidden_state
     dense, norm = model.get_submodule(family.head_dense), model.get_submodule(family.head_norm)
     activation = F.gelu if family.head_activation == "gelu" else model.get_submodule(family.head_activation)
-    features = norm(activation(dense(features[chosen.to(backbone.device)])))
-    return F.linear(features, backbone.word_rows, model.get_parameter(family.decoder_bias)).float()
+    found = norm(activation(dense(states)))
+    return F.linear(found, backbone.word_rows, model.get_parameter(family.decoder_bias)).float()
 
 
 def masked_loss(backbone: Backbone, batch: Masked) -> Tensor:

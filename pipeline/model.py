@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from pipeline.batch import Batch
 from pipeline.head_config import AnyHead
 from pipeline.heads import HEADS
 from pipeline.last_layer import narrow
+from pipeline.maskedlm import head_logits
 from pipeline.split import divisible, lower, upper
 from pipeline.stage_config import AnyStage
 from pipeline.stages import attach_all
@@ -42,6 +44,7 @@ class Classifier(nn.Module):
         self.head = HEADS[head.kind](head, backbone, word_ids, generator)
         if offset is not None:
             self.head.centre(offset)
+        self.word_logits = partial(head_logits, backbone)
         self.narrow = self.head.reads_mask and self.encoder is not None and narrow(self.encoder, backbone)
         self.to(backbone.device).eval()
 
@@ -58,17 +61,18 @@ class Classifier(nn.Module):
 
     def _features(self, batch: Batch) -> Tensor:
         """The last layer's output as the head reads it: (B, D) at the mask, or (B, T, D)."""
-        given = {"input_ids": batch.ids} if self.below is None else {"inputs_embeds": self._hidden(batch)}
-        if self.narrow:
-            given["mask_at"] = batch.mask_at
-        found: Tensor = (
-            given["inputs_embeds"]
-            if self.encoder is None
-            else self.encoder(**given, attention_mask=batch.attended).last_hidden_state
-        )
         if not self.head.reads_mask:
-            return found
+            return self.states(batch)
+        found = self.states(batch, mask_at=batch.mask_at) if self.narrow else self.states(batch)
         return found[torch.arange(len(found), device=found.device), 0 if self.narrow else batch.mask_at]
+
+    def states(self, batch: Batch, **narrowed: Tensor) -> Tensor:
+        """The last layer's output at every token, (B, T, D)."""
+        given = {"input_ids": batch.ids} if self.below is None else {"inputs_embeds": self._hidden(batch)}
+        if self.encoder is None:
+            return given["inputs_embeds"]
+        found: Tensor = self.encoder(**given, **narrowed, attention_mask=batch.attended).last_hidden_state
+        return found
 
     def _hidden(self, batch: Batch) -> Tensor:
         if batch.hidden is not None:

@@ -45,6 +45,10 @@ class PTuning(PseudoTokens):
     words: Annotated[str, Field(max_length=2000)] | tuple[Annotated[str, Field(min_length=1)], ...] = Field(
         "", description="for start words: a text, or a list of vocabulary entries; repeated where too few"
     )
+    aux_weight: float = Field(
+        0.0, ge=0, le=100, description="of a masked-LM loss on the texts beside the labels; 0: none"
+    )
+    aux_probability: float = Field(0.15, ge=0, le=0.5, description="with which that loss hides a word of a text")
 
     @model_validator(mode="after")
     def _makes_sense(self) -> PTuning:

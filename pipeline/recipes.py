@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pipeline.auxiliary import Auxiliary
+from pipeline.pseudo_tokens import PTuning
 from pipeline.run import Run
+from pipeline.stage_config import pseudo_tokens
 from pipeline.train import Recipe
 
 
@@ -13,6 +16,7 @@ def teacher_recipe(run: Run, rows: int, purpose: str = "train") -> Recipe:
     return Recipe(
         phases=(("labelled", config.epochs * -(-rows // batch)),), learning_rate=config.learning_rate, batch=batch,
         labelled_batch=batch, clip=run.config.clip, dropout=run.config.dropout, seed=run.seed(0, purpose),
+        auxiliary=auxiliary_of(run),
     )  # fmt: skip
 
 
@@ -27,4 +31,21 @@ def student_recipe(run: Run, number: int, drawn: int) -> Recipe:
         cutoff=config.cutoff,
         meta_batch=reweight.batch, engine=reweight.engine, eps=reweight.eps, confidence=run.config.pseudo.confidence,
         clip=run.config.clip, dropout=run.config.dropout, seed=run.seed(number, "train"),
+        auxiliary=auxiliary_of(run),
+    )  # fmt: skip
+
+
+def auxiliary_of(run: Run) -> Auxiliary | None:
+    """The masked-LM loss that the stage asks for. Words that the template has are spared wherever they stand.
+
+    In the template they are the same in every text, so that hiding them would break the prompt and teach nothing.
+    """
+    stage, tokenizer = pseudo_tokens(run.config.stage), run.prompt.tokenizer
+    if not isinstance(stage, PTuning) or not stage.aux_weight:
+        return None
+    template = (token for ids in run.prompt.fixed.values() for token in ids if token >= 0)
+    spared = tuple(sorted({*tokenizer.all_special_ids, *template}))
+    return Auxiliary(
+        stage.aux_probability, stage.aux_weight, tokenizer.mask_token_id,
+        min(len(tokenizer), len(run.backbone.word_rows)), spared,
     )  # fmt: skip

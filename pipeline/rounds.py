@@ -42,7 +42,7 @@ def prompt_tune(run: Run) -> Facts:
     began = time.monotonic()
     zero_shot, offset = _zero_shot(run)
     model = run.new_classifier(0, offset)
-    trainer = Trainer(model, teacher_recipe(run, len(run.gold)), Material(run.labelled, run.gold))
+    trainer = Trainer(model, teacher_recipe(run, len(run.gold)), Material(run.labelled, run.gold, run.corpus))
     train_resumably(run, 0, trainer, run.fingerprint)
     unfitted = _cross_validated(run, offset) if run.config.rounds.promote == "gated" else None
     facts = {"zero_shot": zero_shot, "offset": None if offset is None else offset.tolist()}
@@ -161,7 +161,7 @@ def _cross_validated(run: Run, offset: Tensor | None) -> Tensor:
         kept = np.setdiff1d(np.arange(len(run.gold)), held)
         model = run.new_classifier(0, offset)
         recipe = teacher_recipe(run, len(kept), "folds")
-        Trainer(model, recipe, Material(run.labelled.take(kept), run.gold[kept])).run()
+        Trainer(model, recipe, Material(run.labelled.take(kept), run.gold[kept], run.corpus)).run()
         logits[held] = logits_of(model, run.labelled.take(held))
     return logits
 

@@ -154,6 +154,7 @@ STAGE_PRESETS: dict[str, tuple[dict[str, Any], ...]] = {
     "bitfit": ({"kind": "bitfit"},),
     "ptuning": ({"kind": "ptuning"},),
     "soft_prompt": ({"kind": "ptuning", "encoder": "none"},),
+    "soft_prompt_mlm": ({"kind": "ptuning", "encoder": "none", "aux_weight": 1.0},),
     "ipt": ({"kind": "ipt"},),
     "none": ({"kind": "none"},),
 }

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pipeline.auxiliary import Auxiliary, accompanied, auxiliary_term
 from pipeline.batch import Batch
 from pipeline.infer import logits_of
 from pipeline.model import Classifier
@@ -42,6 +43,7 @@ class Recipe:
     cutoff: float = 0.0
     clip: float = 1.0
     dropout: bool = False
+    auxiliary: Auxiliary | None = None
     seed: int = 0
 
     @property
@@ -56,7 +58,10 @@ class Recipe:
 
 @dataclass(frozen=True)
 class Material:
-    """What is trained on: labelled rows with gold classes, and pseudo-labelled rows with soft labels (N, C)."""
+    """What is trained on: labelled rows with gold classes, and unlabelled rows with soft labels (N, C).
+
+    Without soft labels the unlabelled rows are read by an auxiliary loss alone.
+    """
 
     labelled: Encoded
     gold: Tensor
@@ -154,6 +159,8 @@ class Trainer:
             torch.manual_seed(seed_for(self.recipe.seed, "dropout", self.state.step))
         self.optimiser.zero_grad(set_to_none=True)
         loss = self._take[phase](self, index)
+        if self.recipe.auxiliary is not None:
+            loss += self._guess(self.recipe.auxiliary, self._texts(phase, index))
         torch.nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip)
         self.optimiser.step()
         return loss
@@ -180,6 +187,23 @@ class Trainer:
         self.state.uniform_steps += done.uniform
         self.state.weighed.append((rows, done.weights.cpu().numpy()))
         return float((done.weights * done.losses).sum())
+
+    def _guess(self, auxiliary: Auxiliary, batch: Batch) -> float:
+        """Adds the gradient of the auxiliary term, which meta weights thus know nothing of; returns its value."""
+        term = auxiliary_term(self.model, batch, auxiliary, seed_for(self.recipe.seed, "auxiliary", self.state.step))
+        if term is None:
+            return 0.0
+        term.backward()
+        return term.item()
+
+    def _texts(self, phase: Phase, index: int) -> Batch:
+        """The texts of a step, whole; beside labelled ones as many unlabelled ones."""
+        plain, warm = self.material.unlabelled, self._warm_steps if phase == "reweighted" else 0
+        if phase in {"warmup", "reweighted"} and plain is not None:
+            return plain.batch(self.orders["unlabelled"][warm + index])
+        batch = self.material.labelled.batch(self.orders["labelled"][index])
+        seed = seed_for(self.recipe.seed, "auxiliary texts", self.state.step)
+        return batch if plain is None else accompanied(batch, plain, seed)
 
     _take: dict[Phase, Callable[[Trainer, int], float]] = {  # noqa: RUF012
         "labelled": _labelled,
@@ -217,8 +241,8 @@ def _orders(recipe: Recipe, material: Material) -> dict[str, list[np.ndarray]]:
             rows, counts.get("reweighted", 0), min(recipe.meta_batch, rows), generator_for(recipe.seed, "meta")
         ),
     }
-    if material.unlabelled is not None:
-        steps = counts.get("warmup", 0) + counts.get("reweighted", 0)
+    steps = counts.get("warmup", 0) + counts.get("reweighted", 0)
+    if material.unlabelled is not None and steps:
         lengths = material.unlabelled.lengths()
         orders["unlabelled"] = bucketed(lengths, steps, recipe.batch, generator_for(recipe.seed, "unlabelled"))
     return orders

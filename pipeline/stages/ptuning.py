@@ -23,6 +23,8 @@ LSTM_LAYERS = 2  # as in the authors' code
 
 def attach(view: nn.Module, depth: int, backbone: Backbone, config: PTuning, generator: torch.Generator) -> nn.Module:
     """The ``SoftPrompt`` whose vectors now stand for negative token ids in ``view``, which holds all layers."""
+    if config.aux_weight:
+        backbone.require_head("stage.aux_weight")
     prompt = SoftPrompt(config, _start(backbone, config, generator), generator)
     insert(prompt, view, backbone)
     return prompt

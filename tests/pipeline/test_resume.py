@@ -25,9 +25,11 @@ def digests(run: Path) -> dict[str, str]:
     return {name: hashlib.sha256((run / name).read_bytes()).hexdigest() for name in STABLE}
 
 
-def killed_and_resumed(files: dict[str, Path], folder: Path, kills: int, dropout: bool, seed: int) -> None:
+def killed_and_resumed(
+    files: dict[str, Path], folder: Path, kills: int, dropout: bool, seed: int, **values: object
+) -> None:
     plain, killed = (
-        tiny_overlay(files, folder / name) | {"checkpoint_seconds": 0, "dropout": dropout}
+        tiny_overlay(files, folder / name) | {"checkpoint_seconds": 0, "dropout": dropout} | values
         for name in ("plain", "killed")
     )
     arguments = [json.dumps(plain), json.dumps(killed), str(kills), str(seed)]
