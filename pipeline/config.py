@@ -145,10 +145,18 @@ PRESETS: dict[str, dict[str, Any]] = {
         "rounds": {"sample": 500},
     },
 }
-# What the fast preset takes for heads that start from nothing, where a verbalizer starts from a trained masked-LM head.
-FAST_FOR_HEAD: dict[str, dict[str, Any]] = {
-    "linear": {"teacher": {"learning_rate": 3e-3, "epochs": 30}, "student": {"learning_rate": 3e-3}},
-    "ytuning": {"student": {"learning_rate": 3e-4}},
+# What the fast preset takes for heads that start from nothing, where a verbalizer starts from a trained masked-LM head,
+# and for pseudo tokens: these need a higher rate, and a step of theirs passes through the whole backbone.
+_PSEUDO_TOKENS: dict[str, Any] = {
+    "teacher": {"learning_rate": 3e-3, "epochs": 30}, "student": {"learning_rate": 3e-3, "steps": 60},
+    "rounds": {"sample": 200},
+}
+FAST_FOR: dict[str, dict[str, dict[str, Any]]] = {
+    "head": {
+        "linear": {"teacher": {"learning_rate": 3e-3, "epochs": 30}, "student": {"learning_rate": 3e-3}},
+        "ytuning": {"student": {"learning_rate": 3e-4}},
+    },
+    "stage": dict.fromkeys(("ptuning", "soft_prompt", "soft_prompt_mlm", "ipt"), _PSEUDO_TOKENS),
 }
 # fmt: on
 
@@ -158,8 +166,8 @@ def build_config(preset: str = "fast", *overlays: dict[str, Any]) -> RunConfig:
     if preset not in PRESETS:
         raise InputError(f"unknown preset '{preset}'; use one of: {', '.join(PRESETS)}.")
     merged: dict[str, Any] = {}
-    suited = FAST_FOR_HEAD.get(_head_of(overlays), {}) if preset == "fast" else {}
-    for layer in (PRESETS[preset], suited, *overlays):
+    suited = [FAST_FOR[part].get(_kind_of(part, overlays), {}) for part in FAST_FOR if preset == "fast"]
+    for layer in (PRESETS[preset], *suited, *overlays):
         merged = _overlay(merged, layer)
     try:
         return RunConfig.model_validate(merged)
@@ -182,11 +190,11 @@ def _overlay(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _head_of(overlays: Sequence[dict[str, Any]]) -> str:
-    """The kind of head that the last overlay to name one asks for."""
-    named = [overlay["head"] for overlay in overlays if overlay.get("head")]
-    kinds = [head if isinstance(head, str) else head.get("kind") for head in named]
-    return next((str(kind) for kind in reversed(kinds) if kind), "verbalizer")
+def _kind_of(part: str, overlays: Sequence[dict[str, Any]]) -> str:
+    """The kind of stage or head that the last overlay to name one asks for; empty for a list, or where none does."""
+    named = [overlay[part] for overlay in overlays if overlay.get(part)]
+    kinds = [value.get("kind") if isinstance(value, dict) else value for value in named]
+    return next((kind if isinstance(kind, str) else "" for kind in reversed(kinds) if kind), "")
 
 
 def _of_kind(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
