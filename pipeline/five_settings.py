@@ -107,7 +107,7 @@ def _rebuilt(auto: AutoEncoder, task: PromptedTask) -> float:
 def tuned(task: PromptedTask, subspace: Path) -> float:
     """Accuracy of a teacher of the run's own recipe whose prompt moves within ``subspace``."""
     stage = Intrinsic(subspace=str(subspace), tokens=task.prompts().shape[1], place=task.place)
-    run = replace(task.run, config=task.run.config.model_copy(update={"stage": pinned([stage])}))
+    run = replace(task.run, config=task.run.config.model_copy(update={"stage": (pinned(stage),)}))
     model = run.new_classifier(0, None)
     Trainer(model, teacher_recipe(run, len(run.gold)), Material(run.labelled, run.gold)).run()
     return accuracy(run, model)

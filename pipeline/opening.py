@@ -25,9 +25,11 @@ from pipeline.corpus_tokens import encode_corpus
 from pipeline.features import bytes_needed, with_features
 from pipeline.model import first_tuned_layer
 from pipeline.prompt import Encoded, Prompt, label_word_ids
+from pipeline.prompt_start import pinned_start
+from pipeline.pseudo_tokens import Intrinsic, PTuning
 from pipeline.run import Notify, Run, counter
 from pipeline.sources import Sources, resolve_sources, spell_out
-from pipeline.stage_config import pseudo_tokens
+from pipeline.stage_config import AnyStage, pseudo_tokens
 from pipeline.subspace import check_subspace, pinned
 from pipeline.template_start import spell_start
 
@@ -45,7 +47,7 @@ def open_run(
     one that the configuration names, where it is loaded already.
     """
     sources = resolve_sources(config)
-    config = config.model_copy(update={"stage": pinned(config.stage)})
+    config = config.model_copy(update={"stage": tuple(map(_pinned, config.stage))})
     backbone = backbone or load_backbone(config.backbone.name, config.backbone.precision, config.backbone.device)
     sources, words_notices = spell_out(sources, backbone)
     config = _spelled(config, sources, backbone)
@@ -60,6 +62,13 @@ def open_run(
         run.new_classifier(0, None)  # a stage or head that does not fit the backbone is refused here
         _record(run, sources)
         yield with_kept_features(run) if keep_features and keeps_features(run) else run
+
+
+def _pinned(stage: AnyStage) -> AnyStage:
+    """A stage that is made from files of another run, held to their present content."""
+    if isinstance(stage, Intrinsic):
+        return pinned(stage)
+    return pinned_start(stage) if isinstance(stage, PTuning) else stage
 
 
 def _spelled(config: RunConfig, sources: Sources, backbone: Backbone) -> RunConfig:

@@ -39,12 +39,16 @@ class PTuning(PseudoTokens):
         0, ge=0, le=4096, description="of the encoder, per direction of an lstm; 0: half of an embedding, all for mlp"
     )
     depth: int = Field(2, ge=2, le=3, description="linear maps of an mlp; peft's default has 3")
-    start: Literal["random", "words", "template"] = Field(
-        "random", description="what the trained embeddings start from; template: the words of the task's template"
+    start: Literal["random", "words", "template", "prompt"] = Field(
+        "random",
+        description="what the trained embeddings start from; template: the words of the task's template; prompt: that "
+        "of another run",
     )
     words: Annotated[str, Field(max_length=2000)] | tuple[Annotated[str, Field(min_length=1)], ...] = Field(
         "", description="for start words: a text, or a list of vocabulary entries; repeated where too few"
     )
+    prompt: str = Field("", description="folder of that run, for start prompt")
+    digest: str = Field("", description="sha256 of its weights; filled in when a run is opened, another is refused")
     aux_weight: float = Field(
         0.0, ge=0, le=100, description="of a masked-LM loss on the texts beside the labels; 0: none"
     )
@@ -54,6 +58,10 @@ class PTuning(PseudoTokens):
     def _makes_sense(self) -> PTuning:
         if (self.start == "words") != bool(self.words.strip() if isinstance(self.words, str) else self.words):
             raise ValueError("start words and words belong together: give both or neither")
+        if (self.start == "prompt") != bool(self.prompt):
+            raise ValueError("start prompt and prompt belong together: give both or neither")
+        if self.start == "prompt" and self.encoder != "none":
+            raise ValueError("start prompt needs encoder none: the vectors of another run are tuned as they are")
         if self.depth != 2 and self.encoder != "mlp":
             raise ValueError("depth belongs to encoder mlp")
         if self.encoder == "none" and self.hidden:

@@ -66,12 +66,11 @@ def _decoder(folder: str, digest: str, tokens: int) -> tuple[Decoder, Tensor]:
     return Decoder.of(tensors, tokens), start
 
 
-def pinned(stages: Sequence[AnyStage]) -> tuple[AnyStage, ...]:
-    """``stages`` whose subspace has an absolute path and the digest of its decoder; InputError where there is none."""
-    return tuple(_pinned(stage) if isinstance(stage, Intrinsic) else stage for stage in stages)
+def pinned(stage: Intrinsic) -> Intrinsic:
+    """``stage`` with an absolute path to its subspace and the digest of its decoder.
 
-
-def _pinned(stage: Intrinsic) -> Intrinsic:
+    InputError where there is none, or another than the one that ``stage`` was pinned to.
+    """
     folder = str(Path(stage.subspace).expanduser().resolve())
     digest = _manifest(folder)["files"][DECODER]
     if stage.decoder not in {"", digest}:

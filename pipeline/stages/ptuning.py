@@ -16,6 +16,7 @@ from data.errors import InputError
 from pipeline import tape
 from pipeline.backbone import Backbone
 from pipeline.prompt import token_ids
+from pipeline.prompt_start import start_from
 from pipeline.pseudo_tokens import PTuning
 
 LSTM_LAYERS = 2  # as in the authors' code
@@ -129,12 +130,17 @@ def _uniform(parameters: Iterable[nn.Parameter], fan_in: int, generator: torch.G
 
 
 def _start(backbone: Backbone, config: PTuning, generator: torch.Generator) -> Tensor:
-    """(n, E) fp32: N(0, 1) or rows of words for an encoder, which wants unit spread; else with that of all words."""
+    """(n, E) fp32: N(0, 1) or rows of words for an encoder, which wants unit spread; else with that of all words.
+
+    Or another run's prompt, as it is.
+    """
     rows = backbone.word_rows.detach()
     spread = rows.float().std().item()
     if config.start == "random":
         drawn = torch.empty(config.tokens, rows.shape[1]).normal_(generator=generator)
         return drawn * spread if config.encoder == "none" else drawn
+    if config.start == "prompt":
+        return start_from(config, rows.shape[1])
     found = _word_ids(backbone, config)
     copied = rows[list(islice(cycle(found), config.tokens))].float().cpu().clone()
     return copied if config.encoder == "none" else copied / spread

@@ -29,7 +29,7 @@ from pipeline.pseudo_tokens import Intrinsic
 from pipeline.reweight import ENGINES
 from pipeline.rounds import load_model
 from pipeline.selftrain import self_train
-from pipeline.stage_config import pseudo_tokens, stages
+from pipeline.stage_config import pseudo_tokens
 from pipeline.stages.ipt import IntrinsicPrompt
 from pipeline.subspace import Origin, load_decoder, pinned, save_subspace
 from pipeline.subspace_config import SubspaceConfig
@@ -149,10 +149,14 @@ def test_the_same_runs_give_the_same_subspace_also_when_interrupted(runs: list[P
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
+def ipt_stage(space: Path) -> Intrinsic:
+    return pinned(Intrinsic(subspace=str(space), tokens=TOKENS))
+
+
 def built(space: Path) -> tuple[Classifier, Prompt]:
     """A classifier with stage ipt and a frozen head, and its prompt."""
     backbone = tiny_backbone()
-    chosen = pinned(stages("ipt", subspace=str(space), tokens=TOKENS))
+    chosen = (ipt_stage(space),)
     words = label_word_ids(TASK, backbone.tokenizer, backbone.word_rows)
     model = Classifier(backbone, chosen, VerbalizerHead(trained=False), words, seed=1)
     return model, Prompt(TASK, backbone.tokenizer, 48, pseudo_tokens(chosen))
@@ -194,7 +198,7 @@ def test_its_gradient_is_the_decoders_jacobian_times_that_of_the_prompt(space: P
 
 def test_a_soft_prompt_of_the_decoded_vectors_gives_the_same_logits(space: Path) -> None:
     model, prompt = built(space)
-    config, tensors = flat(model, pinned(stages("ipt", subspace=str(space), tokens=TOKENS)))
+    config, tensors = flat(model, [ipt_stage(space)])
     backbone = tiny_backbone()
     words = label_word_ids(prompt.task, backbone.tokenizer, backbone.word_rows)
     plain = Classifier(backbone, config, VerbalizerHead(trained=False), words)
@@ -239,8 +243,7 @@ def test_a_whole_run_keeps_coordinates_and_ends_with_a_plain_prompt(
 
 
 def test_coordinates_begin_at_the_mean_of_known_prompts(runs: list[Path], space: Path) -> None:
-    (stage,) = pinned(stages("ipt", subspace=str(space), tokens=TOKENS))
-    assert isinstance(stage, Intrinsic)
+    stage = ipt_stage(space)
     encoder = load_tensors(space / "subspace" / "encoder.safetensors")
     with open_tasks(runs) as tasks:
         coordinates = all_prompts(tasks).flatten(1) @ encoder["weight"].T + encoder["bias"]
@@ -367,3 +370,41 @@ def test_a_prompt_under_its_own_head_is_the_runs_model(runs: list[Path]) -> None
         trained = load_model(task.run, 0)
         batch = task.run.labelled.batch(range(4))
         assert torch.equal(task.logits(0, task.prompts()[0], batch), trained(batch))
+
+
+def test_stage_two_starts_at_exactly_the_decoded_prompt(
+    tiny_files: dict[str, Path], space: Path, tmp_path: Path
+) -> None:
+    self_train(build_config("fast", ipt_overlay(tiny_files, tmp_path / "one", space)))
+    with open_run(build_config("fast", ipt_overlay(tiny_files, tmp_path / "one", space))) as run:
+        decoded = part_of(load_model(run, run.teacher_of(3))).vectors().detach()
+    stage = {"kind": "soft_prompt", "tokens": TOKENS, "start": "prompt", "prompt": str(tmp_path / "one")}
+    config = build_config("fast", tiny_overlay(tiny_files, tmp_path / "two") | {"stage": stage})
+    with open_run(config) as run:
+        assert torch.equal(run.new_classifier(0, None).tensors()["stage.0.embedding"], decoded)
+        assert run.config.stage[0].digest  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    ("stage", "message"),
+    [
+        ({"prompt": "nowhere"}, "holds no finished model"),
+        ({"tokens": 5}, r"has 3 pseudo tokens and stage\.tokens is 5; set stage\.tokens=3"),
+        ({"digest": "0" * 64}, "another model than the one this run was started with"),
+    ],
+)
+def test_a_prompt_that_does_not_fit_is_refused(
+    tiny_files: dict[str, Path], runs: list[Path], tmp_path: Path, stage: dict[str, object], message: str
+) -> None:
+    chosen = {"kind": "soft_prompt", "tokens": TOKENS, "start": "prompt", "prompt": str(runs[0])} | stage
+    config = build_config("fast", tiny_overlay(tiny_files, tmp_path / "run") | {"stage": chosen})
+    with pytest.raises(InputError, match=message), open_run(config):
+        pass
+
+
+@pytest.mark.parametrize(
+    "stage", [{"start": "prompt"}, {"prompt": "run"}, {"kind": "ptuning", "start": "prompt", "prompt": "x"}]
+)
+def test_half_a_start_is_refused(stage: dict[str, object]) -> None:
+    with pytest.raises(InputError, match="start prompt"):
+        build_config("fast", {"stage": {"kind": "soft_prompt"} | stage})
