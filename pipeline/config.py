@@ -37,6 +37,7 @@ class BackboneConfig(Section):
     cache_gb: float = Field(
         4.0, ge=0, le=10_000, description="disk for the output of layers below the first tuned one; 0 keeps none"
     )
+    cache_dir: str = Field("", description="folder for it that runs share; empty: each keeps its own")
 
 
 class TeacherConfig(Section):

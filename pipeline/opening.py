@@ -22,9 +22,8 @@ from pipeline.backbone import Backbone, load_backbone
 from pipeline.checkpoint import FORMAT, read_json, single_writer, write_json
 from pipeline.config import RunConfig
 from pipeline.corpus_tokens import encode_corpus
-from pipeline.features import bytes_needed, with_features
-from pipeline.model import first_tuned_layer
-from pipeline.prompt import Encoded, Prompt, label_word_ids
+from pipeline.kept_features import keeps_features, room_notices, with_kept_features
+from pipeline.prompt import Prompt, label_word_ids
 from pipeline.prompt_start import pinned_start
 from pipeline.pseudo_tokens import Intrinsic, PTuning
 from pipeline.run import Notify, Run, counter
@@ -57,7 +56,7 @@ def open_run(
     with single_writer(folder):
         run = _assemble(config, sources, backbone, folder, fingerprint, notify)
         check_subspace(config.stage, backbone, run.prompt)
-        found = (*words_notices, *run.inputs.notices, *_cut_notices(run), *_sample_notices(run), *_room_notices(run))
+        found = (*words_notices, *run.inputs.notices, *_cut_notices(run), *_sample_notices(run), *room_notices(run))
         run = replace(run, notices=found)
         run.new_classifier(0, None)  # a stage or head that does not fit the backbone is refused here
         _record(run, sources)
@@ -187,40 +186,6 @@ def _sample_notices(run: Run) -> Iterator[str]:
             f"zero-shot and students are measured on {len(rows)} of {len(run.inputs.test)} test rows "
             "(rounds.test_rows); labels alone and final on all of them."
         )
-
-
-def _room_notices(run: Run) -> Iterator[str]:
-    allowed, needed = run.config.backbone.cache_gb, _bytes_to_keep(run) / 1e9
-    if needed > allowed:
-        yield (
-            f"the output of the frozen layers would take {needed:.1f} GB and is not kept (backbone.cache_gb is "
-            f"{allowed:g}): every round computes it again."
-        )
-
-
-def _bytes_to_keep(run: Run) -> int:
-    if not first_tuned_layer(run.config.stage, run.backbone):
-        return 0
-    return bytes_needed(run.backbone, run.labelled, run.corpus, run.test)
-
-
-def keeps_features(run: Run) -> bool:
-    """Whether there are frozen layers below the tuned ones, and room for their output."""
-    return 0 < _bytes_to_keep(run) <= run.config.backbone.cache_gb * 1e9
-
-
-def with_kept_features(run: Run) -> Run:
-    """The run with the output of the frozen layers at hand for all of its texts."""
-    depth = first_tuned_layer(run.config.stage, run.backbone)
-
-    def kept(name: str, encoded: Encoded) -> Encoded:
-        on_rows = counter(run.notify, 0, "read", len(encoded))
-        return with_features(
-            encoded, run.backbone, depth, run.folder / "inputs" / "features" / name, run.fingerprint, on_rows
-        )
-
-    test = None if run.test is None else kept("test", run.test)
-    return replace(run, labelled=kept("labelled", run.labelled), corpus=kept("corpus", run.corpus), test=test)
 
 
 def _record(run: Run, sources: Sources) -> None:

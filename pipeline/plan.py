@@ -16,7 +16,8 @@ import torch
 
 from pipeline.config import RunConfig
 from pipeline.infer import logits_of
-from pipeline.opening import keeps_features, open_run, with_kept_features
+from pipeline.kept_features import keeps_features, with_kept_features
+from pipeline.opening import open_run
 from pipeline.recipes import student_recipe, teacher_recipe
 from pipeline.rounds import FOLDS
 from pipeline.run import Run
@@ -88,7 +89,8 @@ def make_plan(config: RunConfig) -> Plan:
 
 
 def _looked_at(config: RunConfig, scratch: str) -> AbstractContextManager[Run]:
-    return open_run(config.model_copy(update={"run_dir": scratch}), keep_features=False)
+    own = config.backbone.model_copy(update={"cache_dir": ""})  # a few rows are not worth sharing
+    return open_run(config.model_copy(update={"run_dir": scratch, "backbone": own}), keep_features=False)
 
 
 def steps_of(run: Run) -> tuple[int, Steps]:
@@ -156,7 +158,7 @@ def _timed(work: Callable[[], Found]) -> tuple[Found, float]:
 
 def _seconds_per_step(few: Run, student: Steps) -> dict[Phase, float]:
     teacher, recipe = teacher_recipe(few, len(few.gold)), student_recipe(few, 1, len(few.corpus))
-    labelled = Material(few.labelled, few.gold)
+    labelled = Material(few.labelled, few.gold, few.corpus)
     soft = torch.full((len(few.corpus), len(few.labels)), 1 / len(few.labels))
     pseudo = Material(few.labelled, few.gold, few.corpus, soft)
     found: dict[Phase, float] = {"labelled": _seconds_of(few, teacher, "labelled", labelled)}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -10,14 +11,18 @@ import torch
 from conftest import CONFIGS, tiny_backbone, tiny_overlay
 from torch import Tensor, nn
 
+from data.task import Task
 from pipeline import features, split
 from pipeline.attention import SHAPED_LIKE_BERT
+from pipeline.backbone import Backbone
 from pipeline.config import build_config
 from pipeline.head_config import VerbalizerHead
+from pipeline.kept_features import forget_oldest, key_of
 from pipeline.last_layer import narrow
 from pipeline.model import Classifier
 from pipeline.opening import open_run
 from pipeline.outcome import report_of
+from pipeline.prompt import Prompt, Text
 from pipeline.selftrain import self_train
 from pipeline.split import lower, upper
 from pipeline.stage_config import stages
@@ -104,10 +109,10 @@ def test_training_on_kept_features_takes_the_same_steps(tiny_files: dict[str, Pa
     np.testing.assert_allclose(losses[True], losses[False], rtol=1e-4)
 
 
-def test_every_text_passes_the_frozen_layers_once_in_a_run(
-    tiny_files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    seen = []
+@pytest.fixture
+def passed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The number of texts in every pass through frozen layers, as it happens."""
+    seen: list[int] = []
 
     def counted(backbone: object, depth: int) -> nn.Module:
         below = split.lower(backbone, depth)  # type: ignore[arg-type]
@@ -117,8 +122,57 @@ def test_every_text_passes_the_frozen_layers_once_in_a_run(
 
     monkeypatch.setattr(features, "lower", counted)
     monkeypatch.setattr("pipeline.model.lower", counted)
+    return seen
+
+
+def test_every_text_passes_the_frozen_layers_once_in_a_run(
+    tiny_files: dict[str, Path], tmp_path: Path, passed: list[int]
+) -> None:
     self_train(build_config("fast", tiny_overlay(tiny_files, tmp_path / "run"), TOP))
-    assert sum(seen) == 8 + 60 + 20
+    assert sum(passed) == 8 + 60 + 20
+
+
+def test_runs_that_share_a_folder_pass_every_text_once_in_all(
+    tiny_files: dict[str, Path], tmp_path: Path, passed: list[int]
+) -> None:
+    own = tmp_path / "own"
+    self_train(build_config("fast", tiny_overlay(tiny_files, own), TOP))
+    passed.clear()
+    shared = tmp_path / "cache"
+    for name, overlay in {"a": {}, "b": {}, "c": {"stage": {"kind": "lora"}, "seed": 5}}.items():
+        config = build_config("fast", tiny_overlay(tiny_files, tmp_path / name), TOP, overlay)
+        backbone = config.backbone.model_copy(update={"cache_dir": str(shared)})
+        self_train(config.model_copy(update={"backbone": backbone}))
+        assert not (tmp_path / name / "inputs" / "features").exists()
+    assert sum(passed) == 8 + 60 + 20
+    student = "round-02/student/weights.safetensors"
+    assert (tmp_path / "a" / student).read_bytes() == (own / student).read_bytes()
+
+
+def test_the_longest_unused_goes_first(tmp_path: Path) -> None:
+    for age, name in enumerate(("new", "old", "oldest")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "values.bin").write_bytes(b"x" * 100)
+        (tmp_path / name / "manifest.json").write_bytes(b"")
+        os.utime(tmp_path / name / "manifest.json", (1000 - age, 1000 - age))
+    forget_oldest(tmp_path, 250, keep=set())
+    assert {folder.name for folder in tmp_path.iterdir()} == {"new", "old"}
+    forget_oldest(tmp_path, 0, keep={"old"})
+    assert {folder.name for folder in tmp_path.iterdir()} == {"old"}
+
+
+def test_the_key_knows_all_that_decides_the_values() -> None:
+    one, other = tiny_backbone(), tiny_backbone(seed=2)
+    task = Task(name="t", template="{text} it was {mask} .", labels={"no": "bad", "yes": "good"})
+    texts: list[Text] = [("w1 w2 w3 w4 w5 w6 w7 w8 w9", None), ("w4", None)]
+
+    def key(backbone: Backbone = one, depth: int = 1, template: str = task.template, length: int = 32) -> str:
+        prompt = Prompt(task.model_copy(update={"template": template}), backbone.tokenizer, length)
+        return key_of(prompt.encode(texts), backbone, depth)
+
+    others = [key(other), key(depth=2), key(template="{text} the plot was {mask} ."), key(length=12)]
+    assert key() == key()
+    assert len({key(), *others}) == 5
 
 
 def test_without_room_a_run_says_so_and_goes_on(tiny_files: dict[str, Path], tmp_path: Path) -> None:
