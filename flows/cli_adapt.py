@@ -12,11 +12,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from typer import Argument, Option
 
-from data.errors import InputError
 from flows.cli_options import AsJson, Verbose
 from flows.environment import prepare
 from flows.exits import INTERRUPTED, fail
 from flows.values import Values, parse_set
+from pipeline.config_errors import refusal
 
 if TYPE_CHECKING:
     from pipeline.adapt import AdaptOutcome, AdaptTick
@@ -68,9 +68,7 @@ def _follow(backbone: str, sources: list[str], out: Path, values: Values, consol
     try:
         config = AdaptConfig.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise InputError(f"config key '{key}': {first['msg']} (got {first['input']!r}).") from error
+        raise refusal(error, AdaptConfig) from error
     columns = (TextColumn("masked-LM training"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[loss]}"))
     with Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal) as bar:
         line = bar.add_task("", total=config.steps, loss="")

@@ -11,9 +11,10 @@ from typing import Any, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from data.errors import InputError
+from pipeline.config_errors import Loc, refusal
 from pipeline.head_config import AnyHead, VerbalizerHead
 from pipeline.section import Section
-from pipeline.stage_config import Stages, expand, lives_in_layers
+from pipeline.stage_config import Stages, expand, item_of, lives_in_layers
 
 
 class DataConfig(Section):
@@ -173,9 +174,15 @@ def build_config(preset: str = "fast", *overlays: dict[str, Any]) -> RunConfig:
     try:
         return RunConfig.model_validate(merged)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise InputError(f"config key '{key}': {first['msg']} (got {first['input']!r}).") from error
+        raise refusal(error, RunConfig, lambda loc: _as_written(loc, merged)) from error
+
+
+def _as_written(loc: Loc, values: dict[str, Any]) -> Loc:
+    """``loc`` with the number of a stage as the user counts: a preset may stand for several, and one has none."""
+    if loc[:1] != ("stage",) or len(loc) == 1 or not isinstance(loc[1], int):
+        return loc
+    item = item_of(values["stage"], loc[1])
+    return ("stage", *loc[2:]) if item is None else ("stage", item, *loc[2:])
 
 
 def _overlay(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:

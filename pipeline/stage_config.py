@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
@@ -179,6 +180,14 @@ def expand(given: Any) -> Any:
     if name == "none":
         values.pop("layers", None)
     return [{"kind": "unified"} | preset | values for preset in STAGE_PRESETS[name]]
+
+
+def item_of(given: Any, number: int) -> int | None:
+    """The place in the list ``given`` of what became stage ``number`` of ``expand``; None where it is no list."""
+    if not isinstance(given, list | tuple):
+        return None
+    counts = itertools.accumulate(len(expand(part)) for part in given)
+    return next(place for place, count in enumerate(counts) if number < count)
 
 
 def _one_of_pseudo_tokens(given: tuple[AnyStage, ...]) -> tuple[AnyStage, ...]:

@@ -1,0 +1,115 @@
+"""A configuration that does not fit is refused in one sentence, by the key that the user wrote."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from data.errors import InputError
+from pipeline.adapt_config import AdaptConfig
+from pipeline.config import build_config
+from pipeline.config_errors import refusal
+
+LAYERS = "must be all, top:N, or a list of layer numbers from 0 upward"
+CASES: dict[str, tuple[dict[str, Any], str]] = {
+    "stage kind": ({"stage": "houlsbi"}, "config key 'stage': unknown stage 'houlsbi'; did you mean 'houlsby'?"),
+    "stage kind in a list": (
+        {"stage": ["lora", {"kind": "bitfti"}]},
+        "config key 'stage': unknown stage 'bitfti'; did you mean 'bitfit'?",
+    ),
+    "key of a stage": (
+        {"stage": {"kind": "lora", "widht": 3}},
+        "config key 'stage.widht': unknown key 'widht'; did you mean 'width'?",
+    ),
+    "key of no such stage": (
+        {"stage": {"kind": "bitfit", "width": 3}},
+        "config key 'stage.width': unknown key 'width'; use one of: layers, kind.",
+    ),
+    "key of another kind of stage": (
+        {"stage": {"kind": "ptuning", "tokenz": 3}},
+        "config key 'stage.tokenz': unknown key 'tokenz'; did you mean 'tokens'?",
+    ),
+    "second of a list": (
+        {"stage": ["mam", {"kind": "lora", "widht": 3}]},
+        "config key 'stage.1.widht': unknown key 'widht'; did you mean 'width'?",
+    ),
+    "limit of a stage": (
+        {"stage": {"kind": "lora", "width": 0}},
+        "config key 'stage.width': must be greater than or equal to 1 (got 0).",
+    ),
+    "limit in a list": (
+        {"stage": ["lora", {"kind": "mam", "width": 5000}]},
+        "config key 'stage.1.width': must be less than or equal to 4096 (got 5000).",
+    ),
+    "layers": ({"stage": {"layers": "top:0"}}, f"config key 'stage.layers': {LAYERS} (got 'top:0')."),
+    "layer numbers": ({"stage": {"layers": [-1]}}, f"config key 'stage.layers': {LAYERS} (got [-1])."),
+    "combination": (
+        {"stage": {"kind": "list", "composition": "gated"}},
+        "config key 'stage': composition gated is the softmax of a prefix; use add or scaled.",
+    ),
+    "combination in a list": (
+        {"stage": ["bitfit", {"kind": "list", "scale": 2.0}]},
+        "config key 'stage.1': scale and learned_scale belong to the scaled composition.",
+    ),
+    "combination of stages": (
+        {"stage": ["ptuning", "soft_prompt"]},
+        "config key 'stage': two stages bring pseudo tokens; a prompt has those of one.",
+    ),
+    "no stage": ({"stage": []}, "config key 'stage': must have at least 1 item, not 0 (got [])."),
+    "item that is no stage": ({"stage": [3]}, "config key 'stage.0': must hold keys with values (got 3)."),
+    "head kind": ({"head": "lineer"}, "config key 'head.kind': unknown kind 'lineer'; did you mean 'linear'?"),
+    "head without a kind": ({"head": {"pool": "first"}}, "config key 'head.kind': is missing; say which is meant."),
+    "key of a head": (
+        {"head": {"kind": "ytuning", "vector": 1}},
+        "config key 'head.vector': unknown key 'vector'; did you mean 'vectors'?",
+    ),
+    "combination of a head": (
+        {"head": {"kind": "ytuning", "heads": 3}},
+        "config key 'head': width 128 cannot be divided among 3 heads.",
+    ),
+    "section": ({"studnt": {}}, "config key 'studnt': unknown key 'studnt'; did you mean 'student'?"),
+    "key of a section": (
+        {"student": {"stps": 1}},
+        "config key 'student.stps': unknown key 'stps'; did you mean 'steps'?",
+    ),
+    "limit of a section": (
+        {"rounds": {"count": 0}},
+        "config key 'rounds.count': must be greater than or equal to 1 (got 0).",
+    ),
+    "choice": (
+        {"pseudo": {"teachers": "none"}},
+        "config key 'pseudo.teachers': must be 'last' or 'all' (got 'none').",
+    ),
+    "item of a list": (
+        {"data": {"unlabelled": ["a.csv", 3]}},
+        "config key 'data.unlabelled.1': must be a valid string (got 3).",
+    ),
+    "no section": ({"student": 3}, "config key 'student': must hold keys with values (got 3)."),
+    "long value": (
+        {"seed": "x" * 99},
+        f"config key 'seed': must be a valid integer, unable to parse string as an integer (got '{'x' * 56}...).",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_key_and_the_problem_are_said_in_one_sentence(case: str) -> None:
+    overlay, sentence = CASES[case]
+    with pytest.raises(InputError) as raised:
+        build_config("fast", overlay)
+    assert str(raised.value) == sentence
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"stps": 3}, "config key 'stps': unknown key 'stps'; did you mean 'steps'?"),
+        ({"columns": {"txt": "a"}}, "config key 'columns.txt': unknown key 'txt'; did you mean 'text'?"),
+    ],
+)
+def test_an_adaptation_is_refused_likewise(values: dict[str, Any], sentence: str) -> None:
+    with pytest.raises(ValidationError) as raised:
+        AdaptConfig.model_validate(values)
+    assert str(refusal(raised.value, AdaptConfig)) == sentence
