@@ -16,7 +16,7 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 
-from pipeline.report import RunReport, decimals, duration, headline, percent
+from pipeline.report import RunReport, decimals, duration, headline, percent, trained_words
 from pipeline.run import Progress, Run
 
 Facts = dict[str, Any]
@@ -121,9 +121,8 @@ def _markdown(report: RunReport) -> str:
     ]
     table = ["| model | accuracy | macro F1 | calibration error |", "|---|---:|---:|---:|", *rows] if rows else []
     facts = (
-        f"{report.trainable_parameters:,} trainable parameters on {report.backbone.name} "
-        f"({report.backbone.parameters:,}); {report.data.labelled} labelled, {report.data.unlabelled:,} unlabelled and "
-        f"{report.data.test:,} test rows; {duration(report.seconds)}."
+        f"{trained_words(report)}; backbone {report.backbone.name}; {report.data.labelled} labelled, "
+        f"{report.data.unlabelled:,} unlabelled and {report.data.test:,} test rows; {duration(report.seconds)}."
     )
     notices = [f"- {notice}" for notice in report.notices]
     title = f"# {report.task}, run {report.run_id}"

@@ -9,6 +9,7 @@ from rich.markup import escape
 
 from pipeline.plan import Plan
 from pipeline.report import duration
+from pipeline.stage_names import trained
 
 WIDTH, SHOWN_WORDS = 40, 20
 
@@ -23,10 +24,14 @@ def _facts(plan: Plan) -> Iterator[str]:
     yield f"[bold]{escape(plan.task)}[/]"
     yield f"  rows      {plan.labelled:,} labelled, {plan.unlabelled:,} unlabelled, {plan.test:,} test"
     yield f"  backbone  {escape(plan.backbone)}, {plan.backbone_parameters:,} parameters, frozen"
-    yield f"  trainable {plan.trainable_parameters:,} parameters"
+    yield f"  trained   {escape(_trained(plan))}"
     yield f"  kept in   {escape(plan.folder)}{' (begun; a run would go on there)' if plan.started else ''}"
     for notice in plan.notices:
         yield f"  note      {escape(notice)}"
+
+
+def _trained(plan: Plan) -> str:
+    return trained(plan.stage, plan.head, plan.trainable_parameters, plan.backbone_parameters)
 
 
 def _prompts(plan: Plan) -> Iterator[str]:

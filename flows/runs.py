@@ -7,9 +7,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from filelock import FileLock, Timeout
+from pydantic import ValidationError
 
 from data.errors import InputError
 from pipeline.checkpoint import read_json, verified
+from pipeline.config import RunConfig
+from pipeline.stage_names import name_of, name_of_head
 
 State = Literal["running", "interrupted", "done"]
 Part = Literal["complete", "damaged", "begun", "left"]
@@ -29,7 +32,10 @@ class RoundStatus:
 
 @dataclass(frozen=True)
 class RunStatus:
-    """A run: ``reached`` of ``rounds`` are judged; ``accuracy`` is the final model's, where it is known."""
+    """A run: ``reached`` of ``rounds`` are judged; ``accuracy`` is the final model's, where it is known.
+
+    ``stage`` and ``head`` are names with values in brackets.
+    """
 
     folder: Path
     run_id: str
@@ -38,6 +44,8 @@ class RunStatus:
     reached: int
     rounds: int
     accuracy: Accuracy
+    stage: str
+    head: str
 
 
 def find_runs(parent: Path) -> list[RunStatus]:
@@ -54,9 +62,18 @@ def status_of(folder: Path) -> RunStatus:
     state: State = "running" if is_running(folder) else "done" if done else "interrupted"
     final = _read(folder / "report.json")["final"] if done else None
     task = _read(folder / "inputs.json")["task"]["name"]
-    return RunStatus(
-        folder, stored["fingerprint"][:12], task, state, reached, rounds, final["accuracy"] if final else None
-    )
+    accuracy = final["accuracy"] if final else None
+    names = _trained(stored["config"])
+    return RunStatus(folder, stored["fingerprint"][:12], task, state, reached, rounds, accuracy, *names)
+
+
+def _trained(config: Any) -> tuple[str, str]:
+    """Stage and head by name; a run of another version may have some that this one cannot read."""
+    try:
+        read = RunConfig.model_validate({"stage": config["stage"], "head": config["head"]})
+    except ValidationError:
+        return "unknown", "unknown"
+    return name_of(read.stage), name_of_head(read.head)
 
 
 def rounds_of(folder: Path, count: int) -> list[RoundStatus]:

@@ -31,6 +31,7 @@ from pipeline.report import (
 from pipeline.rounds import load_model, metrics_of
 from pipeline.run import Run, counter
 from pipeline.stage_config import AnyStage
+from pipeline.stage_names import name_of, name_of_head
 
 ROWS_AT_ONCE = 8192
 
@@ -158,7 +159,7 @@ def build_report(run: Run, final: dict[str, Any], last: int) -> RunReport:
         zero_shot=_metrics(teacher["zero_shot"]), labelled_only=_metrics(teacher["test"]), rounds=rounds,
         final=_metrics(final["test"]), stopped=stopped,
         seconds=teacher["seconds"] + sum(r.seconds for r in rounds), notices=run.notices,
-        figures=_figures(run, last),
+        figures=_figures(run, last), stage=name_of(run.config.stage), head=name_of_head(run.config.head),
     )  # fmt: skip
 
 

@@ -21,6 +21,7 @@ from pipeline.opening import open_run
 from pipeline.recipes import student_recipe, teacher_recipe
 from pipeline.rounds import FOLDS
 from pipeline.run import Run
+from pipeline.stage_names import name_of, name_of_head
 from pipeline.train import Material, Phase, Recipe, Tick, Trainer
 
 SAMPLE_ROWS, TIMED_ROWS, TIMED_STEPS, BINS = 5, 256, 5, 8
@@ -67,6 +68,8 @@ class Plan:
     student_steps: dict[Phase, int]
     seconds: float
     notices: tuple[str, ...]
+    stage: str
+    head: str
 
     @property
     def total_steps(self) -> int:
@@ -85,6 +88,7 @@ def make_plan(config: RunConfig) -> Plan:
             test=len(run.inputs.test), samples=_samples(run), words=_words(run), lengths=_lengths(run),
             rounds=config.rounds.count, teacher_steps=teacher, student_steps=student,
             seconds=_estimate(run, teacher, student), notices=run.notices,
+            stage=name_of(config.stage), head=name_of_head(config.head),
         )  # fmt: skip
 
 

@@ -16,6 +16,7 @@ from rich.text import Text
 
 from data.errors import InputError
 from pipeline.evaluate import Metrics, ReliabilityBin
+from pipeline.stage_names import trained
 
 FORMAT = 1
 _COUNTING = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
@@ -96,7 +97,8 @@ class FigureData:
 class RunReport:
     """A whole run, in the order of report.json. Metrics are None without test rows.
 
-    ``stopped`` is "max_rounds" or "agreement"; ``notices`` are sentences for the reader.
+    ``stopped`` is "max_rounds" or "agreement"; ``notices`` are sentences for the reader. ``stage`` and ``head`` are
+    names with values in brackets; reports of earlier versions have none.
     """
 
     run_id: str
@@ -114,6 +116,8 @@ class RunReport:
     seconds: float
     notices: tuple[str, ...] = ()
     figures: FigureData = FigureData()
+    stage: str = ""
+    head: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """What report.json holds: only lists, dicts with string keys, and plain values."""
@@ -147,7 +151,8 @@ def write_report(report: RunReport, folder: Path) -> None:
     plots = draw_plots(report)
     for plot in plots:
         _write(folder / "plots" / f"{plot.name}.png", plot.png)
-    page = _PAGES.get_template("report.html.j2").render(report=report, headline=headline(report), plots=plots)
+    words = {"headline": headline(report), "trained": trained_words(report)}
+    page = _PAGES.get_template("report.html.j2").render(report=report, plots=plots, **words)
     _write(folder / "report.html", page.encode())
     text = json.dumps(report.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     _write(folder / "report.json", text.encode())
@@ -166,9 +171,17 @@ def headline(report: RunReport) -> str:
     return f"{before} accuracy with the labels alone, {after} after {training}."
 
 
+def trained_words(report: RunReport) -> str:
+    """What was trained, in a line; empty for a report of an earlier version."""
+    if not report.stage:
+        return ""
+    return trained(report.stage, report.head, report.trainable_parameters, report.backbone.parameters)
+
+
 def text_table(report: RunReport) -> Table:
     """The rounds as a table for the terminal, between rows for the labels alone and for the final model."""
-    table = Table(title=Text(f"{report.task}, run {report.run_id}"), caption=Text(headline(report)))
+    title = "\n".join(filter(None, (f"{report.task}, run {report.run_id}", trained_words(report))))
+    table = Table(title=Text(title), caption=Text(headline(report)))
     for name in _COLUMNS:
         table.add_column(name, justify="left" if name in {"round", "verdict"} else "right", no_wrap=True)
     table.add_row("labelled only", "", "", "", "", _accuracy(report.labelled_only), "", "", end_section=True)

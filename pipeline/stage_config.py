@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, model_validator
 
@@ -123,6 +123,7 @@ class NoStage(Section):
 
 
 AnyStage = Annotated[Unified | BitFit | PTuning | Intrinsic | NoStage, Field(discriminator="kind")]
+KINDS: dict[str, type[AnyStage]] = {kind.model_fields["kind"].default: kind for kind in get_args(get_args(AnyStage)[0])}
 
 _LIST: dict[str, Any] = {"init_std": 2e-4}
 _FFN: dict[str, Any] = {"form": "relu", "place": ["ffn_output"], "bias": True}
@@ -152,14 +153,12 @@ STAGE_PRESETS: dict[str, tuple[dict[str, Any], ...]] = {
     "prefix_neutral": (_PREFIX | {"neutral": True},),
     "mam": (_PREFIX, _SCALED | {"width": 16, "scale": 2.0}),
     "mam_seq2seq": (_PREFIX | {"width": 30, "mlp": 800}, _SCALED | {"width": 512, "scale": 4.0}),
-    "bitfit": ({"kind": "bitfit"},),
-    "ptuning": ({"kind": "ptuning"},),
     "soft_prompt": ({"kind": "ptuning", "encoder": "none"},),
     "soft_prompt_mlm": ({"kind": "ptuning", "encoder": "none", "aux_weight": 1.0},),
-    "ipt": ({"kind": "ipt"},),
-    "none": ({"kind": "none"},),
 }
 # fmt: on
+# Every kind is a preset by its own name, besides the one that all of the above are made of.
+STAGE_PRESETS |= {kind: ({"kind": kind},) for kind in KINDS if kind != "unified"}
 
 
 def expand(given: Any) -> Any:
@@ -218,4 +217,4 @@ def pseudo_tokens(given: Sequence[AnyStage]) -> PseudoTokens | None:
 def lives_in_layers(kind: str) -> bool:
     """Whether a stage of this name takes ``layers``."""
     parts = STAGE_PRESETS.get(kind, ({},))
-    return all(part.get("kind", "unified") in {"unified", "bitfit"} for part in parts)
+    return all(issubclass(KINDS[part.get("kind", "unified")], Layered) for part in parts)

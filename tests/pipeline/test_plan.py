@@ -25,6 +25,7 @@ def test_a_plan_says_what_a_run_would_do(tiny_files: dict[str, Path], tmp_path: 
     assert plan.seconds > 0
     assert len(plan.samples) == 5
     assert all("it was [MASK] ." in sample for sample in plan.samples)
+    assert (plan.stage, plan.head) == ("list (width 4, init_std 0.02)", "verbalizer")
     assert not plan.started
     assert list(tmp_path.iterdir()) == []
 

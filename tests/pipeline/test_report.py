@@ -81,6 +81,8 @@ def make_report(labels: tuple[str, ...] = TOPICS, with_test: bool = True, **chan
         seconds=418.2,
         notices=("No labelled row has the label 'other': it can only be learned from its label word.",),
         figures=make_figures(len(labels), len(rounds), with_test),
+        stage="list (layers top:1, width 16)",
+        head="verbalizer",
     )
     return replace(report, **changes)
 
@@ -97,7 +99,7 @@ def test_json_follows_the_contract() -> None:
     metrics = dict.fromkeys(("accuracy", "macro_f1", "ece"))
     assert " ".join(values) == (
         "format run_id task labels seed backbone trainable_parameters data zero_shot labelled_only rounds "
-        "final stopped seconds notices figures"
+        "final stopped seconds notices figures stage head"
     )
     assert values["format"] == 1
     assert walk(values["backbone"]) == dict.fromkeys(("name", "parameters"))
@@ -122,9 +124,9 @@ def test_round_trip_through_json(with_test: bool) -> None:
 
 def test_only_the_contract_is_needed_to_read() -> None:
     values = make_report().to_dict()
-    for extra in ("notices", "figures"):
+    for extra in ("notices", "figures", "stage", "head"):
         del values[extra]
-    assert RunReport.from_dict(values) == make_report(notices=(), figures=FigureData())
+    assert RunReport.from_dict(values) == make_report(notices=(), figures=FigureData(), stage="", head="")
 
 
 @pytest.mark.parametrize("number", [None, 0, 2, "1"])
@@ -171,7 +173,9 @@ def test_page_is_self_contained(page: str) -> None:
 
 def test_page_escapes_everything(tmp_path: Path) -> None:
     evil = "<script>alert('1')</script>\"&"
-    report = make_report(labels=(evil, "_under", "cost $a$ and $b"), notices=(evil,), task=evil, run_id=evil)
+    report = make_report(
+        labels=(evil, "_under", "cost $a$ and $b"), notices=(evil,), task=evil, run_id=evil, stage=evil, head=evil
+    )
     rounds = tuple(replace(record, reason=evil) for record in report.rounds)
     backbone = BackboneFacts(evil, 1)
     report = replace(report, rounds=rounds, backbone=backbone, stopped=evil, figures=FigureData())
@@ -185,6 +189,16 @@ def test_page_escapes_everything(tmp_path: Path) -> None:
 def test_page_opens_with_the_outcome(page: str) -> None:
     before, after = "66.1 % accuracy with the labels alone", "74.3 % after six rounds of self-training"
     assert f"<h1>{before}, {after} on 6,890 unlabelled texts.</h1>" in page
+
+
+def test_what_was_trained_is_said(page: str, tmp_path: Path) -> None:
+    words = "stage list (layers top:1, width 16), head verbalizer, 297,984 trainable of 22.7 M"
+    assert f'<p class="run">{words}</p>' in page
+    assert words in str(text_table(make_report()).title)
+    earlier = make_report(stage="", head="", figures=FigureData())
+    write_report(earlier, tmp_path)
+    assert "trainable of" not in (tmp_path / "report.html").read_text("utf-8")
+    assert str(text_table(earlier).title) == "support, run support-8f3a12c0"
 
 
 def test_headlines() -> None:
