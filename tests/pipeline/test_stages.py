@@ -43,7 +43,8 @@ IN_LAYERS = [name for name in STAGE_PRESETS if name == "none" or lives_in_layers
 
 def small(name: str, **values: Any) -> tuple[AnyStage, ...]:
     """A preset of width 4, where it has one."""
-    return stages(name, **values) if name in {"bitfit", "none"} else stages(name, **({"width": 4} | values))
+    has_width = all(isinstance(part, Unified) for part in stages(name))
+    return stages(name, **({"width": 4} if has_width else {}) | values)
 
 
 def build(
