@@ -7,6 +7,7 @@ takes no more than small values of it, or it needs a file: then it has an entry 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -196,9 +197,10 @@ def test_sigkill_changes_no_byte(world: World) -> None:
         (world.overlay(stage, head, world.folder / f"killed {number}"), *KILLS[number % len(KILLS)])
         for number, (stage, head) in enumerate(SIGKILLED)
     ]
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", str(WORKER), json.dumps(orders)], capture_output=True, text=True, check=False
-    )
+    command = [sys.executable, "-W", "ignore", str(WORKER), json.dumps(orders)]
+    # The very code that is tested here, whatever copy of it is installed.
+    env = os.environ | {"PYTHONPATH": str(WORKER.parents[2])}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
     for (overlay, number, step), (stage, head) in zip(orders, SIGKILLED, strict=True):
         check_resumed(world, stage, head, Path(overlay["run_dir"]), number, step)
