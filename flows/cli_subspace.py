@@ -55,7 +55,7 @@ def _follow(runs: list[Path], out: Path, values: Values, evaluate: bool, console
     """The outcome of the training, watched on ``console``."""
     from pydantic import ValidationError
 
-    from data.errors import InputError
+    from pipeline.config_errors import refusal
     from pipeline.msf import MsfTick
     from pipeline.subspace_config import SubspaceConfig
     from pipeline.subspace_making import make_subspace
@@ -63,9 +63,7 @@ def _follow(runs: list[Path], out: Path, values: Values, evaluate: bool, console
     try:
         config = SubspaceConfig.model_validate(values)
     except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise InputError(f"config key '{key}': {first['msg']} (got {first['input']!r}).") from error
+        raise refusal(error, SubspaceConfig) from error
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[loss]}"))
     with Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal) as bar:
         line = bar.add_task("subspace", total=config.steps, loss="")

@@ -12,6 +12,7 @@ from pipeline.stage_config import KINDS, STAGE_PRESETS, AnyStage, Unified
 
 # A unified stage that differs from a preset in one of these is another thing, not that preset with other values.
 _NATURE = ("form", "place", "insertion", "composition")
+_UNSAID = {"decoder"}  # a digest, which tells a reader nothing
 LONGEST = 40
 Named = tuple[int, tuple[str, ...]]
 
@@ -56,7 +57,7 @@ def _same_sort(one: AnyStage, values: dict[str, Any]) -> bool:
 
 
 def _different(one: BaseModel, values: dict[str, Any]) -> dict[str, Any]:
-    return {key: getattr(one, key) for key in values if getattr(one, key) != values[key]}
+    return {key: getattr(one, key) for key in values if key not in _UNSAID and getattr(one, key) != values[key]}
 
 
 def _defaults(kind: type[BaseModel]) -> dict[str, Any]:

@@ -66,7 +66,7 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
         "config key 'head.vector': unknown key 'vector'; did you mean 'vectors'?",
     ),
     "combination of a head": (
-        {"head": {"kind": "ytuning", "heads": 3}},
+        {"head": {"kind": "ytuning", "width": 128, "heads": 3}},
         "config key 'head': width 128 cannot be divided among 3 heads.",
     ),
     "section": ({"studnt": {}}, "config key 'studnt': unknown key 'studnt'; did you mean 'student'?"),
