@@ -65,6 +65,7 @@ def _show_run(run: RunStatus, console: Console) -> None:
         verdict = "" if found.promoted is None else "promoted" if found.promoted else "kept"
         table.add_row(str(found.number or "teacher"), found.pseudo, found.model, _percent(found.accuracy), verdict)
     console.print(f"{run.task}, run {run.run_id}: {run.state}, round {run.reached} of {run.rounds}", highlight=False)
+    console.print(f"stage {run.stage}, head {run.head}", highlight=False)
     console.print(table)
     if run.state == "interrupted":
         console.print(f"go on with: listflow resume {short(run.folder)}", soft_wrap=True, highlight=False)

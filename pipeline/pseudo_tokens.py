@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from pipeline.section import Section
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from pipeline.backbone import Backbone
 
 Place = Literal["auto", "marks", "before_text", "before_clause", "around_mask", "template"]
 
@@ -68,6 +74,12 @@ class PTuning(PseudoTokens):
             raise ValueError("hidden belongs to an encoder; encoder none has none")
         return self
 
+    def attach(self, view: nn.Module, depth: int, backbone: Backbone, generator: torch.Generator) -> nn.Module:
+        """See ``pipeline/stages/ptuning.py``."""
+        from pipeline.stages import ptuning
+
+        return ptuning.attach(view, depth, backbone, self, generator)
+
 
 class Intrinsic(PseudoTokens):
     """Pseudo tokens that move within a subspace found on other tasks (arXiv 2110.07867)."""
@@ -82,3 +94,9 @@ class Intrinsic(PseudoTokens):
         if not self.subspace:
             raise ValueError("stage ipt needs stage.subspace=FOLDER; make one with `listflow subspace`")
         return self
+
+    def attach(self, view: nn.Module, depth: int, backbone: Backbone, generator: torch.Generator) -> nn.Module:
+        """See ``pipeline/stages/ipt.py``."""
+        from pipeline.stages import ipt
+
+        return ipt.attach(view, depth, backbone, self, generator)

@@ -1,16 +1,25 @@
-"""What a stage can be: typed values, the named presets of the literature, and the reasons why some make no sense."""
+"""What a stage can be: typed values, the named presets of the literature, and the reasons why some make no sense.
+
+What attaches a stage is imported when a model is built: whoever reads configurations should not wait for torch.
+"""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, model_validator
 
 from pipeline.layered import Layered
 from pipeline.pseudo_tokens import Intrinsic, PseudoTokens, PTuning
 from pipeline.section import Section, nearest
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from pipeline.backbone import Backbone
 
 Place = Literal[
     "embeddings", "attention_query", "attention_key", "attention_value", "attention_heads", "attention_output",
@@ -73,6 +82,12 @@ class Unified(Layered):
             return "exact"
         return "near" if self.init_std < 1e-3 else "no"
 
+    def attach(self, view: nn.Module, depth: int, backbone: Backbone, generator: torch.Generator) -> nn.Module:
+        """See ``pipeline/stages/unified.py``."""
+        from pipeline.stages import unified
+
+        return unified.attach(view, depth, backbone, self, generator)
+
 
 class BitFit(Layered):
     """All bias vectors of the layers, LayerNorm's too (arXiv 2106.10199)."""
@@ -82,6 +97,12 @@ class BitFit(Layered):
     @property
     def starts_as_identity(self) -> Literal["exact"]:
         return "exact"
+
+    def attach(self, view: nn.Module, depth: int, backbone: Backbone, generator: torch.Generator) -> nn.Module:
+        """See ``pipeline/stages/bitfit.py``."""
+        from pipeline.stages import bitfit
+
+        return bitfit.attach(view, depth, backbone, self, generator)
 
 
 class NoStage(Section):
