@@ -30,15 +30,19 @@ class Attention(nn.Module):
         self.query, self.key, self.value, self.out = (tape.Linear(width, width) for _ in range(4))
 
     def forward(self, asking: Tensor, given: Tensor, seen: Tensor | None = None) -> Tensor:
-        """(B, N, W) for ``asking`` (B, N, W) over ``given`` (B, T, W), of which ``seen`` (B, T) count."""
+        """(B, N, W) for ``asking`` (B, N, W) over ``given`` (B, T, W), of which ``seen`` (B, T) count.
+
+        Text comes in the precision of the backbone, and what is done to every token of it stays there.
+        """
         query, key, value = (
             x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
             for x in (self.query(asking), self.key(given), self.value(given))
         )
-        scores = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
+        scores = (query.to(key.dtype) @ key.transpose(-1, -2)).float() * query.shape[-1] ** -0.5
         if seen is not None:
             scores = scores.masked_fill(~seen[:, None, None].bool(), float("-inf"))
-        return self.out((scores.softmax(-1) @ value).transpose(1, 2).flatten(2))
+        mixed = scores.softmax(-1).to(value.dtype) @ value
+        return self.out(mixed.transpose(1, 2).flatten(2).to(asking.dtype))
 
 
 class Block(nn.Module):
@@ -115,8 +119,9 @@ class YTuning(nn.Module):
                 self.labels[:: self.config.vectors] += F.layer_norm(self.into(words), (self.labels.shape[1],))
 
     def forward(self, features: Tensor, batch: Batch) -> Tensor:
-        text = self.text_norm(self.into(features.float()))
-        rows = torch.cat([tape.per_row(self.task, text), tape.per_row(self.labels, text)], 1).expand(len(text), -1, -1)
+        text = self.text_norm(self.into(features))
+        start = [tape.per_row(vectors, text).float() for vectors in (self.task, self.labels)]
+        rows = torch.cat(start, 1).expand(len(text), -1, -1)
         for block in self.blocks:
             rows = block(rows, text, batch.attended)
         rows = self.norm(rows)
