@@ -1,0 +1,156 @@
+"""Adding texts to a corpus: streamed, without what it has had before, all of a call or nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from itertools import islice
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from filelock import FileLock
+
+from data.errors import InputError
+from data.read import Row, digest, read_rows, stem
+from data.seen import KEPT_OUT, Seen, keys_of
+from data.shards import INDEX, SCHEMA, SHARDS, Manifest, Shard, read_manifest, shard_rows, write_manifest
+from data.task import Columns
+
+ROWS_A_SHARD = 100_000
+ROWS_AT_ONCE = 2048
+
+
+@dataclass(frozen=True)
+class Ingested:
+    """What an ingest did: rows that came in, the rows that did not by reason, and the corpus as it is now."""
+
+    added: int
+    dropped: dict[str, int]
+    manifest: Manifest
+
+
+def ingest(
+    folder: Path,
+    sources: Sequence[str],
+    columns: Columns,
+    *,
+    is_pair: bool = False,
+    keep_out: Sequence[str] = (),
+    rows_a_shard: int = ROWS_A_SHARD,
+    on_rows: Callable[[int], None] = lambda rows: None,
+) -> Ingested:
+    """Appends the rows of ``sources`` to the corpus in ``folder``, which is made if need be.
+
+    Left out, over all of the corpus's history: texts it has had, texts that differ from one of these in case, white
+    space or punctuation only, and texts of the ``keep_out`` files (labelled and test rows). Raises InputError for a
+    source that cannot be used; the corpus is then as it was. A second ingest waits for the first.
+    """
+    if not sources:
+        raise InputError("no file is given; name at least one to ingest.")
+    digests = [digest(source) for source in sources]
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / ".lock"):
+        manifest = _open(folder, is_pair)
+        with _index(folder, manifest) as seen:
+            for file in keep_out:
+                _keep_out(seen, file, columns, is_pair)
+            taken = _Taken(folder, seen, manifest, rows_a_shard, on_rows)
+            for source, sha256 in zip(sources, digests, strict=True):
+                taken.take(read_rows(source, columns, is_pair=is_pair), stem(source), sha256)
+            # The index first: what it knows too much, the next ingest drops; what it knew too little, it could not tell.
+            seen.commit()
+            write_manifest(folder, taken.manifest)
+    return Ingested(taken.manifest.rows - manifest.rows, dict(taken.dropped), taken.manifest)
+
+
+class _Taken:
+    """An ingest on its way: the manifest that it will leave."""
+
+    def __init__(
+        self, folder: Path, seen: Seen, manifest: Manifest, rows_a_shard: int, on_rows: Callable[[int], None]
+    ) -> None:
+        self.folder, self.seen, self.manifest = folder, seen, manifest
+        self.rows_a_shard, self.on_rows = rows_a_shard, on_rows
+        self.dropped: Counter[str] = Counter()
+
+    def take(self, rows: Iterator[Row], source: str, sha256: str) -> None:
+        """All rows of one source, as one shard or more."""
+        fresh = self._fresh(rows)
+        while first := list(islice(fresh, 1)):
+            shard = self._write(_chain(first, islice(fresh, self.rows_a_shard - 1)), source, sha256)
+            self.manifest = replace(self.manifest, shards=(*self.manifest.shards, shard))
+        dropped = Counter(self.manifest.dropped) + self.dropped
+        self.manifest = replace(self.manifest, dropped=dict(dropped))
+
+    def _fresh(self, rows: Iterator[Row]) -> Iterator[Row]:
+        while some := list(islice(rows, ROWS_AT_ONCE)):
+            whole = [row for row in some if row.text and row.pair != ""]
+            self.dropped["blank"] += len(some) - len(whole)
+            verdicts = self.seen.judge(keys_of([(row.text, row.pair) for row in whole]), self.manifest.last + 1)
+            self.dropped.update(verdict for verdict in verdicts if verdict != "new")
+            self.on_rows(len(some))
+            yield from (row for row, verdict in zip(whole, verdicts, strict=True) if verdict == "new")
+
+    def _write(self, rows: Iterator[Row], source: str, sha256: str) -> Shard:
+        number, first = self.manifest.last + 1, self.manifest.rows + 1
+        shard = Shard(number, first, 0, "", source, sha256, datetime.now(UTC).isoformat(timespec="seconds"))
+        path, count = self.folder / shard.file, 0
+        path.parent.mkdir(exist_ok=True)
+        aside = path.with_suffix(".part")
+        with pq.ParquetWriter(aside, SCHEMA) as writer:
+            while some := list(islice(rows, ROWS_AT_ONCE)):
+                numbers = range(first + count, first + count + len(some))
+                cells = {"row": numbers, "text": [row.text for row in some], "pair": [row.pair for row in some]}
+                writer.write_batch(pa.record_batch(cells, SCHEMA))
+                count += len(some)
+        with aside.open("rb") as file:
+            sha256_of_shard = hashlib.file_digest(file, "sha256").hexdigest()
+        os.replace(aside, path)
+        return replace(shard, rows=count, sha256=sha256_of_shard)
+
+
+def _chain(first: list[Row], rest: Iterator[Row]) -> Iterator[Row]:
+    yield from first
+    yield from rest
+
+
+def _open(folder: Path, is_pair: bool) -> Manifest:
+    """The manifest, or a new one; what an interrupted ingest left is swept away."""
+    try:
+        manifest = read_manifest(folder)
+    except InputError:
+        if (folder / "manifest.json").exists():
+            raise
+        manifest = Manifest(folder.name, is_pair)
+    if manifest.is_pair != is_pair:
+        kind = "two texts a row" if manifest.is_pair else "one text a row"
+        raise InputError(f"corpus '{manifest.name}' has {kind}; ingest files of another kind into another corpus.")
+    known = {shard.file for shard in manifest.shards}
+    for file in (folder / SHARDS).glob("*"):
+        if f"{SHARDS}/{file.name}" not in known:
+            file.unlink()
+    return manifest
+
+
+def _index(folder: Path, manifest: Manifest) -> Seen:
+    """The index of the corpus's texts, in step with its manifest."""
+    seen = Seen(folder / INDEX)
+    seen.forget_after(manifest.last)
+    last = seen.last_shard()
+    for shard in manifest.shards:
+        if shard.number > last:
+            rows = shard_rows(folder, shard)
+            while some := list(islice(rows, ROWS_AT_ONCE)):
+                seen.judge(keys_of([(row["text"], row["pair"]) for row in some]), shard.number)
+    return seen
+
+
+def _keep_out(seen: Seen, file: str, columns: Columns, is_pair: bool) -> None:
+    rows = read_rows(file, columns, is_pair=is_pair)
+    while some := list(islice(rows, ROWS_AT_ONCE)):
+        seen.judge(keys_of([(row.text, row.pair) for row in some]), KEPT_OUT)

@@ -1,0 +1,119 @@
+"""Which texts a corpus has had, over all of its history: an index on disk, so that memory does not grow with it."""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+import unicodedata
+from collections.abc import Iterable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from data.errors import InputError
+
+Verdict = Literal["new", "exact", "near", "kept out"]
+KEPT_OUT = 0  # in place of a shard's number: texts that may never come in
+ASKED_AT_ONCE = 500
+_TABLE = "CREATE TABLE IF NOT EXISTS seen (near BLOB PRIMARY KEY, exact BLOB, shard INTEGER) WITHOUT ROWID"
+
+
+@dataclass(frozen=True)
+class Keys:
+    """Two digests of 16 bytes: of a text as it is, and of its words alone."""
+
+    exact: bytes
+    near: bytes
+
+    @staticmethod
+    def of(text: str, pair: str | None) -> Keys:
+        """Texts that differ in case, white space, punctuation or symbols only have one ``near``.
+
+        Where nothing but these is left (``:)``), it is the text itself that counts.
+        """
+        parts = [text] if pair is None else [text, pair]
+        words = [" ".join(part.casefold().translate(_WORDS).split()) for part in parts]
+        exact = _digest("\0".join(parts))
+        return Keys(exact, _digest("\0".join(words)) if any(words) else exact)
+
+
+class Seen:
+    """The index at ``path``; InputError when it is damaged. Nothing is kept before ``commit``."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            self._base = sqlite3.connect(path)
+            self._base.execute("PRAGMA cache_size = -65536")
+            self._base.execute(_TABLE)
+        except sqlite3.DatabaseError as error:
+            raise InputError(f"{path}: is no readable index ({error}); delete it, and it is made again.") from error
+
+    def __enter__(self) -> Seen:
+        return self
+
+    def __exit__(self, *ended: object) -> None:
+        self._base.close()
+
+    def judge(self, texts: Sequence[Keys], shard: int) -> list[Verdict]:
+        """A verdict for each text; the new ones are remembered as rows of ``shard``."""
+        known = self._known(texts)
+        fresh: dict[bytes, bytes] = {}
+        verdicts: list[Verdict] = []
+        for keys in texts:
+            exact, where = known.get(keys.near, (fresh.get(keys.near), shard))
+            if exact is None:
+                fresh[keys.near] = keys.exact
+                verdicts.append("new")
+            elif where == KEPT_OUT:
+                verdicts.append("kept out")
+            else:
+                verdicts.append("exact" if exact == keys.exact else "near")
+        self._base.executemany(
+            "INSERT INTO seen VALUES (?, ?, ?)", ((near, exact, shard) for near, exact in fresh.items())
+        )
+        return verdicts
+
+    def last_shard(self) -> int:
+        """The highest shard with a text in the index; 0 without any."""
+        with closing(self._base.execute("SELECT max(shard) FROM seen")) as found:
+            return int(found.fetchone()[0] or 0)
+
+    def forget_after(self, shard: int) -> None:
+        """Drops the texts of later shards: those of an ingest that never ended."""
+        self._base.execute("DELETE FROM seen WHERE shard > ?", (shard,))
+
+    def commit(self) -> None:
+        self._base.commit()
+
+    def _known(self, texts: Sequence[Keys]) -> dict[bytes, tuple[bytes, int]]:
+        wanted = list({keys.near for keys in texts})
+        found: dict[bytes, tuple[bytes, int]] = {}
+        for start in range(0, len(wanted), ASKED_AT_ONCE):
+            some = wanted[start : start + ASKED_AT_ONCE]
+            marks = ",".join("?" * len(some))
+            rows = self._base.execute(f"SELECT near, exact, shard FROM seen WHERE near IN ({marks})", some)
+            found |= {near: (exact, shard) for near, exact, shard in rows}
+        return found
+
+
+class _WordsOnly(dict[int, str]):
+    """For ``str.translate``: letters, marks and digits stay, all else becomes a space. Filled as characters come."""
+
+    def __missing__(self, code: int) -> str:
+        character = chr(code)
+        self[code] = character if unicodedata.category(character)[0] in "LMN" else " "
+        return self[code]
+
+
+_WORDS = _WordsOnly()
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+def keys_of(texts: Iterable[tuple[str, str | None]]) -> list[Keys]:
+    """The keys of (text, second text or None) pairs."""
+    return [Keys.of(text, pair) for text, pair in texts]

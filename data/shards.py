@@ -1,0 +1,126 @@
+"""A corpus that grows: append-only Parquet shards, and a manifest that says what each of them holds.
+
+CORPUS/manifest.json  CORPUS/shards/000001.parquet ...  CORPUS/seen.sqlite
+
+What the manifest does not name is not part of the corpus, so an ingest that was interrupted leaves it as it was. The
+index of texts is made again from the shards if it is lost.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from data.errors import InputError
+
+FORMAT = 1
+MANIFEST, SHARDS, INDEX = "manifest.json", "shards", "seen.sqlite"
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+SCHEMA = pa.schema([("row", pa.int64()), ("text", pa.large_string()), ("pair", pa.large_string())])
+ROWS_AT_ONCE = 1024
+
+
+@dataclass(frozen=True)
+class Shard:
+    """One file of a corpus: its rows, counted over the whole corpus from ``first``, and where they came from."""
+
+    number: int
+    first: int
+    rows: int
+    sha256: str
+    source: str
+    source_sha256: str
+    time: str
+
+    @property
+    def file(self) -> str:
+        """Its place below the corpus."""
+        return f"{SHARDS}/{self.number:06d}.parquet"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a corpus holds. ``is_pair``: every row has two texts."""
+
+    name: str
+    is_pair: bool
+    shards: tuple[Shard, ...] = ()
+    dropped: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> int:
+        return sum(shard.rows for shard in self.shards)
+
+    @property
+    def last(self) -> int:
+        """The number of the newest shard, 0 for none."""
+        return self.shards[-1].number if self.shards else 0
+
+    def digest(self) -> str:
+        """sha256 over the content of all shards in their order."""
+        return hashlib.sha256("".join(shard.sha256 for shard in self.shards).encode()).hexdigest()
+
+
+def corpus_folder(home: Path, name: str) -> Path:
+    """Where the corpus ``name`` is kept below ``home``; InputError for a name that could be a path."""
+    if not NAME.fullmatch(name):
+        raise InputError(
+            f"'{name}' is no name for a corpus; use letters, digits, dots, dashes and underscores, such as 'tickets'."
+        )
+    return home / name
+
+
+def is_corpus(source: str) -> bool:
+    """Whether ``source`` is the folder of a corpus."""
+    return (Path(source) / MANIFEST).is_file()
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of the corpus in ``folder``; InputError when it is missing, damaged or of a newer format."""
+    path = folder / MANIFEST
+    try:
+        stored = json.loads(path.read_text("utf-8"))
+        if stored["format"] > FORMAT:
+            raise InputError(f"{path} is of format {stored['format']}, newer than this version of listflow; update it.")
+        shards = tuple(Shard(**shard) for shard in stored["shards"])
+        return Manifest(stored["name"], stored["is_pair"], shards, stored["dropped"])
+    except FileNotFoundError as error:
+        raise InputError(f"{folder} holds no corpus; make one with `listflow ingest {folder.name} FILE`.") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path} is damaged; restore it from a backup, or ingest into a new corpus.") from error
+
+
+def write_manifest(folder: Path, manifest: Manifest) -> None:
+    """Puts ``manifest`` in the place of the one before, in one go."""
+    stored: dict[str, Any] = {"format": FORMAT, **asdict(manifest)}
+    aside = folder / f"{MANIFEST}.part"
+    aside.write_text(json.dumps(stored, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    os.replace(aside, folder / MANIFEST)
+
+
+def shard_rows(folder: Path, shard: Shard) -> Iterator[dict[str, Any]]:
+    """Row number, text and second text of every row of a shard, in order; InputError when it was changed by hand."""
+    path = folder / shard.file
+    with _checked(path, shard.sha256), pq.ParquetFile(path) as file:
+        for batch in file.iter_batches(ROWS_AT_ONCE):
+            yield from batch.to_pylist()
+
+
+def _checked(path: Path, sha256: str) -> Any:
+    try:
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}); restore this shard from a backup.") from error
+    if found != sha256:
+        raise InputError(f"{path} is not what was ingested: it was changed or damaged; restore it from a backup.")
+    return path.open("rb")
