@@ -62,7 +62,7 @@ def ingest(
             taken = _Taken(folder, seen, manifest, rows_a_shard, on_rows)
             for source, sha256 in zip(sources, digests, strict=True):
                 taken.take(read_rows(source, columns, is_pair=is_pair), stem(source), sha256)
-            # The index first: what it knows too much, the next ingest drops; what it knew too little, it could not tell.
+            # Either may be lost: the next ingest brings the index in step with the manifest.
             seen.commit()
             write_manifest(folder, taken.manifest)
     return Ingested(taken.manifest.rows - manifest.rows, dict(taken.dropped), taken.manifest)

@@ -89,14 +89,16 @@ def read_manifest(folder: Path) -> Manifest:
     path = folder / MANIFEST
     try:
         stored = json.loads(path.read_text("utf-8"))
-        if stored["format"] > FORMAT:
-            raise InputError(f"{path} is of format {stored['format']}, newer than this version of listflow; update it.")
-        shards = tuple(Shard(**shard) for shard in stored["shards"])
-        return Manifest(stored["name"], stored["is_pair"], shards, stored["dropped"])
+        newer = stored["format"] > FORMAT
+        shards = () if newer else tuple(Shard(**shard) for shard in stored["shards"])
+        manifest = Manifest(stored["name"], stored["is_pair"], shards, stored["dropped"])
     except FileNotFoundError as error:
         raise InputError(f"{folder} holds no corpus; make one with `listflow ingest {folder.name} FILE`.") from error
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(f"{path} is damaged; restore it from a backup, or ingest into a new corpus.") from error
+    if newer:
+        raise InputError(f"{path} is of format {stored['format']}, newer than this version of listflow; update it.")
+    return manifest
 
 
 def write_manifest(folder: Path, manifest: Manifest) -> None:

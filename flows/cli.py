@@ -9,6 +9,7 @@ import typer
 from data.errors import InputError
 from flows.cli_adapt import adapt
 from flows.cli_export import export
+from flows.cli_ingest import ingest
 from flows.cli_predict import predict
 from flows.cli_results import report, status
 from flows.cli_run import plan, resume, run
@@ -21,7 +22,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (run, resume, status, plan, predict, export, report, adapt, subspace):
+for command in (run, resume, status, plan, predict, export, report, ingest, adapt, subspace):
     app.command()(command)
 
 

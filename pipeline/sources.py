@@ -7,8 +7,9 @@ from importlib import resources
 from pathlib import Path
 
 from data.errors import InputError
+from data.formats import is_hub_id
 from data.inputs import source_digests
-from data.read import is_hub_id, read_rows
+from data.read import read_rows
 from data.task import Columns, Task, infer_task, load_task, parse_columns
 from pipeline.backbone import Backbone
 from pipeline.config import RunConfig

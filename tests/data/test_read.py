@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from data.errors import InputError
-from data.read import Row, digest, is_hub_id, read_rows, stem
+from data.formats import is_hub_id
+from data.read import Row, digest, read_rows, stem
 from data.task import Columns
 
 ODD = 'said "[MASK]", {text} & <mask>\n{{second}} line, 100%'

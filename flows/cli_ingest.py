@@ -1,0 +1,68 @@
+"""``ingest``: new texts for a corpus that grows."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from rich.console import Console
+from typer import Argument, Option
+
+from flows.cli_options import AsJson, Verbose
+from flows.environment import prepare
+from flows.exits import short
+
+if TYPE_CHECKING:
+    from data.ingest import Ingested
+
+CORPORA = Path("corpora")
+REASONS = {
+    "exact": "were there before", "near": "differ from one before in case, space or punctuation only",
+    "kept out": "are labelled or test rows", "blank": "have no text",
+}  # fmt: skip
+
+
+def ingest(
+    corpus: Annotated[str, Argument(help="Its name; the first ingest makes it.")],
+    files: Annotated[list[str], Argument(metavar="FILE...", help="Texts: csv, tsv, jsonl, parquet, or a hub id.")],
+    columns: Annotated[str | None, Option(help="Column names, such as text=body.")] = None,
+    keep_out: Annotated[
+        list[str] | None, Option(metavar="FILE", help="Labelled or test rows that may not come in; repeatable.")
+    ] = None,
+    pairs: Annotated[bool, Option("--pairs", help="Rows have two texts, text_a and text_b.")] = False,
+    home: Annotated[Path, Option(help="The folder of all corpora.")] = CORPORA,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Append new texts to a corpus: nothing twice, all of the files or none."""
+    prepare(verbose)
+    from data.ingest import ingest as append
+    from data.shards import corpus_folder
+    from data.task import Columns, parse_columns
+    from flows.events import corpus_added
+
+    folder, console = corpus_folder(home, corpus), Console(stderr=as_json)
+    with console.status("read") as state:
+        read = 0
+
+        def on_rows(rows: int) -> None:
+            nonlocal read
+            read += rows
+            state.update(f"{read:,} rows read")
+
+        named = parse_columns(columns) if columns else Columns()
+        done = append(folder, files, named, is_pair=pairs, keep_out=keep_out or (), on_rows=on_rows)
+    corpus_added(folder, done)
+    _show(folder, done, console)
+    if as_json:
+        print(json.dumps({"added": done.added, "dropped": done.dropped, "corpus": asdict(done.manifest)}))
+
+
+def _show(folder: Path, done: Ingested, console: Console) -> None:
+    console.print(f"{done.added:,} new rows; {folder.name} has {done.manifest.rows:,}", highlight=False)
+    for reason, words in REASONS.items():
+        if done.dropped.get(reason):
+            console.print(f"  {done.dropped[reason]:,} left out: they {words}", highlight=False)
+    console.print(f"use it with: --unlabelled {short(folder)}", soft_wrap=True, highlight=False)

@@ -1,0 +1,213 @@
+"""A corpus only ever grows, holds no text twice, and is as it was when an ingest does not end."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from data import ingest as module
+from data.corpus import build_corpus
+from data.errors import InputError
+from data.ingest import Ingested, ingest
+from data.read import digest, read_rows
+from data.seen import Keys
+from data.shards import INDEX, MANIFEST, corpus_folder, read_manifest
+from data.task import Columns
+
+COLUMNS = Columns()
+
+
+def write(path: Path, texts: list[str], column: str = "text") -> str:
+    path.write_text("".join(json.dumps({column: text}) + "\n" for text in texts), "utf-8")
+    return str(path)
+
+
+def add(folder: Path, *texts: str, **options: object) -> Ingested:
+    source = write(folder.parent / "source.jsonl", list(texts))
+    return ingest(folder, [source], COLUMNS, **options)  # type: ignore[arg-type]
+
+
+def texts_of(folder: Path) -> list[str]:
+    return [row.text for row in read_rows(str(folder), COLUMNS, is_pair=False)]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "tickets"
+
+
+def test_rows_keep_their_numbers_as_the_corpus_grows(folder: Path) -> None:
+    add(folder, "one", "two", "three", rows_a_shard=2)
+    before = [(row.number, row.text) for row in read_rows(str(folder), COLUMNS, is_pair=False)]
+    assert before == [(1, "one"), (2, "two"), (3, "three")]
+    done = add(folder, "four")
+    after = [(row.number, row.text) for row in read_rows(str(folder), COLUMNS, is_pair=False)]
+    assert after == [*before, (4, "four")]
+    assert [(shard.first, shard.rows) for shard in done.manifest.shards] == [(1, 2), (3, 1), (4, 1)]
+
+
+def test_a_text_comes_in_once_over_all_of_the_history(folder: Path) -> None:
+    done = add(folder, "Where is my parcel?", "Where is my parcel?", "where is  my parcel", "Hello", "")
+    assert (done.added, done.dropped) == (2, {"exact": 1, "near": 1, "blank": 1})
+    again = add(folder, "hello!", "Hello", "new")
+    assert (again.added, again.dropped) == (1, {"exact": 1, "near": 1, "blank": 0})
+    assert texts_of(folder) == ["Where is my parcel?", "Hello", "new"]
+    assert again.manifest.dropped == {"exact": 2, "near": 2, "blank": 1}
+
+
+def test_what_is_near_is_the_words(folder: Path) -> None:
+    same = ["It's 5 o'clock.", "it s 5 O clock", "IT'S  5 O'CLOCK!!"]
+    assert len({Keys.of(text, None).near for text in same}) == 1
+    other = ["it s 6 o clock", ":)", ":(", "कि", "की", "नमस्ते दुनिया"]
+    assert len({Keys.of(text, None).near for text in [same[0], *other]}) == 1 + len(other)
+    assert Keys.of("a b", "c").near != Keys.of("a", "b c").near
+
+
+def test_labelled_and_test_rows_stay_out(folder: Path, tmp_path: Path) -> None:
+    held = write(tmp_path / "held.jsonl", ["secret one", "secret two"])
+    done = add(folder, "Secret one.", "open", keep_out=[held])
+    assert (done.added, done.dropped["kept out"]) == (1, 1)
+    assert add(folder, "secret two").dropped == {"blank": 0, "kept out": 1}
+
+
+@pytest.mark.parametrize("texts", [["a", "b", "c"], [f"row {i}" for i in range(5000)]])
+def test_an_interrupted_ingest_leaves_the_corpus_as_it_was(
+    folder: Path, texts: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(folder, "one", "two")
+    before = {p: p.read_bytes() for p in [folder / MANIFEST, *folder.glob("shards/*")]}
+
+    def never(*given: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "write_manifest", never)
+    with pytest.raises(KeyboardInterrupt):
+        add(folder, *texts, rows_a_shard=1000)
+    monkeypatch.undo()
+    assert texts_of(folder) == ["one", "two"]
+    assert add(folder, *texts).added == len(texts)
+    assert texts_of(folder) == ["one", "two", *texts]
+    assert all(path.read_bytes() == content for path, content in before.items() if path.name != MANIFEST)
+
+
+def test_an_ingest_that_stops_halfway_through_a_file_adds_nothing(folder: Path, tmp_path: Path) -> None:
+    add(folder, "one")
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text('{"text": "two"}\n{"text": "three"}\nno json\n')
+    with pytest.raises(InputError, match="row 3: is not valid JSON"):
+        ingest(folder, [str(bad)], COLUMNS)
+    assert texts_of(folder) == ["one"]
+    assert add(folder, "two", "three").added == 2
+
+
+def test_a_lost_index_is_made_again(folder: Path) -> None:
+    add(folder, "one", "two")
+    (folder / INDEX).unlink()
+    assert add(folder, "two", "three").dropped["exact"] == 1
+
+
+def test_a_broken_index_is_told(folder: Path) -> None:
+    add(folder, "one")
+    (folder / INDEX).write_bytes(b"not a database at all, but long enough to be taken for one" * 50)
+    with pytest.raises(InputError, match="delete it, and it is made again"):
+        add(folder, "two")
+
+
+def _ingest_many(folder: Path, source: str) -> None:
+    ingest(folder, [source], COLUMNS, rows_a_shard=500)
+
+
+def test_two_ingests_at_once_are_safe(folder: Path, tmp_path: Path) -> None:
+    """Half of the texts of each file are in the other one too."""
+    context = multiprocessing.get_context("spawn")
+    sources = [write(tmp_path / f"{n}.jsonl", [f"text {i}" for i in range(n * 1000, n * 1000 + 2000)]) for n in (0, 1)]
+    running = [context.Process(target=_ingest_many, args=(folder, source)) for source in sources]
+    for process in running:
+        process.start()
+    for process in running:
+        process.join(60)
+        assert process.exitcode == 0
+    found = texts_of(folder)
+    assert len(found) == len(set(found)) == 3000
+    assert [row.number for row in read_rows(str(folder), COLUMNS, is_pair=False)] == list(range(1, 3001))
+
+
+def test_a_shard_that_was_edited_is_refused(folder: Path) -> None:
+    add(folder, "one", "two")
+    path = folder / "shards" / "000001.parquet"
+    table = pq.read_table(path)
+    pq.write_table(table.slice(0, 1), path)
+    with pytest.raises(InputError, match=r"000001\.parquet is not what was ingested"):
+        texts_of(folder)
+    path.unlink()
+    with pytest.raises(InputError, match="cannot be read"):
+        texts_of(folder)
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", "", ".hidden", "a b", "x" * 101])
+def test_a_name_that_could_be_a_path_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InputError, match="is no name for a corpus"):
+        corpus_folder(tmp_path, name)
+
+
+def test_a_corpus_has_one_kind_of_row(folder: Path, tmp_path: Path) -> None:
+    add(folder, "one")
+    pairs = tmp_path / "pairs.jsonl"
+    pairs.write_text('{"text_a": "a", "text_b": "b"}\n')
+    with pytest.raises(InputError, match="has one text a row; ingest files of another kind into another corpus"):
+        ingest(folder, [str(pairs)], COLUMNS, is_pair=True)
+    with pytest.raises(InputError, match="no column 'text'"):
+        ingest(folder, [str(pairs)], COLUMNS)
+    assert ingest(tmp_path / "pairs", [str(pairs)], COLUMNS, is_pair=True).added == 1
+    with pytest.raises(InputError, match="has two texts a row where the task wants one text"):
+        list(read_rows(str(tmp_path / "pairs"), COLUMNS, is_pair=False))
+
+
+def test_a_corpus_of_a_newer_format_is_refused(folder: Path) -> None:
+    add(folder, "one")
+    stored = json.loads((folder / MANIFEST).read_text())
+    (folder / MANIFEST).write_text(json.dumps(stored | {"format": 2}))
+    with pytest.raises(InputError, match="newer than this version"):
+        add(folder, "two")
+
+
+def test_a_damaged_manifest_is_refused_and_left(folder: Path) -> None:
+    add(folder, "one")
+    (folder / MANIFEST).write_text("{")
+    with pytest.raises(InputError, match="is damaged"):
+        add(folder, "two")
+    assert (folder / "shards" / "000001.parquet").exists()
+
+
+def test_the_digest_is_that_of_the_rows(folder: Path) -> None:
+    add(folder, "one")
+    first = digest(str(folder))
+    add(folder, "one")
+    assert digest(str(folder)) == first
+    add(folder, "two")
+    assert digest(str(folder)) != first
+
+
+def test_a_run_reads_a_corpus_as_it_reads_a_file(folder: Path, tmp_path: Path) -> None:
+    add(folder, "one", "two")
+    built = build_corpus([str(folder)], COLUMNS, is_pair=False, out=tmp_path / "run.arrow")
+    assert built.corpus.row_ids([0, 1]) == ["tickets:1", "tickets:2"]
+    assert built.corpus.texts([1]) == [("two", None)]
+
+
+def test_a_corpus_has_no_labels_to_give(folder: Path) -> None:
+    add(folder, "one")
+    with pytest.raises(InputError, match="whose rows have no labels"):
+        list(read_rows(str(folder), COLUMNS, is_pair=False, want_label=True))
+
+
+def test_shards_say_where_they_come_from(folder: Path) -> None:
+    add(folder, "one")
+    (shard,) = read_manifest(folder).shards
+    assert shard.source == "source"
+    assert shard.source_sha256 == digest(str(folder.parent / "source.jsonl"))
+    assert shard.time.startswith("20")
