@@ -3,7 +3,7 @@
 import hashlib
 import os
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from itertools import accumulate, count, islice
 from pathlib import Path
@@ -47,6 +47,23 @@ class Corpus:
     def row_ids(self, indices: Sequence[int]) -> list[str]:
         """Return `corpus:row` for each index, the row number counting from 1 in its own source."""
         return [f"{corpus}:{row}" for corpus, row in self._cells(indices, "corpus", "row")]
+
+    def last_rows(self) -> dict[str, int]:
+        """Return the highest row number of every source by its name."""
+        found: dict[str, int] = {}
+        for batch in self._batches:
+            table = pa.table({"corpus": batch["corpus"], "row": batch["row"]}).group_by("corpus")
+            for last in table.aggregate([("row", "max")]).to_pylist():
+                found[last["corpus"]] = max(last["row_max"], found.get(last["corpus"], 0))
+        return found
+
+    def beyond(self, last_rows: Mapping[str, int]) -> list[int]:
+        """Return the indices of rows with a higher number than their source has in `last_rows`, ascending."""
+        found: list[int] = []
+        for start, batch in zip(self._starts, self._batches, strict=False):
+            cells = zip(batch["corpus"].to_pylist(), batch["row"].to_pylist(), strict=True)
+            found += [start + i for i, (name, row) in enumerate(cells) if row > last_rows.get(name, 0)]
+        return found
 
     def texts(self, indices: Sequence[int]) -> Texts:
         """Return (text, second text or None) for each index."""

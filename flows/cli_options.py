@@ -44,6 +44,10 @@ class Asked:
         Literal["always", "gated"] | None, Option(help="Every student, or only one not worse. Default: always.")
     ] = None
     seed: Annotated[int | None, Option(help="Decides every draw. Default: 1.")] = None
+    continues: Annotated[
+        Path | None,
+        Option("--continue", metavar="RUN", help="Go on from a finished run with rows that are new since. Gated."),
+    ] = None
     run_dir: Annotated[str | None, Option(help="Where the run is kept. Default: runs/<task>-<id>.")] = None
     config: Annotated[Path | None, Option(help="YAML file of configuration values; options lie over it.")] = None
     set: Annotated[
@@ -54,7 +58,8 @@ class Asked:
         """Preset, then file, then options, then ``--set``; InputError for what does not fit."""
         file = read_yaml(self.config) if self.config else {}
         preset = self.preset or file.pop("preset", None) or "fast"
-        return build_config(str(preset), file, self._overlay(), *map(parse_set, self.set or ()))
+        before = _continued(self.continues) if self.continues else {}
+        return build_config(str(preset), before, file, self._overlay(), *map(parse_set, self.set or ()))
 
     def _overlay(self) -> Values:
         dotted = {
@@ -98,3 +103,11 @@ def asks(command: Callable[..., None]) -> Callable[..., None]:
     with_options.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     with_options.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return with_options
+
+
+def _continued(folder: Path) -> Values:
+    """The values of a run that goes on from the one in ``folder``: the same, in a folder of its own, and gated."""
+    from pipeline.opening import load_config
+
+    values = load_config(folder).model_dump(mode="json", exclude={"run_dir", "continues_model"})
+    return values | {"continues": str(folder), "rounds": values["rounds"] | {"promote": "gated"}}

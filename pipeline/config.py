@@ -102,6 +102,8 @@ class RunConfig(Section):
 
     task: str | None = Field(None, description="built-in task or a YAML file; empty: the demo, or inferred labels")
     data: DataConfig = DataConfig()
+    continues: str = Field("", description="finished run whose final model is the first teacher; empty: tune one")
+    continues_model: str = Field("", description="sha256 of that model; filled in when a run is opened")
     backbone: BackboneConfig = BackboneConfig()
     stage: Stages = Field(default_factory=lambda: expand("list"), validate_default=True)
     head: AnyHead = VerbalizerHead()

@@ -22,7 +22,9 @@ from pipeline.backbone import Backbone, load_backbone
 from pipeline.checkpoint import FORMAT, read_json, single_writer, write_json
 from pipeline.config import RunConfig
 from pipeline.corpus_tokens import encode_corpus
-from pipeline.kept_features import keeps_features, room_notices, with_kept_features
+from pipeline.kept_features import keeps_features, with_kept_features
+from pipeline.notices import notices_of
+from pipeline.parent import pinned_parent
 from pipeline.prompt import Prompt, label_word_ids
 from pipeline.prompt_start import pinned_start
 from pipeline.pseudo_tokens import Intrinsic, PTuning
@@ -46,18 +48,19 @@ def open_run(
     one that the configuration names, where it is loaded already.
     """
     sources = resolve_sources(config)
-    config = config.model_copy(update={"stage": tuple(map(_pinned, config.stage))})
+    config, parent = pinned_parent(config.model_copy(update={"stage": tuple(map(_pinned, config.stage))}))
     backbone = backbone or load_backbone(config.backbone.name, config.backbone.precision, config.backbone.device)
     sources, words_notices = spell_out(sources, backbone)
     config = _spelled(config, sources, backbone)
+    if parent is not None:
+        parent.check(config, list(sources.task.labels))
     fingerprint = fingerprint_of(config, sources, backbone)
     folder = Path(config.run_dir or f"runs/{sources.task.name}-{fingerprint[:12]}").resolve()
     _check_owner(folder, fingerprint, config, sources)
     with single_writer(folder):
-        run = _assemble(config, sources, backbone, folder, fingerprint, notify)
+        run = replace(_assemble(config, sources, backbone, folder, fingerprint, notify), parent=parent)
         check_subspace(config.stage, backbone, run.prompt)
-        found = (*words_notices, *run.inputs.notices, *_cut_notices(run), *_sample_notices(run), *room_notices(run))
-        run = replace(run, notices=found)
+        run = replace(run, notices=(*words_notices, *notices_of(run)))
         run.new_classifier(0, None)  # a stage or head that does not fit the backbone is refused here
         _record(run, sources)
         yield with_kept_features(run) if keep_features and keeps_features(run) else run
@@ -169,23 +172,6 @@ def _assemble(
         test_gold=torch.tensor([index[row.label or ""] for row in inputs.test]) if inputs.test else None,
         notices=(), notify=notify,
     )  # fmt: skip
-
-
-def _cut_notices(run: Run) -> Iterator[str]:
-    limit = run.prompt.max_length
-    for name, encoded in (("labelled", run.labelled), ("unlabelled", run.corpus), ("test", run.test)):
-        full = 0 if encoded is None else int((encoded.lengths() >= limit).sum())
-        if full:
-            yield f"{full} {name} text(s) fill all {limit} tokens: what lies beyond is not read (backbone.max_length)."
-
-
-def _sample_notices(run: Run) -> Iterator[str]:
-    rows = run.test_sample(1)
-    if rows is not None:
-        yield (
-            f"zero-shot and students are measured on {len(rows)} of {len(run.inputs.test)} test rows "
-            "(rounds.test_rows); labels alone and final on all of them."
-        )
 
 
 def _record(run: Run, sources: Sources) -> None:

@@ -16,6 +16,7 @@ from pipeline.backbone import Backbone
 from pipeline.checkpoint import file_digest, load_tensors, new_folder, read_json, save_tensors, verified, write_json
 from pipeline.export import flat
 from pipeline.infer import logits_of
+from pipeline.keeping import metrics_of
 from pipeline.pseudo import PseudoLabels, load_meta_weights
 from pipeline.report import (
     BackboneFacts,
@@ -28,7 +29,7 @@ from pipeline.report import (
     WeightHistogram,
     write_report,
 )  # fmt: skip
-from pipeline.rounds import load_model, metrics_of
+from pipeline.rounds import load_model
 from pipeline.run import Run, counter
 from pipeline.stage_config import AnyStage
 from pipeline.stage_names import name_of, name_of_head

@@ -16,10 +16,10 @@ import torch
 
 from pipeline.config import RunConfig
 from pipeline.infer import logits_of
+from pipeline.keeping import FOLDS
 from pipeline.kept_features import keeps_features, with_kept_features
 from pipeline.opening import open_run
 from pipeline.recipes import student_recipe, teacher_recipe
-from pipeline.rounds import FOLDS
 from pipeline.run import Run
 from pipeline.stage_names import name_of, name_of_head
 from pipeline.train import Material, Phase, Recipe, Tick, Trainer

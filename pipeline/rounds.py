@@ -11,26 +11,25 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.checkpoint import load_tensors, new_folder, save_tensors, verified, write_json
-from pipeline.evaluate import agreement, measure, weight_stats
+from pipeline.checkpoint import load_tensors, new_folder, verified, write_json
+from pipeline.continuing import adopt_teacher, draw_rows
+from pipeline.evaluate import agreement
 from pipeline.infer import logits_of
-from pipeline.judge import Evidence, Judgement, folds, gate
+from pipeline.judge import Evidence, Judgement, gate
+from pipeline.keeping import cross_validated, keep_model, logits_on, metrics_of, weight_facts
 from pipeline.model import Classifier
 from pipeline.prompt import Encoded
-from pipeline.pseudo import PseudoLabels, save_meta_weights
+from pipeline.pseudo import PseudoLabels
 from pipeline.recipes import student_recipe, teacher_recipe
 from pipeline.run import Run, counter
-from pipeline.seeds import generator_for
 from pipeline.soft_labels import soft_labels, teacher_prior
 from pipeline.stepping import train_resumably
-from pipeline.train import Material, State, Trainer
+from pipeline.train import Material, Trainer
 
 Facts = dict[str, Any]
-FOLDS = 3
 
 
 def prompt_tune(run: Run) -> Facts:
@@ -40,13 +39,15 @@ def prompt_tune(run: Run) -> Facts:
     if done:
         return done
     began = time.monotonic()
+    if run.parent is not None:
+        return adopt_teacher(run, run.parent, began)
     zero_shot, offset = _zero_shot(run)
     model = run.new_classifier(0, offset)
     trainer = Trainer(model, teacher_recipe(run, len(run.gold)), Material(run.labelled, run.gold, run.corpus))
     train_resumably(run, 0, trainer, run.fingerprint)
-    unfitted = _cross_validated(run, offset) if run.config.rounds.promote == "gated" else None
+    unfitted = cross_validated(run, offset) if run.config.rounds.promote == "gated" else None
     facts = {"zero_shot": zero_shot, "offset": None if offset is None else offset.tolist()}
-    return _keep(run, 0, model, facts, unfitted, began)
+    return keep_model(run, 0, model, facts, unfitted, began)
 
 
 def pseudo_label(run: Run, number: int) -> Facts:
@@ -57,7 +58,7 @@ def pseudo_label(run: Run, number: int) -> Facts:
     done = _complete(folder, inputs)
     if done:
         return done
-    rows = _draw(run, number)
+    rows = draw_rows(run, number)
     logits = _opinion(run, number, teachers, run.corpus.take(rows))
     config = run.config.pseudo
     prior = None
@@ -86,9 +87,9 @@ def train_student(run: Run, number: int) -> Facts:
     model = run.new_classifier(number, _offset(run))
     trainer = Trainer(model, student_recipe(run, number, len(labels.rows)), material)
     state = train_resumably(run, number, trainer, inputs["pseudo"])
-    facts = {"inputs": inputs, "reweight": _weight_facts(run, state)}
+    facts = {"inputs": inputs, "reweight": weight_facts(run, state)}
     weights = [(labels.rows[rows], weights) for rows, weights in state.weighed]
-    return _keep(run, number, model, facts, state.unfitted, began, weights)
+    return keep_model(run, number, model, facts, state.unfitted, began, weights)
 
 
 def judge(run: Run, number: int) -> Facts:
@@ -135,82 +136,16 @@ def _sample_logits(run: Run, number: int) -> Tensor:
     return load_tensors(run.model_folder(number) / "evidence.safetensors")["sample"]
 
 
-def _draw(run: Run, number: int) -> np.ndarray:
-    """As many distinct rows as the round's steps can use, in corpus order."""
-    wanted = min(len(run.corpus), run.config.student.steps * run.config.student.batch)
-    rng = generator_for(run.config.seed, number, "draw")
-    return np.sort(rng.choice(len(run.corpus), size=wanted, replace=False))
-
-
 def _zero_shot(run: Run) -> tuple[Facts | None, Tensor | None]:
     """(test metrics of the untouched backbone, the mean label-word logits to centre or None)."""
     offset = None
     if run.config.head.kind == "verbalizer" and run.config.head.centre:
-        offset = _logits(run, 0, "centre", run.new_classifier(0, None), run.corpus.take(run.sample())).mean(0)
+        offset = logits_on(run, 0, "centre", run.new_classifier(0, None), run.corpus.take(run.sample())).mean(0)
     if run.test is None or run.test_gold is None:
         return None, offset
     rows = run.test_sample(1)
     test, gold = (run.test, run.test_gold) if rows is None else (run.test.take(rows), run.test_gold[rows])
-    return metrics_of(_logits(run, 0, "zero-shot", run.new_classifier(0, offset), test), gold), offset
-
-
-def _cross_validated(run: Run, offset: Tensor | None) -> Tensor:
-    """(K, C) logits of labelled rows under teachers that were trained without them."""
-    logits = torch.zeros(len(run.gold), len(run.labels))
-    for held in folds(len(run.gold), FOLDS, generator_for(run.config.seed, "folds")):
-        kept = np.setdiff1d(np.arange(len(run.gold)), held)
-        model = run.new_classifier(0, offset)
-        recipe = teacher_recipe(run, len(kept), "folds")
-        Trainer(model, recipe, Material(run.labelled.take(kept), run.gold[kept], run.corpus)).run()
-        logits[held] = logits_of(model, run.labelled.take(held))
-    return logits
-
-
-def _keep(
-    run: Run,
-    number: int,
-    model: Classifier,
-    facts: Facts,
-    unfitted: Tensor | None,
-    began: float,
-    weights: list[tuple[np.ndarray, np.ndarray]] | None = None,
-) -> Facts:
-    """Weights, evidence and facts of a trained model, written as its folder."""
-    known = {"sample": _logits(run, number, "judge", model, run.corpus.take(run.sample()))}
-    if unfitted is not None:
-        known["labelled"] = unfitted
-    metrics = None
-    if run.test is not None and run.test_gold is not None:
-        rows = run.test_sample(number)
-        known["test"] = _logits(run, number, "test", model, run.test if rows is None else run.test.take(rows))
-        metrics = metrics_of(known["test"], run.test_gold if rows is None else run.test_gold[rows])
-    facts = {**facts, "round": number, "seed": run.config.seed, "test": metrics}
-    with new_folder(run.model_folder(number), {**facts, "seconds": time.monotonic() - began}) as aside:
-        save_tensors(aside / "weights.safetensors", model.tensors())
-        save_tensors(aside / "evidence.safetensors", known)
-        if weights is not None:
-            save_meta_weights(aside / "meta_weights.parquet", weights)
-    return verified(run.model_folder(number)) or {}
-
-
-def _weight_facts(run: Run, state: State) -> Facts:
-    stats = weight_stats([weights for _, weights in state.weighed])
-    return {
-        "engine": run.config.reweight.engine,
-        "zero_share": stats.zero_share if stats else None,
-        "effective_sample_size": stats.effective_sample_size if stats else None,
-        "uniform_steps": state.uniform_steps,
-    }
-
-
-def metrics_of(logits: Tensor, gold: Tensor) -> Facts:
-    """Accuracy, macro F1 and calibration error of (N, C) logits, each 0 to 1."""
-    found = measure(logits.softmax(-1).numpy(), gold.numpy())
-    return {"accuracy": found.accuracy, "macro_f1": found.macro_f1, "ece": found.ece}
-
-
-def _logits(run: Run, number: int, phase: str, model: Classifier, encoded: Encoded) -> Tensor:
-    return logits_of(model, encoded, counter(run.notify, number, phase, len(encoded)))
+    return metrics_of(logits_on(run, 0, "zero-shot", run.new_classifier(0, offset), test), gold), offset
 
 
 def _offset(run: Run) -> Tensor | None:

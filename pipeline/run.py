@@ -20,6 +20,7 @@ from pipeline.backbone import Backbone
 from pipeline.checkpoint import read_json, verified
 from pipeline.config import RunConfig
 from pipeline.model import Classifier
+from pipeline.parent import Parent
 from pipeline.prompt import Encoded, Prompt
 from pipeline.seeds import generator_for, seed_for
 
@@ -68,6 +69,7 @@ class Run:
     test_gold: Tensor | None
     notices: tuple[str, ...]
     notify: Notify = lambda progress: None
+    parent: Parent | None = None
 
     @property
     def labels(self) -> list[str]:
@@ -114,6 +116,10 @@ class Run:
         """The fixed unlabelled rows on which agreement is measured."""
         count = min(self.config.rounds.sample, len(self.corpus))
         return np.sort(generator_for(self.config.seed, "sample").permutation(len(self.corpus))[:count])
+
+    def fresh_rows(self) -> np.ndarray:
+        """The corpus rows that ``parent`` did not have, ascending; all rows without a parent."""
+        return np.array(self.inputs.corpus.beyond(self.parent.last_rows if self.parent else {}), dtype=np.int64)
 
     def test_sample(self, number: int) -> np.ndarray | None:
         """The test rows that a round's student is measured on; None for all, as for the round-0 teacher."""

@@ -1,0 +1,42 @@
+"""A run that goes on from a finished one: its teacher is that run's final model, and new rows come first."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from pipeline.checkpoint import load_tensors
+from pipeline.keeping import cross_validated, keep_model
+from pipeline.parent import Parent
+from pipeline.run import Run
+from pipeline.seeds import generator_for
+
+
+def adopt_teacher(run: Run, parent: Parent, began: float) -> dict[str, Any]:
+    """Round 0 without training: the last promoted model of ``parent``, as its own round kept it.
+
+    What the gate knows of it comes along where the labelled rows are the same ones, else it is measured anew.
+    """
+    offset = None if parent.offset is None else torch.tensor(parent.offset)
+    model = run.new_classifier(0, offset)
+    model.load(load_tensors(parent.model / "weights.safetensors"))
+    unfitted = parent.unfitted(run.inputs.digests["labelled"])
+    if run.config.rounds.promote == "gated" and (unfitted is None or len(unfitted) != len(run.gold)):
+        unfitted = cross_validated(run, offset)
+    facts = {"zero_shot": None, "offset": parent.offset, "continues": parent.weights}
+    return keep_model(run, 0, model, facts, unfitted, began)
+
+
+def draw_rows(run: Run, number: int) -> np.ndarray:
+    """As many distinct rows as the round's steps can use, in corpus order; rows that ``run.parent`` never saw first."""
+    wanted = min(len(run.corpus), run.config.student.steps * run.config.student.batch)
+    rng = generator_for(run.config.seed, number, "draw")
+    if run.parent is None:
+        return np.sort(rng.choice(len(run.corpus), size=wanted, replace=False))
+    fresh = run.fresh_rows()
+    if len(fresh) >= wanted:
+        return np.sort(rng.choice(fresh, size=wanted, replace=False))
+    known = np.setdiff1d(np.arange(len(run.corpus)), fresh, assume_unique=True)
+    return np.sort(np.concatenate([fresh, rng.choice(known, size=wanted - len(fresh), replace=False)]))

@@ -1,0 +1,84 @@
+"""The finished run that another one goes on from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from data.corpus import Corpus
+from data.errors import InputError
+from data.inputs import CORPUS_FILE
+from pipeline.checkpoint import load_tensors, read_json, verified
+from pipeline.config import RunConfig
+
+WEIGHTS, EVIDENCE = "weights.safetensors", "evidence.safetensors"
+
+
+@dataclass(frozen=True)
+class Parent:
+    """``model`` is the folder of its last promoted model, ``weights`` their sha256.
+
+    ``last_rows``: the highest row number that it had of every corpus.
+    """
+
+    folder: Path
+    model: Path
+    weights: str
+    labels: tuple[str, ...]
+    labelled: str
+    config: dict[str, Any]
+    offset: list[float] | None
+    last_rows: dict[str, int]
+
+    @staticmethod
+    def open(folder: Path) -> Parent:
+        """The run in ``folder``; InputError when it is not finished, or a file of it is damaged."""
+        final = verified(folder / "final")
+        number = 0 if final is None else final["round"]
+        model = folder / f"round-{number:02d}" / ("student" if number else "teacher")
+        kept, first = verified(model), verified(folder / "round-00" / "teacher")
+        if final is None or kept is None or first is None:
+            raise InputError(f"{folder} is no finished run to continue; finish it with `listflow resume {folder}`.")
+        inputs = read_json(folder / "inputs.json")
+        return Parent(
+            folder, model, kept["files"][WEIGHTS], tuple(inputs["task"]["labels"]), inputs["digests"]["labelled"],
+            read_json(folder / "config.json")["config"], first["offset"],
+            Corpus(folder / "inputs" / CORPUS_FILE).last_rows(),
+        )  # fmt: skip
+
+    def unfitted(self, labelled: str) -> Tensor | None:
+        """(K, C) logits of the labelled rows before the model was fitted to them; None for other labelled rows."""
+        kept = load_tensors(self.model / EVIDENCE)
+        return kept.get("labelled") if labelled == self.labelled else None
+
+    def check(self, config: RunConfig, labels: list[str]) -> None:
+        """InputError where ``config`` asks for something that its model cannot go on as."""
+        if tuple(labels) != self.labels:
+            raise InputError(
+                f"{self.folder} has the labels {', '.join(self.labels)} and this task {', '.join(labels)}; a run goes "
+                "on with the same labels in the same order."
+            )
+        ours = config.model_dump(mode="json")
+        for part in ("stage", "head"):
+            if ours[part] != self.config[part]:
+                raise InputError(f"{self.folder} has another {part} than this run; leave it as it was, or start anew.")
+        if ours["backbone"]["name"] != self.config["backbone"]["name"]:
+            raise InputError(
+                f"{self.folder} was trained on backbone '{self.config['backbone']['name']}', not on "
+                f"'{ours['backbone']['name']}'; leave it as it was, or start anew."
+            )
+
+
+def pinned_parent(config: RunConfig) -> tuple[RunConfig, Parent | None]:
+    """(``config`` held to the model that it goes on from, that run); InputError when that model has changed since."""
+    if not config.continues:
+        return config, None
+    parent = Parent.open(Path(config.continues).expanduser().resolve())
+    if config.continues_model not in {"", parent.weights}:
+        raise InputError(
+            f"{parent.folder} holds another model than the one this run was started from; restore it, or start anew."
+        )
+    return config.model_copy(update={"continues": str(parent.folder), "continues_model": parent.weights}), parent

@@ -1,0 +1,142 @@
+"""A run that goes on from a finished one: its model, new rows first, the gate, nothing done twice."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from conftest import sentences, tiny_overlay, write_jsonl
+
+from data.errors import InputError
+from data.ingest import ingest
+from data.task import Columns
+from pipeline.checkpoint import load_tensors, read_json
+from pipeline.config import RunConfig, build_config
+from pipeline.opening import load_config, open_run
+from pipeline.rounds import prompt_tune, pseudo_label
+from pipeline.selftrain import self_train
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    return tmp_path / "tickets"
+
+
+def grow(corpus: Path, count: int, seed: int) -> None:
+    source = write_jsonl(corpus.parent / "more.jsonl", sentences(count, seed, labelled=False))
+    ingest(corpus, [str(source)], Columns())
+
+
+def first_run(files: dict[str, Path], corpus: Path, folder: Path, **overlay: object) -> RunConfig:
+    grow(corpus, 60, 2)
+    config = build_config("fast", tiny_overlay(files | {"unlabelled": corpus}, folder), overlay)
+    self_train(config)
+    return load_config(folder)
+
+
+def next_run(config: RunConfig, folder: Path, **update: object) -> RunConfig:
+    own = {"continues": config.run_dir, "continues_model": "", "run_dir": str(folder)}
+    return config.model_copy(update=own | update)
+
+
+def test_the_teacher_is_the_last_promoted_model(tiny_files: dict[str, Path], corpus: Path, tmp_path: Path) -> None:
+    before = first_run(tiny_files, corpus, tmp_path / "one")
+    grow(corpus, 30, 7)
+    with open_run(next_run(before, tmp_path / "two")) as run:
+        facts = prompt_tune(run)
+        assert any("30 of 90 unlabelled rows are new since one" in notice for notice in run.notices)
+        rows = pseudo_label(run, 1)["rows"]
+    last = read_json(tmp_path / "one" / "final" / "manifest.json")["round"]
+    kept = load_tensors(tmp_path / "one" / f"round-{last:02d}" / "student" / "weights.safetensors")
+    taken = load_tensors(tmp_path / "two" / "round-00" / "teacher" / "weights.safetensors")
+    assert kept.keys() == taken.keys()
+    assert all(bool((kept[name] == taken[name]).all()) for name in kept)
+    assert facts["zero_shot"] is None
+    assert rows == 48
+
+
+def test_new_rows_come_first(tiny_files: dict[str, Path], corpus: Path, tmp_path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    before = first_run(tiny_files, corpus, tmp_path / "one")
+    grow(corpus, 30, 7)
+    for steps, old in ((8, 18), (3, 0)):
+        folder = tmp_path / f"two-{steps}"
+        student = before.student.model_copy(update={"steps": steps})
+        with open_run(next_run(before, folder, student=student)) as run:
+            prompt_tune(run)
+            pseudo_label(run, 1)
+            assert run.fresh_rows().tolist() == list(range(60, 90))
+        rows = pq.read_table(folder / "round-01" / "pseudo" / "labels.parquet")["row"].to_pylist()
+        assert sum(row < 60 for row in rows) == old
+
+
+def test_it_ends_like_any_run_and_can_be_continued_itself(
+    tiny_files: dict[str, Path], corpus: Path, tmp_path: Path
+) -> None:
+    before = first_run(tiny_files, corpus, tmp_path / "one")
+    grow(corpus, 30, 7)
+    report = self_train(next_run(before, tmp_path / "two"))
+    assert report.data.unlabelled == 90
+    assert report.labelled_only is not None
+    grow(corpus, 10, 8)
+    third = self_train(next_run(load_config(tmp_path / "two"), tmp_path / "three"))
+    assert third.data.unlabelled == 100
+    assert json.loads((tmp_path / "three" / "config.json").read_text())["config"]["continues"] == str(tmp_path / "two")
+
+
+def test_an_interrupted_continuation_goes_on_with_the_same_bytes(
+    tiny_files: dict[str, Path], corpus: Path, tmp_path: Path
+) -> None:
+    before = first_run(tiny_files, corpus, tmp_path / "one")
+    grow(corpus, 30, 7)
+    self_train(next_run(before, tmp_path / "whole"))
+    with open_run(next_run(before, tmp_path / "halves")) as run:
+        prompt_tune(run)
+    self_train(load_config(tmp_path / "halves"))
+    for name in ("round-02/student/weights.safetensors", "final/weights.safetensors", "predictions.parquet"):
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "halves" / name).read_bytes()
+
+
+def test_nothing_new_is_said(tiny_files: dict[str, Path], corpus: Path, tmp_path: Path) -> None:
+    before = first_run(tiny_files, corpus, tmp_path / "one")
+    with (
+        pytest.raises(InputError, match="no unlabelled row is new since"),
+        open_run(next_run(before, tmp_path / "two")),
+    ):
+        pass
+
+
+def test_an_unfinished_or_changed_parent_is_refused(tiny_files: dict[str, Path], corpus: Path, tmp_path: Path) -> None:
+    before = first_run(tiny_files, corpus, tmp_path / "one")
+    grow(corpus, 30, 7)
+    with open_run(next_run(before, tmp_path / "two")):
+        pass
+    held = load_config(tmp_path / "two").model_copy(update={"continues_model": "0" * 64})
+    with pytest.raises(InputError, match="holds another model"), open_run(held):
+        pass
+    (tmp_path / "one" / "final" / "manifest.json").unlink()
+    with (
+        pytest.raises(InputError, match="is no finished run to continue"),
+        open_run(next_run(before, tmp_path / "three")),
+    ):
+        pass
+
+
+def test_another_stage_or_task_cannot_go_on(tiny_files: dict[str, Path], corpus: Path, tmp_path: Path) -> None:
+    before = first_run(tiny_files, corpus, tmp_path / "one")
+    grow(corpus, 30, 7)
+    other = build_config("fast", tiny_overlay(tiny_files, tmp_path / "x"), {"stage": {"kind": "lora"}}).stage
+    with (
+        pytest.raises(InputError, match="has another stage"),
+        open_run(next_run(before, tmp_path / "two", stage=other)),
+    ):
+        pass
+    task = tmp_path / "other.yaml"
+    task.write_text('name: tiny\ntemplate: "{text} it was {mask} ."\nlabels: {positive: good, negative: bad}\n')
+    with (
+        pytest.raises(InputError, match="the same labels in the same order"),
+        open_run(next_run(before, tmp_path / "two", task=str(task))),
+    ):
+        pass
