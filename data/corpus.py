@@ -3,9 +3,9 @@
 import hashlib
 import os
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass, field
-from itertools import accumulate, count, islice
+from itertools import accumulate, count, islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -48,22 +48,18 @@ class Corpus:
         """Return `corpus:row` for each index, the row number counting from 1 in its own source."""
         return [f"{corpus}:{row}" for corpus, row in self._cells(indices, "corpus", "row")]
 
-    def last_rows(self) -> dict[str, int]:
-        """Return the highest row number of every source by its name."""
-        found: dict[str, int] = {}
+    def spans(self) -> dict[str, range]:
+        """Return the indices of every source by its name: sources stand one after the other."""
+        names: dict[str, int] = {}
         for batch in self._batches:
-            table = pa.table({"corpus": batch["corpus"], "row": batch["row"]}).group_by("corpus")
-            for last in table.aggregate([("row", "max")]).to_pylist():
-                found[last["corpus"]] = max(last["row_max"], found.get(last["corpus"], 0))
-        return found
+            for counted in batch["corpus"].value_counts().to_pylist():
+                names[counted["values"]] = names.get(counted["values"], 0) + counted["counts"]
+        ends = [0, *accumulate(names.values())]
+        return {name: range(*bounds) for name, bounds in zip(names, pairwise(ends), strict=True)}
 
-    def beyond(self, last_rows: Mapping[str, int]) -> list[int]:
-        """Return the indices of rows with a higher number than their source has in `last_rows`, ascending."""
-        found: list[int] = []
-        for start, batch in zip(self._starts, self._batches, strict=False):
-            cells = zip(batch["corpus"].to_pylist(), batch["row"].to_pylist(), strict=True)
-            found += [start + i for i, (name, row) in enumerate(cells) if row > last_rows.get(name, 0)]
-        return found
+    def upto(self, span: range, row: int) -> int:
+        """Return how many indices of a source's `span` have a row number of `row` at most: rows of a source ascend."""
+        return bisect_right(span, row, key=lambda index: next(self._cells([index], "row", "row"))[0])
 
     def texts(self, indices: Sequence[int]) -> Texts:
         """Return (text, second text or None) for each index."""

@@ -14,6 +14,7 @@ from torch import Tensor
 from pipeline import evaluate
 from pipeline.backbone import Backbone
 from pipeline.checkpoint import file_digest, load_tensors, new_folder, read_json, save_tensors, verified, write_json
+from pipeline.drift import measure_drift
 from pipeline.export import flat
 from pipeline.infer import logits_of
 from pipeline.keeping import metrics_of
@@ -35,6 +36,7 @@ from pipeline.stage_config import AnyStage
 from pipeline.stage_names import name_of, name_of_head
 
 ROWS_AT_ONCE = 8192
+DRIFT = "drift.json"
 
 
 def publish(run: Run, last: int) -> dict[str, Any]:
@@ -57,9 +59,16 @@ def publish(run: Run, last: int) -> dict[str, Any]:
     if not predictions.exists() or not marker.exists() or read_json(marker) != _marker(inputs, predictions):
         _write_predictions(run, winner, last, predictions)
         write_json(marker, _marker(inputs, predictions))
+    if run.parent is not None and not (run.folder / DRIFT).exists():
+        write_json(run.folder / DRIFT, measure_drift(run, winner).to_dict())
     manifest = verified(folder) or {}
     write_report(build_report(run, manifest, last), run.folder)
     return manifest
+
+
+def _drift_warnings(run: Run) -> tuple[str, ...]:
+    path = run.folder / DRIFT
+    return tuple(read_json(path)["warnings"]) if path.exists() else ()
 
 
 def _marker(inputs: dict[str, Any], predictions: Path) -> dict[str, Any]:
@@ -159,7 +168,7 @@ def build_report(run: Run, final: dict[str, Any], last: int) -> RunReport:
         data=DataFacts(len(run.gold), len(run.corpus), len(run.inputs.test)),
         zero_shot=_metrics(teacher["zero_shot"]), labelled_only=_metrics(teacher["test"]), rounds=rounds,
         final=_metrics(final["test"]), stopped=stopped,
-        seconds=teacher["seconds"] + sum(r.seconds for r in rounds), notices=run.notices,
+        seconds=teacher["seconds"] + sum(r.seconds for r in rounds), notices=(*run.notices, *_drift_warnings(run)),
         figures=_figures(run, last), stage=name_of(run.config.stage), head=name_of_head(run.config.head),
     )  # fmt: skip
 

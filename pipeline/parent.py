@@ -46,7 +46,7 @@ class Parent:
         return Parent(
             folder, model, kept["files"][WEIGHTS], tuple(inputs["task"]["labels"]), inputs["digests"]["labelled"],
             read_json(folder / "config.json")["config"], first["offset"],
-            Corpus(folder / "inputs" / CORPUS_FILE).last_rows(),
+            _last_rows(Corpus(folder / "inputs" / CORPUS_FILE)),
         )  # fmt: skip
 
     def unfitted(self, labelled: str) -> Tensor | None:
@@ -70,6 +70,11 @@ class Parent:
                 f"{self.folder} was trained on backbone '{self.config['backbone']['name']}', not on "
                 f"'{ours['backbone']['name']}'; leave it as it was, or start anew."
             )
+
+
+def _last_rows(corpus: Corpus) -> dict[str, int]:
+    lasts = {name: corpus.row_ids([span[-1]])[0] for name, span in corpus.spans().items()}
+    return {name: int(row_id.rpartition(":")[2]) for name, row_id in lasts.items()}
 
 
 def pinned_parent(config: RunConfig) -> tuple[RunConfig, Parent | None]:

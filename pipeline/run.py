@@ -119,7 +119,9 @@ class Run:
 
     def fresh_rows(self) -> np.ndarray:
         """The corpus rows that ``parent`` did not have, ascending; all rows without a parent."""
-        return np.array(self.inputs.corpus.beyond(self.parent.last_rows if self.parent else {}), dtype=np.int64)
+        corpus, last = self.inputs.corpus, self.parent.last_rows if self.parent else {}
+        parts = [np.array(span)[corpus.upto(span, last.get(name, 0)) :] for name, span in corpus.spans().items()]
+        return np.concatenate(parts).astype(np.int64)
 
     def test_sample(self, number: int) -> np.ndarray | None:
         """The test rows that a round's student is measured on; None for all, as for the round-0 teacher."""

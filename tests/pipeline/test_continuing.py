@@ -13,6 +13,7 @@ from data.ingest import ingest
 from data.task import Columns
 from pipeline.checkpoint import load_tensors, read_json
 from pipeline.config import RunConfig, build_config
+from pipeline.drift import Side, warnings_of
 from pipeline.opening import load_config, open_run
 from pipeline.rounds import prompt_tune, pseudo_label
 from pipeline.selftrain import self_train
@@ -140,3 +141,30 @@ def test_another_stage_or_task_cannot_go_on(tiny_files: dict[str, Path], corpus:
         open_run(next_run(before, tmp_path / "two", task=str(task))),
     ):
         pass
+
+
+def test_drift_is_told_where_there_is_some(tiny_files: dict[str, Path], corpus: Path, tmp_path: Path) -> None:
+    before = first_run(tiny_files, corpus, tmp_path / "one")
+    grow(corpus, 60, 7)
+    self_train(next_run(before, tmp_path / "same"))
+    usual = read_json(tmp_path / "same" / "drift.json")
+    # Every made-up text ends with two numbers of its own, so some words are always new.
+    assert not [warning for warning in usual["warnings"] if "other words" in warning]
+    assert [shard["shard"] for shard in usual["shards"]] == ["tickets/000001", "tickets/000002"]
+    assert [shard["rows"] for shard in usual["shards"]] == [60, 60]
+    strange = [{"text": " ".join(f"zig{i}{j}" for j in range(9))} for i in range(60)]
+    ingest(corpus, [str(write_jsonl(tmp_path / "strange.jsonl", strange))], Columns())
+    report = self_train(next_run(load_config(tmp_path / "same"), tmp_path / "other"))
+    assert any("The new text has other words" in notice for notice in report.notices)
+    assert sum(usual["new"]["labels"].values()) == pytest.approx(1)
+
+
+def test_differences_must_be_large_and_sure() -> None:
+    def side(rows: int, first: float, confidence: float = 0.9, unseen: float = 0.1) -> Side:
+        return Side(rows, {"a": first, "b": 1 - first}, confidence, unseen)
+
+    assert not list(warnings_of(side(500, 0.5), side(500, 0.54)))
+    assert not list(warnings_of(side(20, 0.5), side(20, 0.7)))
+    assert len(list(warnings_of(side(500, 0.5), side(500, 0.7)))) == 2
+    assert "less sure" in next(iter(warnings_of(side(500, 0.5), side(500, 0.5, confidence=0.7))))
+    assert "other words" in next(iter(warnings_of(side(500, 0.5), side(500, 0.5, unseen=0.4))))
