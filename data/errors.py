@@ -16,3 +16,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     folded = {name.casefold(): name for name in known}
     near = get_close_matches(word.casefold(), folded, n=1)
     return f" (did you mean {folded[near[0]]!r}?)" if near else ""
+
+
+class NothingNew(InputError):
+    """There is nothing to go on with: no mistake of anybody's, and a schedule may try again later."""

@@ -13,6 +13,7 @@ from flows.cli_ingest import ingest
 from flows.cli_predict import predict
 from flows.cli_results import report, status
 from flows.cli_run import plan, resume, run
+from flows.cli_serve import serve
 from flows.cli_subspace import subspace
 from flows.exits import BAD_INPUT, UNEXPECTED, fail
 
@@ -22,7 +23,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (run, resume, status, plan, predict, export, report, ingest, adapt, subspace):
+for command in (run, resume, status, plan, predict, export, report, ingest, serve, adapt, subspace):
     app.command()(command)
 
 

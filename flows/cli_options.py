@@ -106,8 +106,7 @@ def asks(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _continued(folder: Path) -> Values:
-    """The values of a run that goes on from the one in ``folder``: the same, in a folder of its own, and gated."""
-    from pipeline.opening import load_config
+    """The values of a run that goes on from the one in ``folder``."""
+    from flows.lineage import continued
 
-    values = load_config(folder).model_dump(mode="json", exclude={"run_dir", "continues_model"})
-    return values | {"continues": str(folder), "rounds": values["rounds"] | {"promote": "gated"}}
+    return continued(folder, None).model_dump(mode="json")

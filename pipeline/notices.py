@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from data.errors import InputError
 from pipeline.kept_features import room_notices
+from pipeline.parent import nothing_new
 from pipeline.run import Run
 
 
 def notices_of(run: Run) -> tuple[str, ...]:
-    """The sentences; InputError for a continued run that has nothing new to learn from."""
+    """The sentences; NothingNew for a continued run that has nothing new to learn from."""
     return (*_new_notices(run), *run.inputs.notices, *_cut_notices(run), *_sample_notices(run), *room_notices(run))
 
 
@@ -20,9 +20,7 @@ def _new_notices(run: Run) -> Iterator[str]:
         return
     fresh = len(run.fresh_rows())
     if not fresh:
-        raise InputError(
-            f"no unlabelled row is new since {run.parent.folder}; ingest some, or pass another file to --unlabelled."
-        )
+        raise nothing_new(run.parent.folder)
     yield f"{fresh:,} of {len(run.corpus):,} unlabelled rows are new since {run.parent.folder.name}, which goes on."
 
 

@@ -34,6 +34,8 @@ from pipeline.stage_config import AnyStage, pseudo_tokens
 from pipeline.subspace import check_subspace, pinned
 from pipeline.template_start import spell_start
 
+BEFORE_RECORD = {".lock", "inputs"}  # what a run has that was refused, or killed, before it was recorded
+
 
 @contextmanager
 def open_run(
@@ -53,7 +55,7 @@ def open_run(
     sources, words_notices = spell_out(sources, backbone)
     config = _spelled(config, sources, backbone)
     if parent is not None:
-        parent.check(config, list(sources.task.labels))
+        parent.check(config, list(sources.task.labels), sources.digests)
     fingerprint = fingerprint_of(config, sources, backbone)
     folder = Path(config.run_dir or f"runs/{sources.task.name}-{fingerprint[:12]}").resolve()
     _check_owner(folder, fingerprint, config, sources)
@@ -108,7 +110,7 @@ def versions() -> dict[str, str]:
 
 def _check_owner(folder: Path, fingerprint: str, config: RunConfig, sources: Sources) -> None:
     if not (folder / "config.json").exists():
-        strangers = [p.name for p in folder.iterdir() if p.name != ".lock"] if folder.is_dir() else []
+        strangers = [p.name for p in folder.iterdir() if p.name not in BEFORE_RECORD] if folder.is_dir() else []
         if strangers:
             raise InputError(
                 f"{folder} is not a run directory (it holds {strangers[0]}); choose a new or empty --run-dir."

@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from data.corpus import Corpus
-from data.errors import InputError
+from data.errors import InputError, NothingNew
 from data.inputs import CORPUS_FILE
 from pipeline.checkpoint import load_tensors, read_json, verified
 from pipeline.config import RunConfig
@@ -28,7 +28,7 @@ class Parent:
     model: Path
     weights: str
     labels: tuple[str, ...]
-    labelled: str
+    digests: dict[str, str]
     config: dict[str, Any]
     offset: list[float] | None
     last_rows: dict[str, int]
@@ -44,7 +44,7 @@ class Parent:
             raise InputError(f"{folder} is no finished run to continue; finish it with `listflow resume {folder}`.")
         inputs = read_json(folder / "inputs.json")
         return Parent(
-            folder, model, kept["files"][WEIGHTS], tuple(inputs["task"]["labels"]), inputs["digests"]["labelled"],
+            folder, model, kept["files"][WEIGHTS], tuple(inputs["task"]["labels"]), inputs["digests"],
             read_json(folder / "config.json")["config"], first["offset"],
             _last_rows(Corpus(folder / "inputs" / CORPUS_FILE)),
         )  # fmt: skip
@@ -52,10 +52,10 @@ class Parent:
     def unfitted(self, labelled: str) -> Tensor | None:
         """(K, C) logits of the labelled rows before the model was fitted to them; None for other labelled rows."""
         kept = load_tensors(self.model / EVIDENCE)
-        return kept.get("labelled") if labelled == self.labelled else None
+        return kept.get("labelled") if labelled == self.digests["labelled"] else None
 
-    def check(self, config: RunConfig, labels: list[str]) -> None:
-        """InputError where ``config`` asks for something that its model cannot go on as."""
+    def check(self, config: RunConfig, labels: list[str], digests: dict[str, str]) -> None:
+        """InputError where ``config`` asks for what its model cannot go on as; NothingNew for the same text."""
         if tuple(labels) != self.labels:
             raise InputError(
                 f"{self.folder} has the labels {', '.join(self.labels)} and this task {', '.join(labels)}; a run goes "
@@ -70,6 +70,14 @@ class Parent:
                 f"{self.folder} was trained on backbone '{self.config['backbone']['name']}', not on "
                 f"'{ours['backbone']['name']}'; leave it as it was, or start anew."
             )
+        texts = {role: value for role, value in self.digests.items() if role.startswith("unlabelled/")}
+        if texts == {role: value for role, value in digests.items() if role.startswith("unlabelled/")}:
+            raise nothing_new(self.folder)
+
+
+def nothing_new(folder: Path) -> NothingNew:
+    """What to raise where a run could go on, but has no new rows."""
+    return NothingNew(f"no unlabelled row is new since {folder}; ingest some, or pass another file to --unlabelled.")
 
 
 def _last_rows(corpus: Corpus) -> dict[str, int]:

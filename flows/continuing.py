@@ -1,0 +1,29 @@
+"""The flow that a schedule or a new corpus starts: it goes on where the last run stopped, if there is anything new."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from prefect import flow
+from prefect.serializers import JSONSerializer
+from prefect.states import Completed, State
+
+from data.errors import NothingNew
+from flows.lineage import next_of
+from flows.list_flow import self_train
+
+
+@flow(name="listflow-continue", persist_result=False, result_serializer=JSONSerializer())
+def go_on(run: str) -> dict[str, Any] | State[None]:
+    """Resumes the newest run that went on from ``run`` if it was interrupted, else goes on from it with new rows.
+
+    Ends as Completed, and says so, where nothing is new or another process is at work.
+    """
+    what = next_of(Path(run))
+    if what.config is None:
+        return Completed(message=what.words)
+    try:
+        return self_train(what.config)
+    except NothingNew as reason:
+        return Completed(message=str(reason))

@@ -1,0 +1,94 @@
+"""A deployment of the continuing flow, served from this process."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import httpx
+from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
+from prefect.client.schemas.schedules import CronSchedule
+from prefect.events import DeploymentEventTrigger
+from prefect.settings import get_current_settings
+
+from data.errors import InputError
+from data.shards import NAME
+from flows.continuing import go_on
+from flows.events import CORPUS_ADDED
+from flows.runs import status_of
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """When to go on from ``run``: by ``cron``, every so many hours, or when one of ``corpora`` has grown."""
+
+    run: Path
+    cron: str | None
+    hours: float | None
+    corpora: tuple[str, ...]
+    name: str
+
+
+def serve_run(wanted: Wanted) -> None:
+    """Serves until it is stopped. InputError for a schedule that cannot be read, no run, or no server."""
+    options = deployment_of(wanted)
+    check_server()
+    go_on.serve(**options)
+
+
+def deployment_of(wanted: Wanted) -> dict[str, Any]:
+    """What ``Flow.serve`` is told: one run at a time, late ones wait, a burst of ingests starts one run."""
+    status_of(wanted.run)
+    _check(wanted)
+    triggers = [_trigger(corpus) for corpus in wanted.corpora]
+    one_at_a_time = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.ENQUEUE)
+    return {
+        "name": wanted.name, "parameters": {"run": str(wanted.run.resolve())}, "cron": wanted.cron,
+        "interval": timedelta(hours=wanted.hours) if wanted.hours else None, "triggers": triggers,
+        "global_limit": one_at_a_time, "limit": 1, "tags": ["listflow"],
+        "description": f"Goes on from {wanted.run.name} with rows that are new since.",
+    }  # fmt: skip
+
+
+def check_server() -> None:
+    """InputError where no server is configured, none answers, or it refuses this client."""
+    settings = get_current_settings().api
+    if settings.url is None:
+        raise InputError(
+            "serve needs a Prefect server; start one with `prefect server start`, then "
+            "`prefect config set PREFECT_API_URL=http://127.0.0.1:4200/api`."
+        )
+    password = settings.auth_string.get_secret_value() if settings.auth_string else ""
+    user, _, secret = password.partition(":")
+    try:
+        answer = httpx.get(f"{settings.url}/admin/version", auth=(user, secret) if password else None, timeout=10)
+    except httpx.TransportError as error:
+        raise InputError(f"no Prefect server answers at {settings.url}; start it, or set PREFECT_API_URL.") from error
+    if answer.status_code in {401, 403}:
+        raise InputError(f"the Prefect server at {settings.url} refuses this password; set PREFECT_API_AUTH_STRING.")
+
+
+def _check(wanted: Wanted) -> None:
+    try:
+        CronSchedule(cron=wanted.cron or "* * * * *")
+    except ValueError as error:
+        raise InputError(f"--cron '{wanted.cron}' is no schedule; write five fields, such as '0 6 * * mon'.") from error
+    if wanted.hours is not None and not wanted.hours > 0:
+        raise InputError(f"--every {wanted.hours} is no time between runs; give hours above 0.")
+    if wanted.cron and wanted.hours:
+        raise InputError("--cron and --every are two schedules; give one.")
+    if not (wanted.cron or wanted.hours or wanted.corpora):
+        raise InputError("nothing would ever start a run; give --cron, --every or --corpus.")
+    for corpus in wanted.corpora:
+        if not NAME.fullmatch(corpus):
+            raise InputError(f"'{corpus}' is no name of a corpus; use the one that you gave to `listflow ingest`.")
+
+
+def _trigger(corpus: str) -> DeploymentEventTrigger:
+    return DeploymentEventTrigger(
+        expect={CORPUS_ADDED},
+        match={"prefect.resource.id": f"listflow.corpus.{corpus}"},
+        name=f"corpus {corpus} has grown",
+    )

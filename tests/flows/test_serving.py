@@ -1,0 +1,127 @@
+"""Going on from a run again and again: what comes next, what is deployed, what is refused."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+
+import httpx
+import pytest
+from commands import Cli
+from conftest import sentences, tiny_overlay, write_jsonl
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from data.errors import InputError
+from data.ingest import ingest
+from data.task import Columns
+from flows.continuing import go_on
+from flows.lineage import lineage, next_of
+from flows.serving import Wanted, check_server, deployment_of
+from pipeline.checkpoint import read_json, single_writer
+from pipeline.config import build_config
+from pipeline.opening import open_run
+from pipeline.rounds import prompt_tune
+from pipeline.selftrain import self_train
+
+pytest_plugins = ["flow_fixtures"]
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    return tmp_path / "corpora" / "tickets"
+
+
+@pytest.fixture
+def first(tiny_files: dict[str, Path], corpus: Path, tmp_path: Path) -> Path:
+    """A finished run on a corpus of 60 rows."""
+    grow(corpus, 60, 2)
+    folder = tmp_path / "runs" / "tickets"
+    overlay = tiny_overlay(tiny_files | {"unlabelled": corpus}, folder)
+    self_train(build_config("fast", overlay, {"rounds": {"count": 1}}))
+    return folder
+
+
+def grow(corpus: Path, count: int, seed: int) -> None:
+    corpus.parent.mkdir(parents=True, exist_ok=True)
+    ingest(corpus, [str(write_jsonl(corpus.parent / "more.jsonl", sentences(count, seed, labelled=False)))], Columns())
+
+
+def test_a_lineage_goes_on_resumes_and_waits(first: Path, corpus: Path) -> None:
+    grow(corpus, 20, 5)
+    two = next_of(first)
+    assert two.config is not None
+    assert (two.words, two.config.run_dir) == ("continues tickets", f"{first}-002")
+    assert two.config.rounds.promote == "gated"
+    with open_run(two.config) as run:
+        prompt_tune(run)
+        assert next_of(first).words == "tickets-002 is running"
+    again = next_of(first)
+    assert again.words == "resumes tickets-002"
+    assert again.config is not None
+    self_train(again.config)
+    assert next_of(first).words == "continues tickets-002"
+    assert [status.folder.name for status in lineage(first)] == ["tickets", "tickets-002"]
+
+
+def test_nothing_new_and_a_running_one_are_no_errors(server: None, first: Path, corpus: Path) -> None:
+    state = go_on(str(first), return_state=True)
+    assert state.is_completed()
+    assert "no unlabelled row is new" in (state.message or "")
+    assert not Path(f"{first}-002").exists()
+    with single_writer(first):
+        assert "is running" in (go_on(str(first), return_state=True).message or "")
+
+
+def test_the_flow_goes_on(server: None, first: Path, corpus: Path) -> None:
+    grow(corpus, 20, 5)
+    outcome = go_on(str(first))
+    assert outcome["run"] == f"{first}-002"  # type: ignore[index]
+    assert Path(f"{first}-002", "report.html").exists()
+
+
+def test_what_is_deployed(first: Path) -> None:
+    found = deployment_of(Wanted(first, None, 2.5, ("tickets",), "weekly"))
+    assert found["interval"] == timedelta(hours=2.5)
+    assert found["parameters"] == {"run": str(first)}
+    assert found["global_limit"].limit == 1
+    (trigger,) = found["triggers"]
+    assert trigger.match.root == {"prefect.resource.id": "listflow.corpus.tickets"}
+
+
+@pytest.mark.parametrize(
+    ("cron", "hours", "corpora", "message"),
+    [
+        ("every monday", None, (), "--cron 'every monday' is no schedule"),
+        (None, -1.0, (), "is no time between runs"),
+        ("0 6 * * *", 1.0, (), "are two schedules"),
+        (None, None, (), "nothing would ever start a run"),
+        (None, None, ("../x",), "is no name of a corpus"),
+    ],
+)
+def test_what_could_never_run_is_refused(
+    first: Path, cron: str | None, hours: float | None, corpora: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        deployment_of(Wanted(first, cron, hours, corpora, "name"))
+
+
+def test_the_command_line_goes_on_too(cli: Cli, first: Path, corpus: Path, tmp_path: Path) -> None:
+    none = cli("run", f"--continue={first}", f"--run-dir={tmp_path / 'two'}")
+    assert none.returncode == 2
+    assert "no unlabelled row is new since" in none.stderr
+    grow(corpus, 20, 5)
+    done = cli("run", f"--continue={first}", f"--run-dir={tmp_path / 'two'}")
+    assert done.returncode == 0, done.stderr
+    notices = read_json(tmp_path / "two" / "report.json")["notices"]
+    assert "20 of 80 unlabelled rows are new since tickets, which goes on." in notices
+
+
+def test_serving_needs_a_server_that_lets_us_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    with temporary_settings({PREFECT_API_URL: None}), pytest.raises(InputError, match="serve needs a Prefect server"):
+        check_server()
+    nobody = {PREFECT_API_URL: "http://127.0.0.1:9/api"}
+    with temporary_settings(nobody), pytest.raises(InputError, match="no Prefect server answers at"):
+        check_server()
+    monkeypatch.setattr("httpx.get", lambda *given, **more: httpx.Response(401))
+    with temporary_settings(nobody), pytest.raises(InputError, match="refuses this password"):
+        check_server()
