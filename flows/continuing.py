@@ -1,7 +1,5 @@
 """The flow that a schedule or a new corpus starts: it goes on where the last run stopped, if there is anything new."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The flow: lite self-training from end to end, as the paper's algorithm 1 reads (arXiv 2110.06274)."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from prefect import flow
@@ -15,6 +13,8 @@ from pipeline.config import RunConfig
 from pipeline.outcome import report_of
 
 
+# Annotations here are types and not text, as no ``from __future__ import annotations`` makes them: a served flow is
+# sent to its process as a value, and text would be looked up where the types are not.
 # The serializer is for exceptions, which Prefect keeps of a failed flow, and pickles if it is not told otherwise.
 @flow(name="listflow", persist_result=False, result_serializer=JSONSerializer())
 def self_train(config: RunConfig) -> dict[str, Any]:

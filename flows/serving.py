@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
 from prefect.client.schemas.schedules import CronSchedule
+from prefect.deployments.runner import EntrypointType
 from prefect.events import DeploymentEventTrigger
 from prefect.settings import get_current_settings
 
@@ -48,6 +49,8 @@ def deployment_of(wanted: Wanted) -> dict[str, Any]:
         "name": wanted.name, "parameters": {"run": str(wanted.run.resolve())}, "cron": wanted.cron,
         "interval": timedelta(hours=wanted.hours) if wanted.hours else None, "triggers": triggers,
         "global_limit": one_at_a_time, "limit": 1, "tags": ["listflow"],
+        # By module: loaded as a file, a flow does not find the types of its parameters.
+        "entrypoint_type": EntrypointType.MODULE_PATH,
         "description": f"Goes on from {wanted.run.name} with rows that are new since.",
     }  # fmt: skip
 

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from commands import COMMAND
+from conftest import sentences, tiny_overlay, write_jsonl
+
+from pipeline.config import build_config
+from pipeline.selftrain import self_train
 
 pytest_plugins = ["flow_fixtures"]
 pytestmark = pytest.mark.long
@@ -78,3 +83,50 @@ def test_a_server_shows_runs_stages_and_artifacts(client: dict[str, str], asked:
         assert "train student, round 2" in {task["name"] for task in tasks}
     keys = {artifact["key"] for artifact in ask(client, "artifacts")}
     assert keys >= {"list-rounds", "list-pseudo-labels", "list-meta-weights", "list-calibration", "list-report"}
+
+
+def test_a_corpus_that_grows_starts_a_run_within_a_minute(
+    client: dict[str, str], tiny_files: dict[str, Path], tmp_path: Path
+) -> None:
+    env = client | {"PREFECT_LOGGING_LEVEL": "WARNING"}
+
+    def listflow(*arguments: str) -> None:
+        done = subprocess.run(
+            [*COMMAND, *arguments], env=env, cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
+
+    def grow(count: int, seed: int) -> None:
+        write_jsonl(tmp_path / "more.jsonl", sentences(count, seed, labelled=False))
+        listflow("ingest", "tickets", "more.jsonl")
+
+    grow(60, 2)
+    overlay = tiny_overlay(tiny_files | {"unlabelled": tmp_path / "corpora" / "tickets"}, tmp_path / "runs" / "first")
+    self_train(build_config("fast", overlay, {"rounds": {"count": 1}}))
+    command = [*COMMAND, "serve", "runs/first", "--corpus", "tickets", "--every", "24"]
+    with subprocess.Popen(command, env=env, cwd=tmp_path, start_new_session=True) as serving:
+        try:
+            wait_until(lambda: bool(ask(client, "deployments")), 60)
+            time.sleep(5)  # the automation is created after the deployment
+            grow(20, 5)
+            began = time.monotonic()
+            wait_until(lambda: bool(started(client, "listflow-continue")), 60)
+            print("seconds from the event to the run", time.monotonic() - began)
+            wait_until(lambda: (tmp_path / "runs" / "first-002" / "report.json").exists(), 240)
+        finally:
+            os.killpg(serving.pid, signal.SIGTERM)
+
+
+def started(client: dict[str, str], flow: str) -> list[dict[str, Any]]:
+    """Flow runs of ``flow`` that an automation made and that began."""
+    runs = ask(client, "flow_runs", flows={"name": {"any_": [flow]}})
+    return [
+        run for run in runs if run["created_by"] and run["created_by"]["type"] == "AUTOMATION" and run["start_time"]
+    ]
+
+
+def wait_until(true: Callable[[], bool], seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.5)
