@@ -22,27 +22,51 @@ from pipeline.head_config import YTuningHead
 
 
 class Attention(nn.Module):
-    """Multi-head attention written out: forward-mode derivatives have no rule for the fused kernels."""
+    """Multi-head attention among label rows, written out: fused kernels have no forward-mode derivative."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
         self.query, self.key, self.value, self.out = (tape.Linear(width, width) for _ in range(4))
 
-    def forward(self, asking: Tensor, given: Tensor, seen: Tensor | None = None) -> Tensor:
-        """(B, N, W) for ``asking`` (B, N, W) over ``given`` (B, T, W), of which ``seen`` (B, T) count.
-
-        Text comes in the precision of the backbone, and what is done to every token of it stays there.
-        """
+    def forward(self, rows: Tensor) -> Tensor:
+        """(B, N, W) of ``rows`` (B, N, W)."""
         query, key, value = (
-            x.unflatten(-1, (self.heads, -1)).transpose(1, 2)
-            for x in (self.query(asking), self.key(given), self.value(given))
+            part(rows).unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (self.query, self.key, self.value)
         )
-        scores = (query.to(key.dtype) @ key.transpose(-1, -2)).float() * query.shape[-1] ** -0.5
-        if seen is not None:
-            scores = scores.masked_fill(~seen[:, None, None].bool(), float("-inf"))
-        mixed = scores.softmax(-1).to(value.dtype) @ value
-        return self.out(mixed.transpose(1, 2).flatten(2).to(asking.dtype))
+        weights = (query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5).softmax(-1)
+        return self.out((weights @ value).transpose(1, 2).flatten(2))
+
+
+class Reading(nn.Module):
+    """Multi-head attention of a few label rows on a long text.
+
+    q (K x_t) = (K^T q) x_t, and sum_t a_t V x_t = V sum_t a_t x_t: with both matrices on the side of the few rows, no
+    matrix is applied to every token. A key needs no bias, as softmax does not see it.
+    """
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.size = width // heads
+        self.query, self.out = tape.Linear(width, width), tape.Linear(width, width)
+        self.keys = nn.ModuleList(tape.Linear(self.size, width, bias=False) for _ in range(heads))
+        self.values = nn.ModuleList(tape.Linear(width, self.size) for _ in range(heads))
+
+    def start(self) -> None:
+        """Uniform attention, on the text as it is."""
+        whole = torch.eye(self.out.in_features)
+        parts = zip(self.values, whole.split(self.size), strict=True)
+        for linear, weight in ((self.query, 0 * whole), (self.out, whole), *parts):
+            linear.load_state_dict({"weight": weight, "bias": torch.zeros(len(weight))})
+
+    def forward(self, rows: Tensor, text: Tensor, seen: Tensor) -> Tensor:
+        """(B, N, W) for ``rows`` (B, N, W) over ``text`` (B, T, W), of which ``seen`` (B, T) count."""
+        queries = self.query(rows).split(self.size, -1)
+        asked = torch.cat([key(query) for key, query in zip(self.keys, queries, strict=True)], 1)
+        scores = (asked @ text.transpose(1, 2)).float() * self.size**-0.5
+        weights = scores.masked_fill(~seen.unsqueeze(1).bool(), float("-inf")).softmax(-1)
+        read = (weights.to(text.dtype) @ text).split(rows.shape[1], 1)
+        return self.out(torch.cat([value(part) for value, part in zip(self.values, read, strict=True)], -1))
 
 
 class Block(nn.Module):
@@ -55,30 +79,30 @@ class Block(nn.Module):
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
-        self.own, self.cross = Attention(width, heads), Attention(width, heads)
+        self.own, self.cross = Attention(width, heads), Reading(width, heads)
         self.wide, self.back = tape.Linear(width, 4 * width), tape.Linear(4 * width, width)
         self.norms = nn.ModuleList(tape.LayerNorm(width) for _ in range(3))
 
     @torch.no_grad()
     def start(self) -> None:
-        """Uniform attention on the text as it is; no word between labels yet, and no feed-forward."""
-        for silent in (self.own.out, self.back, self.cross.query):
+        """No word between labels yet and no feed-forward; of the text its mean."""
+        for silent in (self.own.out, self.back):
             silent.weight.zero_()
             silent.bias.zero_()
-        for plain in (self.cross.value, self.cross.out):
-            nn.init.eye_(plain.weight)
-            plain.bias.zero_()
+        self.cross.start()
 
     def forward(self, rows: Tensor, text: Tensor, seen: Tensor) -> Tensor:
-        normed = self.norms[0](rows)
-        rows = rows + self.own(normed, normed)
+        rows = rows + self.own(self.norms[0](rows))
         rows = rows + self.cross(self.norms[1](rows), text, seen)
         found: Tensor = rows + self.back(F.gelu(self.wide(self.norms[2](rows))))
         return found
 
 
 class YTuning(nn.Module):
-    """(B, T, D) features -> (B, C) logits in fp32: scores over the temperature."""
+    """(B, T, D) features -> (B, C) logits in fp32: scores over the temperature.
+
+    The blocks compute in the precision of the backbone, as a stage inside it would; the scores are fp32.
+    """
 
     reads_mask = False
 
@@ -88,7 +112,8 @@ class YTuning(nn.Module):
         super().__init__()
         self.config, self.classes = config, len(word_ids)
         width = _width(config, backbone)
-        self.into = tape.Linear(backbone.hidden_size, width)
+        fits = width == backbone.hidden_size
+        self.into: nn.Module = nn.Identity() if fits else tape.Linear(backbone.hidden_size, width)
         blocks = [Block(width, config.heads) for _ in range(config.blocks)]
         self.blocks = nn.ModuleList(blocks)
         self.text_norm, self.norm = tape.LayerNorm(width), tape.LayerNorm(width)
@@ -97,10 +122,8 @@ class YTuning(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight, generator=generator)
-                nn.init.zeros_(module.bias)
-        nn.init.orthogonal_(self.into.weight, generator=generator)
-        if width == backbone.hidden_size:
-            nn.init.eye_(self.into.weight)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
         for block in blocks:
             block.start()
         self._start(backbone, word_ids, generator)
@@ -115,16 +138,16 @@ class YTuning(nn.Module):
         self.labels.normal_(std=0.02, generator=generator)
         if self.config.start == "words":
             words = backbone.word_rows[list(word_ids)].float().cpu()
-            if words.shape[1] == self.into.in_features:
+            if words.shape[1] == backbone.hidden_size:
                 self.labels[:: self.config.vectors] += F.layer_norm(self.into(words), (self.labels.shape[1],))
 
     def forward(self, features: Tensor, batch: Batch) -> Tensor:
         text = self.text_norm(self.into(features))
-        start = [tape.per_row(vectors, text).float() for vectors in (self.task, self.labels)]
+        start = [tape.per_row(vectors, text) for vectors in (self.task, self.labels)]
         rows = torch.cat(start, 1).expand(len(text), -1, -1)
         for block in self.blocks:
             rows = block(rows, text, batch.attended)
-        rows = self.norm(rows)
+        rows = self.norm(rows.float())
         task, labels = rows[:, :1], rows[:, 1:].unflatten(1, (self.classes, self.config.vectors))
         pooled = labels.mean(2) if self.config.pool == "mean" else labels.amax(2)
         return self._scores(task, pooled) / self.config.temperature

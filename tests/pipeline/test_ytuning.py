@@ -17,7 +17,7 @@ from pipeline.backbone import Backbone
 from pipeline.batch import Batch
 from pipeline.features import with_features
 from pipeline.head_config import AnyHead, LinearHead, YTuningHead
-from pipeline.heads.ytuning import Block, triplet
+from pipeline.heads.ytuning import Block, Reading, triplet
 from pipeline.model import Classifier
 from pipeline.prompt import Encoded, Prompt, label_word_ids
 from pipeline.reweight import ENGINES, Step, fused
@@ -259,11 +259,28 @@ def test_other_features_give_other_scores(blocks: int) -> None:
 
 @pytest.mark.parametrize(("width", "blocks", "vectors"), [(16, 1, 1), (24, 2, 3)])
 def test_the_count_is_that_of_blocks_rows_and_the_way_in(width: int, blocks: int, vectors: int) -> None:
-    """16 W^2 + 19 W a block; two LayerNorms, of the text as it comes in and of what goes out."""
+    """16 W^2 + 18 W a block (a key has no bias); two LayerNorms, of the text as it comes in and of what goes out."""
     model = build(ytuning(width=width, blocks=blocks, vectors=vectors))
     found = sum(p.numel() for p in model.tunable().values())
     around = (D + 1) * width + 2 * 2 * width + (1 + CLASSES * vectors) * width
-    assert found == blocks * (16 * width**2 + 19 * width) + around
+    assert found == blocks * (16 * width**2 + 18 * width) + around
+
+
+def test_reading_is_multi_head_attention() -> None:
+    """The same as keys and values made of every token, whatever the bias of the keys."""
+    width, heads = 12, 3
+    reading = Reading(width, heads).double()
+    rows, text = torch.randn(2, 4, width, dtype=torch.float64), torch.randn(2, 7, width, dtype=torch.float64)
+    seen = torch.tensor([[1, 1, 1, 1, 1, 1, 1], [1, 1, 1, 0, 0, 0, 0]])
+    query = reading.query(rows).unflatten(-1, (heads, -1)).transpose(1, 2)
+    keys = torch.stack([text @ key.weight + torch.randn(width // heads) for key in reading.keys], 1)
+    values = torch.stack([value(text) for value in reading.values], 1)
+    expected = F.scaled_dot_product_attention(query, keys, values, seen[:, None, None].bool().expand(-1, -1, 4, -1))
+    torch.testing.assert_close(reading(rows, text, seen), reading.out(expected.transpose(1, 2).flatten(2)))
+
+
+def test_a_width_like_the_features_needs_no_way_in() -> None:
+    assert not [name for name in build(ytuning(width=D)).tunable() if name.startswith("head.into")]
 
 
 def test_a_fresh_block_adds_the_mean_of_the_text_to_every_row() -> None:
