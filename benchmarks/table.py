@@ -1,4 +1,4 @@
-"""The runs of benchmarks/real.py side by side: labelled-only and final accuracy of every stage and head.
+"""The runs of benchmarks/real.py side by side: labelled-only and final accuracy of every stage and head, and its size.
 
     python benchmarks/table.py [NAME ...]
 
@@ -23,7 +23,7 @@ def spread(values: list[float]) -> str:
 
 
 def line(name: str) -> str:
-    """One row of the table: draws, then labelled-only and final of each task, their means, seconds of training."""
+    """One row: trainable parameters (of the first run), draws, both accuracies by task and on the mean, seconds."""
     cells, before, after, seconds, draws = [], [], [], [], set()
     for task in TASKS:
         runs = [json.loads(path.read_text()) for path in sorted((OUT / name).glob(f"{task}-*.json"))]
@@ -36,16 +36,18 @@ def line(name: str) -> str:
         after.append(mean(twos))
         seconds += [run["seconds"] for run in runs]
         draws.add(len(runs))
+    reports = sorted((OUT / name).glob("*/report.json"))
+    size = f"{json.loads(reports[0].read_text())['trainable_parameters']:,}" if reports else "-"
     means = f"{100 * mean(before):.1f} > {100 * mean(after):.1f}" if before else "-"
     spent = f"{mean(seconds):.0f}" if seconds else "-"
-    return f"| {name} | {'/'.join(map(str, sorted(draws)))} | " + " | ".join(cells) + f" | {means} | {spent} |"
+    return f"| {name} | {size} | {'/'.join(map(str, sorted(draws)))} | " + " | ".join(cells) + f" | {means} | {spent} |"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", default=NAMES)
-    print(f"| | draws | {' | '.join(TASKS)} | mean | seconds |")
-    print("|---" * (len(TASKS) + 4) + "|")
+    print(f"| | trainable | draws | {' | '.join(TASKS)} | mean | seconds |")
+    print("|---" * (len(TASKS) + 5) + "|")
     for name in parser.parse_args().names:
         print(line(name))
 
