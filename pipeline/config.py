@@ -169,7 +169,7 @@ def build_config(preset: str = "fast", *overlays: dict[str, Any]) -> RunConfig:
     """The ``RunConfig`` of ``preset`` with ``overlays`` on top, later ones winning; InputError on a bad key."""
     if preset not in PRESETS:
         raise InputError(f"unknown preset '{preset}'; use one of: {', '.join(PRESETS)}.")
-    merged: dict[str, Any] = {}
+    merged: dict[str, Any] = {"head": {"kind": "verbalizer"}}
     suited = [FAST_FOR[part].get(_kind_of(part, overlays), {}) for part in FAST_FOR if preset == "fast"]
     for layer in (PRESETS[preset], *suited, *overlays):
         merged = _overlay(merged, layer)

@@ -11,6 +11,7 @@ from data.errors import InputError
 from pipeline.adapt_config import AdaptConfig
 from pipeline.config import build_config
 from pipeline.config_errors import refusal
+from pipeline.head_config import LinearHead, VerbalizerHead
 
 LAYERS = "must be all, top:N, or a list of layer numbers from 0 upward"
 CASES: dict[str, tuple[dict[str, Any], str]] = {
@@ -60,7 +61,6 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
     "no stage": ({"stage": []}, "config key 'stage': must have at least 1 item, not 0 (got [])."),
     "item that is no stage": ({"stage": [3]}, "config key 'stage.0': must hold keys with values (got 3)."),
     "head kind": ({"head": "lineer"}, "config key 'head.kind': unknown kind 'lineer'; did you mean 'linear'?"),
-    "head without a kind": ({"head": {"pool": "first"}}, "config key 'head.kind': is missing; say which is meant."),
     "key of a head": (
         {"head": {"kind": "ytuning", "vector": 1}},
         "config key 'head.vector': unknown key 'vector'; did you mean 'vectors'?",
@@ -113,3 +113,10 @@ def test_an_adaptation_is_refused_likewise(values: dict[str, Any], sentence: str
     with pytest.raises(ValidationError) as raised:
         AdaptConfig.model_validate(values)
     assert str(refusal(raised.value, AdaptConfig)) == sentence
+
+
+def test_a_value_of_the_head_is_one_of_the_default_head() -> None:
+    assert build_config("fast", {"head": {"trained": False}}).head == VerbalizerHead(trained=False)
+    assert build_config("fast", {"head": "linear"}, {"head": {"pool": "first"}}).head == LinearHead(pool="first")
+    with pytest.raises(InputError, match="leaves nothing to train"):
+        build_config("fast", {"stage": "none", "head": {"trained": False}})
