@@ -79,7 +79,7 @@ def _show(outcome: SubspaceOutcome, console: Console) -> None:
     tasks = ", ".join(outcome.tasks)
     console.print(
         f"{outcome.prompts} prompts of {outcome.tokens} tokens ({tasks}) in {outcome.dim} coordinates; "
-        f"{100 * outcome.unexplained:.1f} % of their variance is lost", highlight=False,
+        f"{100 * outcome.unexplained:.1f} % of their variance is lost", soft_wrap=True, highlight=False,
     )  # fmt: skip
     if outcome.scores:
         console.print(_table(outcome))
