@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import islice
@@ -53,8 +55,7 @@ def ingest(
     if not sources:
         raise InputError("no file is given; name at least one to ingest.")
     digests = [digest(source) for source in sources]
-    folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / ".lock"):
+    with _storing(folder), FileLock(folder / ".lock"):
         manifest = _open(folder, is_pair)
         with _index(folder, manifest) as seen:
             for file in keep_out:
@@ -66,6 +67,19 @@ def ingest(
             seen.commit()
             write_manifest(folder, taken.manifest)
     return Ingested(taken.manifest.rows - manifest.rows, dict(taken.dropped), taken.manifest)
+
+
+@contextmanager
+def _storing(folder: Path) -> Iterator[None]:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except (OSError, sqlite3.OperationalError) as error:
+        reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
+        raise InputError(
+            f"{folder}: nothing can be stored there ({reason}); free some space or mend its permissions. The corpus is "
+            "as it was."
+        ) from error
 
 
 class _Taken:

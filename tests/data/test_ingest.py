@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import sqlite3
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -115,6 +116,23 @@ def test_a_broken_index_is_told(folder: Path) -> None:
     (folder / INDEX).write_bytes(b"not a database at all, but long enough to be taken for one" * 50)
     with pytest.raises(InputError, match="delete it, and it is made again"):
         add(folder, "two")
+
+
+@pytest.mark.parametrize("problem", [OSError(28, "No space left on device"), sqlite3.OperationalError("disk is full")])
+def test_a_full_disk_is_told_and_costs_nothing(
+    folder: Path, problem: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add(folder, "one")
+
+    def full(*given: object) -> None:
+        raise problem
+
+    monkeypatch.setattr(module, "write_manifest", full)
+    with pytest.raises(InputError, match=r"nothing can be stored there .* The corpus is as it was"):
+        add(folder, "two")
+    monkeypatch.undo()
+    assert texts_of(folder) == ["one"]
+    assert add(folder, "two").added == 1
 
 
 def _ingest_many(folder: Path, source: str) -> None:
