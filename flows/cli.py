@@ -9,6 +9,7 @@ import typer
 from data.errors import InputError
 from flows.cli_adapt import adapt
 from flows.cli_export import export
+from flows.cli_gc import gc
 from flows.cli_ingest import ingest
 from flows.cli_predict import predict
 from flows.cli_results import report, status
@@ -23,7 +24,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (run, resume, status, plan, predict, export, report, ingest, serve, adapt, subspace):
+for command in (run, resume, status, plan, predict, export, report, ingest, serve, gc, adapt, subspace):
     app.command()(command)
 
 

@@ -220,3 +220,13 @@ def test_anything_else_is_one_sentence_and_1(
         module.main()
     assert end.value.code == 1
     assert "the disk is on fire" in capsys.readouterr().err
+
+
+def test_gc_says_what_would_go_and_leaves_it(cli: Cli, finished: tuple[Path, Result]) -> None:
+    result = cli("gc", finished[0].parent, "--days=0", "--json")
+    assert result.returncode == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert found["bytes"] > found["freed"] == 0
+    assert all(Path(path).exists() for path in found["paths"])
+    assert "do it with --delete" in result.stderr
+    assert "nothing to remove" in cli("gc", finished[0].parent, "--days=9999").stdout
