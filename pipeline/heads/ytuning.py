@@ -92,16 +92,17 @@ class Block(nn.Module):
         self.cross.start()
 
     def forward(self, rows: Tensor, text: Tensor, seen: Tensor) -> Tensor:
-        rows = rows + self.own(self.norms[0](rows))
-        rows = rows + self.cross(self.norms[1](rows), text, seen)
-        found: Tensor = rows + self.back(F.gelu(self.wide(self.norms[2](rows))))
+        low = text.dtype
+        rows = rows + self.own(self.norms[0](rows).to(low))
+        rows = rows + self.cross(self.norms[1](rows).to(low), text, seen)
+        found: Tensor = rows + self.back(F.gelu(self.wide(self.norms[2](rows).to(low))))
         return found
 
 
 class YTuning(nn.Module):
     """(B, T, D) features -> (B, C) logits in fp32: scores over the temperature.
 
-    The blocks compute in the precision of the backbone, as a stage inside it would; the scores are fp32.
+    What is added to the rows is computed in the precision of the backbone; the rows themselves and the scores are fp32.
     """
 
     reads_mask = False
@@ -143,11 +144,12 @@ class YTuning(nn.Module):
 
     def forward(self, features: Tensor, batch: Batch) -> Tensor:
         text = self.text_norm(self.into(features))
-        start = [tape.per_row(vectors, text) for vectors in (self.task, self.labels)]
+        like = text[:, 0].float()
+        start = [tape.per_row(vectors, like) for vectors in (self.task, self.labels)]
         rows = torch.cat(start, 1).expand(len(text), -1, -1)
         for block in self.blocks:
             rows = block(rows, text, batch.attended)
-        rows = self.norm(rows.float())
+        rows = self.norm(rows)
         task, labels = rows[:, :1], rows[:, 1:].unflatten(1, (self.classes, self.config.vectors))
         pooled = labels.mean(2) if self.config.pool == "mean" else labels.amax(2)
         return self._scores(task, pooled) / self.config.temperature
