@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 import pyarrow as pa
@@ -65,8 +65,9 @@ def ingest(
                 taken.take(read_rows(source, columns, is_pair=is_pair), stem(source), sha256)
             # Either may be lost: the next ingest brings the index in step with the manifest.
             seen.commit()
-            write_manifest(folder, taken.manifest)
-    return Ingested(taken.manifest.rows - manifest.rows, dict(taken.dropped), taken.manifest)
+            whole = replace(taken.manifest, dropped=dict(Counter(manifest.dropped) + taken.dropped))
+            write_manifest(folder, whole)
+    return Ingested(whole.rows - manifest.rows, dict(taken.dropped), whole)
 
 
 @contextmanager
@@ -96,10 +97,8 @@ class _Taken:
         """All rows of one source, as one shard or more."""
         fresh = self._fresh(rows)
         while first := list(islice(fresh, 1)):
-            shard = self._write(_chain(first, islice(fresh, self.rows_a_shard - 1)), source, sha256)
+            shard = self._write(chain(first, islice(fresh, self.rows_a_shard - 1)), source, sha256)
             self.manifest = replace(self.manifest, shards=(*self.manifest.shards, shard))
-        dropped = Counter(self.manifest.dropped) + self.dropped
-        self.manifest = replace(self.manifest, dropped=dict(dropped))
 
     def _fresh(self, rows: Iterator[Row]) -> Iterator[Row]:
         while some := list(islice(rows, ROWS_AT_ONCE)):
@@ -126,11 +125,6 @@ class _Taken:
             sha256_of_shard = hashlib.file_digest(file, "sha256").hexdigest()
         os.replace(aside, path)
         return replace(shard, rows=count, sha256=sha256_of_shard)
-
-
-def _chain(first: list[Row], rest: Iterator[Row]) -> Iterator[Row]:
-    yield from first
-    yield from rest
 
 
 def _open(folder: Path, is_pair: bool) -> Manifest:

@@ -112,12 +112,13 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 def shard_rows(folder: Path, shard: Shard) -> Iterator[dict[str, Any]]:
     """Row number, text and second text of every row of a shard, in order; InputError when it was changed by hand."""
     path = folder / shard.file
-    with _checked(path, shard.sha256), pq.ParquetFile(path) as file:
+    _check(path, shard.sha256)
+    with pq.ParquetFile(path) as file:
         for batch in file.iter_batches(ROWS_AT_ONCE):
             yield from batch.to_pylist()
 
 
-def _checked(path: Path, sha256: str) -> Any:
+def _check(path: Path, sha256: str) -> None:
     try:
         with path.open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
@@ -125,4 +126,3 @@ def _checked(path: Path, sha256: str) -> Any:
         raise InputError(f"{path} cannot be read ({error.strerror}); restore this shard from a backup.") from error
     if found != sha256:
         raise InputError(f"{path} is not what was ingested: it was changed or damaged; restore it from a backup.")
-    return path.open("rb")

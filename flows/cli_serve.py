@@ -10,8 +10,6 @@ from flows.cli_options import Verbose
 from flows.cli_run import RunFolder
 from flows.environment import prepare
 
-EVERY_RUN = "listflow-continue"
-
 
 def serve(
     folder: RunFolder,

@@ -60,6 +60,12 @@ def test_a_text_comes_in_once_over_all_of_the_history(folder: Path) -> None:
     assert again.manifest.dropped == {"exact": 2, "near": 2, "blank": 1}
 
 
+def test_what_several_files_lose_is_counted_once(folder: Path, tmp_path: Path) -> None:
+    sources = [write(tmp_path / f"{n}.jsonl", ["same", f"own {n}"]) for n in range(3)]
+    done = ingest(folder, sources, COLUMNS)
+    assert done.dropped["exact"] == done.manifest.dropped["exact"] == read_manifest(folder).dropped["exact"] == 2
+
+
 def test_what_is_near_is_the_words(folder: Path) -> None:
     same = ["It's 5 o'clock.", "it s 5 O clock", "IT'S  5 O'CLOCK!!"]
     assert len({Keys.of(text, None).near for text in same}) == 1
