@@ -15,7 +15,7 @@ from typer import Argument, Option
 from flows.cli_options import AsJson, Verbose
 from flows.environment import prepare
 from flows.exits import INTERRUPTED, fail
-from flows.values import Values, parse_set
+from flows.values import Values, given_values
 from pipeline.config_errors import refusal
 
 if TYPE_CHECKING:
@@ -39,9 +39,7 @@ def adapt(
     prepare(verbose)
     console = Console(stderr=as_json)
     values: Values = {"steps": steps, "seed": seed, "columns": _columns(columns)}
-    given = {name: value for name, value in values.items() if value is not None}
-    for item in set or ():
-        given |= parse_set(item)
+    given = given_values(values, set or ())
     try:
         outcome = _follow(backbone, sources, out, given, console)
     except KeyboardInterrupt:

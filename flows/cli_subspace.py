@@ -15,7 +15,7 @@ from typer import Argument, Option
 from flows.cli_options import AsJson, Verbose
 from flows.environment import prepare
 from flows.exits import INTERRUPTED, fail
-from flows.values import Values, parse_set
+from flows.values import Values, given_values
 
 if TYPE_CHECKING:
     from pipeline.subspace_making import SubspaceOutcome
@@ -39,9 +39,7 @@ def subspace(
     """Find the subspace that trained prompts share, so that a new task tunes a few numbers."""
     prepare(verbose)
     console = Console(stderr=as_json)
-    given = {name: value for name, value in {"dim": dim, "steps": steps, "seed": seed}.items() if value is not None}
-    for item in set or ():
-        given |= parse_set(item)
+    given = given_values({"dim": dim, "steps": steps, "seed": seed}, set or ())
     try:
         outcome = _follow(runs, out, given, evaluate, console)
     except KeyboardInterrupt:

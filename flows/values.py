@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -37,3 +38,11 @@ def parse_set(item: str) -> Values:
     for part in reversed(key.split(".")):
         value = {part: value}
     return dict(value)
+
+
+def given_values(options: Values, items: Iterable[str]) -> Values:
+    """What a user gave: ``options`` that are not None, and ``--set`` items over them."""
+    given = {name: value for name, value in options.items() if value is not None}
+    for item in items:
+        given |= parse_set(item)
+    return given

@@ -40,18 +40,28 @@ def room_notices(run: Run) -> Iterator[str]:
 
 def with_kept_features(run: Run) -> Run:
     """The run with the output of the frozen layers at hand for all of its texts."""
-    test = None if run.test is None else _kept(run, "test", run.test)
-    labelled, corpus = _kept(run, "labelled", run.labelled), _kept(run, "corpus", run.corpus)
+    given = {"labelled": run.labelled, "corpus": run.corpus} | ({} if run.test is None else {"test": run.test})
+    frozen = _frozen(run.backbone, _depth(run))
+    keys = {name: _key(encoded, frozen) for name, encoded in given.items()}
+    kept = {name: _kept(run, name, encoded, keys[name]) for name, encoded in given.items()}
     if run.config.backbone.cache_dir:
-        keys = {key_of(encoded, run.backbone, _depth(run)) for encoded in (labelled, corpus, test) if encoded}
-        forget_oldest(_shared(run), run.config.backbone.cache_gb * 1e9, keys)
-    return replace(run, labelled=labelled, corpus=corpus, test=test)
+        forget_oldest(_shared(run), run.config.backbone.cache_gb * 1e9, set(keys.values()))
+    return replace(run, labelled=kept["labelled"], corpus=kept["corpus"], test=kept.get("test"))
 
 
 def key_of(encoded: Encoded, backbone: Backbone, depth: int) -> str:
     """sha256 over all that decides the values to the last bit: texts, weights, depth, and what computes them."""
-    total = hashlib.sha256(f"{backbone.checksum()} {depth} {backbone.dtype_name} {backbone.device.type}".encode())
-    total.update(f"{torch.__version__} {torch.get_num_threads()} {encoded.pad_id}".encode())
+    return _key(encoded, _frozen(backbone, depth))
+
+
+def _frozen(backbone: Backbone, depth: int) -> str:
+    """What is the same for all texts of a run: the layers, and what computes them."""
+    layers = f"{backbone.checksum()} {depth} {backbone.dtype_name} {backbone.device.type}"
+    return f"{layers} {torch.__version__} {torch.get_num_threads()}"
+
+
+def _key(encoded: Encoded, frozen: str) -> str:
+    total = hashlib.sha256(f"{frozen} {encoded.pad_id}".encode())
     total.update(encoded.lengths().tobytes())
     total.update(encoded.ids.data)
     return total.hexdigest()
@@ -71,9 +81,8 @@ def forget_oldest(folder: Path, most_bytes: float, keep: set[str]) -> None:
             total -= sizes[kept]
 
 
-def _kept(run: Run, name: str, encoded: Encoded) -> Encoded:
+def _kept(run: Run, name: str, encoded: Encoded, key: str) -> Encoded:
     on_rows, depth = counter(run.notify, 0, "read", len(encoded)), _depth(run)
-    key = key_of(encoded, run.backbone, depth)
     if not run.config.backbone.cache_dir:
         return with_features(encoded, run.backbone, depth, run.folder / "inputs" / "features" / name, key, on_rows)
     folder = _shared(run) / key
