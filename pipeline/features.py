@@ -6,21 +6,22 @@ kept on disk and training starts above them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from pipeline.backbone import Backbone
-from pipeline.checkpoint import new_folder, verified
+from pipeline.checkpoint import new_folder, verified, write_json
 from pipeline.order import by_length
+from pipeline.pieces import PIECES, VALUES, Place, content_key, known_places, pieces_of
 from pipeline.prompt import Encoded, Features
 from pipeline.split import lower
 
-ROWS_AT_ONCE = 2048
 TOKENS_A_BATCH = 2048
 # numpy has no bfloat16: its bits are kept as whole numbers.
 _STORED: dict[torch.dtype, np.dtype[Any]] = {torch.float32: np.dtype(np.float32), torch.bfloat16: np.dtype(np.int16)}
@@ -33,35 +34,64 @@ def bytes_needed(backbone: Backbone, *texts: Encoded | None) -> int:
 
 
 def with_features(
-    encoded: Encoded, backbone: Backbone, depth: int, folder: Path, key: str, on_rows: Callable[[int], None]
+    encoded: Encoded,
+    backbone: Backbone,
+    depth: int,
+    folder: Path,
+    made_by: str,
+    on_rows: Callable[[int], None],
+    earlier: Iterable[Path] = (),
 ) -> Encoded:
-    """``encoded`` with the output of the first ``depth`` layers, from ``folder`` or computed into it.
+    """``encoded`` with the output of the first ``depth`` layers, from ``folder``, or made into it.
 
-    ``key`` says what besides depth and dtype decides the values: backbone, template, tokenizer, length, texts.
+    ``made_by`` says what besides the texts, depth and dtype decides the values. What folders of ``earlier`` runs hold
+    of the same texts is copied from there.
     """
-    facts = {"key": key, "depth": depth, "dtype": backbone.dtype_name}
+    facts = {"key": content_key(encoded, made_by), "depth": depth, "dtype": backbone.dtype_name}
     manifest = verified(folder)
     if manifest is None or any(manifest[name] != value for name, value in facts.items()):
+        known = known_places(earlier, {piece.key for piece in pieces_of(encoded, made_by)})
         with new_folder(folder, facts) as aside:
-            _write(encoded, backbone, depth, aside / "values.bin", on_rows)
+            _write(encoded, backbone, depth, aside, made_by, known, on_rows)
     stored = _STORED[backbone.dtype]
-    values = np.memmap(folder / "values.bin", dtype=stored, mode="r").reshape(-1, backbone.hidden_size)
+    values = np.memmap(folder / VALUES, dtype=stored, mode="r").reshape(-1, backbone.hidden_size)
     return replace(encoded, features=Features(values, np.asarray(encoded.offsets[:-1])))
 
 
-@torch.inference_mode()
-def _write(encoded: Encoded, backbone: Backbone, depth: int, path: Path, on_rows: Callable[[int], None]) -> None:
+def _write(
+    encoded: Encoded,
+    backbone: Backbone,
+    depth: int,
+    folder: Path,
+    made_by: str,
+    known: dict[str, Place],
+    on_rows: Callable[[int], None],
+) -> None:
     """Piece by piece in the order of the texts, so that memory does not grow and bytes do not depend on the past."""
-    below, bits = lower(backbone, depth), torch.int16 if backbone.dtype == torch.bfloat16 else torch.float32
-    with path.open("wb") as file:
-        for start in range(0, len(encoded), ROWS_AT_ONCE):
-            piece = encoded.take(np.arange(start, min(start + ROWS_AT_ONCE, len(encoded))))
-            values = torch.empty(int(piece.offsets[-1]), backbone.hidden_size, dtype=bits)
-            for rows in by_length(piece.lengths(), TOKENS_A_BATCH):
-                batch = piece.batch(rows).to(backbone.device)
-                hidden = below(input_ids=batch.ids, attention_mask=batch.attention).last_hidden_state.cpu()
-                for row, states in zip(rows, hidden, strict=True):
-                    first, end = piece.offsets[row], piece.offsets[row + 1]
-                    values[first:end] = states[: end - first].view(bits)
-            values.numpy().tofile(file)
-            on_rows(len(piece))
+    below, kept = lower(backbone, depth), list[tuple[str, int]]()
+    with (folder / VALUES).open("wb") as file:
+        for piece in pieces_of(encoded, made_by):
+            place = known.get(piece.key)
+            values = _computed(piece.texts, backbone, below) if place is None else _copied(place, backbone)
+            values.tofile(file)
+            kept.append((piece.key, piece.tokens))
+            on_rows(len(piece.texts))
+    write_json(folder / PIECES, kept)
+
+
+def _copied(place: Place, backbone: Backbone) -> np.ndarray:
+    whole = np.memmap(place.file, dtype=_STORED[backbone.dtype], mode="r").reshape(-1, backbone.hidden_size)
+    return whole[place.tokens]
+
+
+@torch.inference_mode()
+def _computed(piece: Encoded, backbone: Backbone, below: nn.Module) -> np.ndarray:
+    bits = torch.int16 if backbone.dtype == torch.bfloat16 else torch.float32
+    values = torch.empty(int(piece.offsets[-1]), backbone.hidden_size, dtype=bits)
+    for rows in by_length(piece.lengths(), TOKENS_A_BATCH):
+        batch = piece.batch(rows).to(backbone.device)
+        hidden = below(input_ids=batch.ids, attention_mask=batch.attention).last_hidden_state.cpu()
+        for row, states in zip(rows, hidden, strict=True):
+            first, end = piece.offsets[row], piece.offsets[row + 1]
+            values[first:end] = states[: end - first].view(bits)
+    return values.numpy()

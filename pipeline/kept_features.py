@@ -6,7 +6,6 @@ A shared folder is keyed by content, so another stage, seed or preset on the sam
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 from collections.abc import Iterator
 from dataclasses import replace
@@ -19,6 +18,7 @@ from pipeline.backbone import Backbone
 from pipeline.checkpoint import MANIFEST
 from pipeline.features import bytes_needed, with_features
 from pipeline.model import first_tuned_layer
+from pipeline.pieces import content_key
 from pipeline.prompt import Encoded
 from pipeline.run import Run, counter
 
@@ -41,30 +41,18 @@ def room_notices(run: Run) -> Iterator[str]:
 def with_kept_features(run: Run) -> Run:
     """The run with the output of the frozen layers at hand for all of its texts."""
     given = {"labelled": run.labelled, "corpus": run.corpus} | ({} if run.test is None else {"test": run.test})
-    frozen = _frozen(run.backbone, _depth(run))
-    keys = {name: _key(encoded, frozen) for name, encoded in given.items()}
-    kept = {name: _kept(run, name, encoded, keys[name]) for name, encoded in given.items()}
+    made_by = frozen_layers(run.backbone, _depth(run))
+    kept = {name: _kept(run, name, encoded, made_by) for name, encoded in given.items()}
     if run.config.backbone.cache_dir:
-        forget_oldest(_shared(run), run.config.backbone.cache_gb * 1e9, set(keys.values()))
+        in_use = {content_key(encoded, made_by) for encoded in given.values()}
+        forget_oldest(_shared(run), run.config.backbone.cache_gb * 1e9, in_use)
     return replace(run, labelled=kept["labelled"], corpus=kept["corpus"], test=kept.get("test"))
 
 
-def key_of(encoded: Encoded, backbone: Backbone, depth: int) -> str:
-    """sha256 over all that decides the values to the last bit: texts, weights, depth, and what computes them."""
-    return _key(encoded, _frozen(backbone, depth))
-
-
-def _frozen(backbone: Backbone, depth: int) -> str:
-    """What is the same for all texts of a run: the layers, and what computes them."""
+def frozen_layers(backbone: Backbone, depth: int) -> str:
+    """What besides the texts decides the values to the last bit: weights, depth, and what computes them."""
     layers = f"{backbone.checksum()} {depth} {backbone.dtype_name} {backbone.device.type}"
     return f"{layers} {torch.__version__} {torch.get_num_threads()}"
-
-
-def _key(encoded: Encoded, frozen: str) -> str:
-    total = hashlib.sha256(f"{frozen} {encoded.pad_id}".encode())
-    total.update(encoded.lengths().tobytes())
-    total.update(encoded.ids.data)
-    return total.hexdigest()
 
 
 def forget_oldest(folder: Path, most_bytes: float, keep: set[str]) -> None:
@@ -72,7 +60,7 @@ def forget_oldest(folder: Path, most_bytes: float, keep: set[str]) -> None:
 
     A run that still reads what goes keeps reading it: its files are open.
     """
-    found = sorted((path.parent for path in folder.glob(f"*/{MANIFEST}")), key=lambda f: (f / MANIFEST).stat().st_mtime)
+    found = _kept_before(folder)
     sizes = {kept: sum(file.stat().st_size for file in kept.iterdir()) for kept in found}
     total = sum(sizes.values())
     for kept in found:
@@ -81,16 +69,26 @@ def forget_oldest(folder: Path, most_bytes: float, keep: set[str]) -> None:
             total -= sizes[kept]
 
 
-def _kept(run: Run, name: str, encoded: Encoded, key: str) -> Encoded:
+def _kept(run: Run, name: str, encoded: Encoded, made_by: str) -> Encoded:
     on_rows, depth = counter(run.notify, 0, "read", len(encoded)), _depth(run)
     if not run.config.backbone.cache_dir:
-        return with_features(encoded, run.backbone, depth, run.folder / "inputs" / "features" / name, key, on_rows)
-    folder = _shared(run) / key
+        before = () if run.parent is None else (_own(run.parent.folder, name),)
+        return with_features(encoded, run.backbone, depth, _own(run.folder, name), made_by, on_rows, before)
+    folder = _shared(run) / content_key(encoded, made_by)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_suffix(".lock")):
-        found = with_features(encoded, run.backbone, depth, folder, key, on_rows)
+        found = with_features(encoded, run.backbone, depth, folder, made_by, on_rows, _kept_before(_shared(run)))
         (folder / MANIFEST).touch()
     return found
+
+
+def _kept_before(folder: Path) -> list[Path]:
+    """What a shared folder holds; what was used longest ago comes first."""
+    return sorted((path.parent for path in folder.glob(f"*/{MANIFEST}")), key=lambda f: (f / MANIFEST).stat().st_mtime)
+
+
+def _own(run: Path, name: str) -> Path:
+    return run / "inputs" / "features" / name
 
 
 def _shared(run: Run) -> Path:

@@ -8,20 +8,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import CONFIGS, tiny_backbone, tiny_overlay
+from conftest import CONFIGS, sentences, tiny_backbone, tiny_overlay, write_jsonl
 from torch import Tensor, nn
 
 from data.task import Task
-from pipeline import features, split
+from pipeline import features, pieces, split
 from pipeline.attention import SHAPED_LIKE_BERT
 from pipeline.backbone import Backbone
 from pipeline.config import build_config
 from pipeline.head_config import VerbalizerHead
-from pipeline.kept_features import forget_oldest, key_of
+from pipeline.kept_features import forget_oldest, frozen_layers
 from pipeline.last_layer import narrow
 from pipeline.model import Classifier
 from pipeline.opening import open_run
 from pipeline.outcome import report_of
+from pipeline.pieces import content_key
 from pipeline.prompt import Prompt, Text
 from pipeline.selftrain import self_train
 from pipeline.split import lower, upper
@@ -149,6 +150,30 @@ def test_runs_that_share_a_folder_pass_every_text_once_in_all(
     assert (tmp_path / "a" / student).read_bytes() == (own / student).read_bytes()
 
 
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_continued_run_passes_what_is_new(
+    tiny_files: dict[str, Path], tmp_path: Path, passed: list[int], monkeypatch: pytest.MonkeyPatch, shared: bool
+) -> None:
+    monkeypatch.setattr(pieces, "ROWS", 16)
+    backbone = {"backbone": {"cache_dir": str(tmp_path / "cache") if shared else ""}}
+    pool = tmp_path / "pool.jsonl"
+    files = tiny_files | {"unlabelled": write_jsonl(pool, sentences(60, 2, labelled=False))}
+    self_train(build_config("fast", tiny_overlay(files, tmp_path / "old"), TOP, backbone))
+    write_jsonl(pool, sentences(60, 2, labelled=False) + sentences(20, 5, labelled=False))
+    passed.clear()
+    grown = build_config(
+        "fast", tiny_overlay(files, tmp_path / "new"), TOP, backbone, {"continues": str(tmp_path / "old")}
+    )
+    with open_run(grown) as run:
+        assert sum(passed) == 80 - 3 * 16
+        assert run.corpus.features is not None
+        values = np.array(run.corpus.features.values)
+    alone = build_config("fast", tiny_overlay(files, tmp_path / "alone"), TOP)
+    with open_run(alone) as run:
+        assert run.corpus.features is not None
+        np.testing.assert_array_equal(run.corpus.features.values, values)
+
+
 def test_the_longest_unused_goes_first(tmp_path: Path) -> None:
     for age, name in enumerate(("new", "old", "oldest")):
         (tmp_path / name).mkdir()
@@ -168,7 +193,7 @@ def test_the_key_knows_all_that_decides_the_values() -> None:
 
     def key(backbone: Backbone = one, depth: int = 1, template: str = task.template, length: int = 32) -> str:
         prompt = Prompt(task.model_copy(update={"template": template}), backbone.tokenizer, length)
-        return key_of(prompt.encode(texts), backbone, depth)
+        return content_key(prompt.encode(texts), frozen_layers(backbone, depth))
 
     others = [key(other), key(depth=2), key(template="{text} the plot was {mask} ."), key(length=12)]
     assert key() == key()
