@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from data.read import stem
 from data.shards import is_corpus, read_manifest
+from pipeline.drift_facts import Drift, ShardAgreement, Side
 from pipeline.keeping import logits_on
 from pipeline.rounds import load_model
 from pipeline.run import Run
@@ -19,43 +18,9 @@ from pipeline.seeds import generator_for
 
 ROWS = 500  # of the old and of the new rows
 ROWS_OF_SHARD = 100
+MOST_SHARDS = 50  # the latest ones: a corpus may have thousands
 ERRORS = 3.0  # standard errors beyond which a difference is no accident
 LEAST = 0.05  # differences below this are not worth a warning, however sure
-
-
-@dataclass(frozen=True)
-class Side:
-    """A sample of rows: how often the earlier run's model gives each label, how sure it is, how many words are new.
-
-    ``unseen`` is the share of words that do not occur in the vocabulary sample of the old rows.
-    """
-
-    rows: int
-    labels: dict[str, float]
-    confidence: float
-    unseen: float
-
-
-@dataclass(frozen=True)
-class ShardAgreement:
-    """The share of a shard's sampled rows that the earlier run's model and this one's label alike."""
-
-    shard: str
-    rows: int
-    agreement: float
-
-
-@dataclass(frozen=True)
-class Drift:
-    """Old rows beside new ones, and the shards; ``warnings`` are sentences for the reader of a report."""
-
-    old: Side
-    new: Side
-    shards: tuple[ShardAgreement, ...]
-    warnings: tuple[str, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def measure_drift(run: Run, winner: int) -> Drift:
@@ -103,14 +68,14 @@ def _side(run: Run, name: str, rows: np.ndarray, vocabulary: set[str]) -> Side:
 
 def _agreements(run: Run, winner: int) -> Iterable[ShardAgreement]:
     before, after = load_model(run, 0), load_model(run, winner)
-    for name, rows in _shards(run).items():
+    for name, rows in list(_shards(run).items())[-MOST_SHARDS:]:
         encoded = run.corpus.take(_sample(run, name, rows, ROWS_OF_SHARD))
         one, two = (logits_on(run, winner, f"drift, {name}", model, encoded).argmax(-1) for model in (before, after))
         yield ShardAgreement(name, len(one), (one == two).float().mean().item())
 
 
 def _shards(run: Run) -> dict[str, range]:
-    """Corpus rows by shard; a plain file is one shard."""
+    """Corpus rows by shard, in the order of the corpus; a plain file is one shard."""
     corpus, found = run.inputs.corpus, dict[str, range]()
     folders = {stem(source): Path(source) for source in run.config.data.unlabelled if is_corpus(source)}
     for name, span in corpus.spans().items():

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import TypeAdapter
 from torch import Tensor
 
 from pipeline import evaluate
 from pipeline.backbone import Backbone
 from pipeline.checkpoint import file_digest, load_tensors, new_folder, read_json, save_tensors, verified, write_json
 from pipeline.drift import measure_drift
+from pipeline.drift_facts import Drift
 from pipeline.export import flat
 from pipeline.infer import logits_of
 from pipeline.keeping import metrics_of
@@ -60,15 +63,15 @@ def publish(run: Run, last: int) -> dict[str, Any]:
         _write_predictions(run, winner, last, predictions)
         write_json(marker, _marker(inputs, predictions))
     if run.parent is not None and not (run.folder / DRIFT).exists():
-        write_json(run.folder / DRIFT, measure_drift(run, winner).to_dict())
+        write_json(run.folder / DRIFT, asdict(measure_drift(run, winner)))
     manifest = verified(folder) or {}
     write_report(build_report(run, manifest, last), run.folder)
     return manifest
 
 
-def _drift_warnings(run: Run) -> tuple[str, ...]:
+def _drift_of(run: Run) -> Drift | None:
     path = run.folder / DRIFT
-    return tuple(read_json(path)["warnings"]) if path.exists() else ()
+    return TypeAdapter(Drift).validate_python(read_json(path)) if path.exists() else None
 
 
 def _marker(inputs: dict[str, Any], predictions: Path) -> dict[str, Any]:
@@ -160,6 +163,7 @@ def build_report(run: Run, final: dict[str, Any], last: int) -> RunReport:
     """The report of a finished run, from what its folders hold; ``final`` is the manifest of final/."""
     teacher = verified(run.model_folder(0)) or {}
     rounds = tuple(_round_report(run, number) for number in range(1, last + 1))
+    drift = _drift_of(run)
     stopped = "agreement" if last < run.config.rounds.count else "max_rounds"
     return RunReport(
         run_id=run.fingerprint[:12], task=run.inputs.task.name, labels=tuple(run.labels), seed=run.config.seed,
@@ -168,8 +172,9 @@ def build_report(run: Run, final: dict[str, Any], last: int) -> RunReport:
         data=DataFacts(len(run.gold), len(run.corpus), len(run.inputs.test)),
         zero_shot=_metrics(teacher["zero_shot"]), labelled_only=_metrics(teacher["test"]), rounds=rounds,
         final=_metrics(final["test"]), stopped=stopped,
-        seconds=teacher["seconds"] + sum(r.seconds for r in rounds), notices=(*run.notices, *_drift_warnings(run)),
-        figures=_figures(run, last), stage=name_of(run.config.stage), head=name_of_head(run.config.head),
+        seconds=teacher["seconds"] + sum(r.seconds for r in rounds),
+        notices=(*run.notices, *(drift.warnings if drift else ())), figures=_figures(run, last),
+        stage=name_of(run.config.stage), head=name_of_head(run.config.head), drift=drift,
     )  # fmt: skip
 
 

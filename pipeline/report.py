@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from data.errors import InputError
+from pipeline.drift_facts import Drift
 from pipeline.evaluate import Metrics, ReliabilityBin
 from pipeline.stage_names import trained
 
@@ -98,7 +99,7 @@ class RunReport:
     """A whole run, in the order of report.json. Metrics are None without test rows.
 
     ``stopped`` is "max_rounds" or "agreement"; ``notices`` are sentences for the reader. ``stage`` and ``head`` are
-    names with values in brackets; reports of earlier versions have none.
+    names with values in brackets; reports of earlier versions have none. ``drift`` is a continued run's.
     """
 
     run_id: str
@@ -118,6 +119,7 @@ class RunReport:
     figures: FigureData = FigureData()
     stage: str = ""
     head: str = ""
+    drift: Drift | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """What report.json holds: only lists, dicts with string keys, and plain values."""

@@ -13,8 +13,10 @@ from data.ingest import ingest
 from data.task import Columns
 from pipeline.checkpoint import load_tensors, read_json
 from pipeline.config import RunConfig, build_config
-from pipeline.drift import Side, warnings_of
+from pipeline.drift import warnings_of
+from pipeline.drift_facts import Side
 from pipeline.opening import load_config, open_run
+from pipeline.outcome import report_of
 from pipeline.rounds import prompt_tune, pseudo_label
 from pipeline.selftrain import self_train
 
@@ -157,6 +159,12 @@ def test_drift_is_told_where_there_is_some(tiny_files: dict[str, Path], corpus: 
     report = self_train(next_run(load_config(tmp_path / "same"), tmp_path / "other"))
     assert any("The new text has other words" in notice for notice in report.notices)
     assert sum(usual["new"]["labels"].values()) == pytest.approx(1)
+    assert report.drift is not None
+    assert report_of(tmp_path / "other").drift == report.drift
+    page = (tmp_path / "other" / "report.html").read_text()
+    assert "New text beside the old" in page
+    assert "tickets/000003" in page
+    assert "New text beside the old" not in (tmp_path / "one" / "report.html").read_text()
 
 
 def test_differences_must_be_large_and_sure() -> None:
