@@ -158,7 +158,7 @@ _PSEUDO_TOKENS: dict[str, Any] = {
 FAST_FOR: dict[str, dict[str, dict[str, Any]]] = {
     "head": {
         "linear": {"teacher": {"learning_rate": 3e-3, "epochs": 30}, "student": {"learning_rate": 3e-3}},
-        "ytuning": {"student": {"learning_rate": 1e-4}},
+        "ytuning": {"teacher": {"learning_rate": 3e-5, "epochs": 30}, "student": {"learning_rate": 1e-4}},
     },
     "stage": dict.fromkeys(("ptuning", "soft_prompt", "soft_prompt_mlm", "ipt"), _PSEUDO_TOKENS),
 }
