@@ -21,6 +21,7 @@ PHASES = {
     "centre": "centre the label words",
     "zero-shot": "measure without labels",
     "labelled": "prompt-tune the teacher",
+    "folds": "look at labelled rows unseen",
     "label": "pseudo-label",
     "warmup": "train student, warm-up",
     "reweighted": "train student, meta-reweighted",

@@ -36,20 +36,19 @@ def file_digest(path: Path) -> str:
 
 def write_json(path: Path, value: Any) -> None:
     """``value`` as indented JSON, in place of what was there, never half of it."""
-    with _storing(path.parent):
-        aside = path.with_name(f"{path.name}.part")
-        aside.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", "utf-8")
-        os.replace(aside, path)
+    _put(path, (json.dumps(value, indent=2, ensure_ascii=False) + "\n").encode())
 
 
 def read_json(path: Path) -> Any:
-    """The JSON at ``path``; InputError when it is missing or damaged."""
+    """The JSON at ``path``; InputError when it is missing, damaged or of a newer format."""
     try:
-        return json.loads(path.read_text("utf-8"))
+        value = json.loads(path.read_text("utf-8"))
     except FileNotFoundError as error:
         raise InputError(f"{path} is missing; is {path.parent} the folder of a run?") from error
     except ValueError as error:
         raise InputError(f"{path} is damaged ({error}); delete its folder and resume the run.") from error
+    _check_format(path, value)
+    return value
 
 
 @contextmanager
@@ -60,18 +59,26 @@ def new_folder(path: Path, facts: Mapping[str, Any]) -> Iterator[Path]:
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True)
         yield aside
+        for written in aside.rglob("*"):
+            _sync(written)
         files = {str(f.relative_to(aside)): file_digest(f) for f in sorted(aside.rglob("*")) if f.is_file()}
         write_json(aside / MANIFEST, {"format": FORMAT, **facts, "files": files})
         shutil.rmtree(path, ignore_errors=True)
         os.replace(aside, path)
+        _sync(path.parent)
 
 
 def verified(folder: Path) -> dict[str, Any] | None:
-    """The manifest of a complete folder; None when it is absent, unreadable, or any file differs from it."""
+    """The manifest of a complete folder; None when it is absent, unreadable, or any file differs from it.
+
+    InputError when a newer version wrote it: what this one cannot read is not for it to make again.
+    """
     try:
         manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
-        if manifest["format"] != FORMAT:
-            return None
+    except (OSError, ValueError):
+        return None
+    _check_format(folder / MANIFEST, manifest)
+    try:
         whole = all(file_digest(folder / name) == digest for name, digest in manifest["files"].items())
         return dict(manifest) if whole else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -80,14 +87,13 @@ def verified(folder: Path) -> dict[str, Any] | None:
 
 def save_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """A safetensors file, in place of what was there, never half of it."""
-    # Who asks for the state of a run should not wait for torch.
-    from safetensors.torch import save
+    # The library's own writing reports a full disk as damage; plain writing says what it is.
+    _put(path, _packed(tensors))
 
-    with _storing(path.parent):
-        aside = path.with_name(f"{path.name}.part")
-        # The library's own writing reports a full disk as damage; plain writing says what it is.
-        aside.write_bytes(save({name: tensor.contiguous() for name, tensor in tensors.items()}))
-        os.replace(aside, path)
+
+def save_checked(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """As ``save_tensors``, with a sha256 of its own inside: for a file that no manifest speaks of."""
+    _put(path, _packed(tensors, {"sha256": _content(tensors)}))
 
 
 def load_tensors(path: Path) -> dict[str, Tensor]:
@@ -104,19 +110,70 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
         ) from error
 
 
+def load_checked(path: Path) -> dict[str, Tensor]:
+    """What ``save_checked`` wrote; InputError when it is missing, or a single bit of it is another one."""
+    from safetensors import safe_open
+
+    tensors = load_tensors(path)
+    with safe_open(path, "pt") as file:
+        stored = file.metadata() or {}
+    if stored.get("sha256") != _content(tensors):
+        raise InputError(f"{path} is damaged; delete it and resume the run.")
+    return tensors
+
+
 @contextmanager
 def single_writer(folder: Path) -> Iterator[None]:
     """Holds the lock of a run directory; InputError when another process writes there."""
+    lock = FileLock(folder / ".lock", timeout=0)
     with _storing(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / ".lock", timeout=0)
+        try:
+            lock.acquire()
+        except Timeout as error:
+            raise InputError(
+                f"another process is writing to {folder}; wait for it to end, or choose another --run-dir."
+            ) from error
     try:
-        with lock:
-            yield
-    except Timeout as error:
-        raise InputError(
-            f"another process is writing to {folder}; wait for it to end, or choose another --run-dir."
-        ) from error
+        yield
+    finally:
+        lock.release()
+
+
+def _put(path: Path, content: bytes) -> None:
+    """``content`` at ``path``, on the disk before it is seen there."""
+    with _storing(path.parent):
+        aside = path.with_name(f"{path.name}.part")
+        aside.write_bytes(content)
+        _sync(aside)
+        os.replace(aside, path)
+        _sync(path.parent)
+
+
+def _sync(path: Path) -> None:
+    """Waits until a file, or the names in a folder, would survive a loss of power."""
+    opened = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
+
+
+def _packed(tensors: Mapping[str, Tensor], facts: dict[str, str] | None = None) -> bytes:
+    # Who asks for the state of a run should not wait for torch.
+    from safetensors.torch import save
+
+    return save({name: tensor.contiguous() for name, tensor in tensors.items()}, facts)
+
+
+def _content(tensors: Mapping[str, Tensor]) -> str:
+    return hashlib.sha256(_packed(tensors)).hexdigest()
+
+
+def _check_format(path: Path, value: Any) -> None:
+    found = value.get("format") if isinstance(value, dict) else None
+    if isinstance(found, int) and found > FORMAT:
+        raise InputError(f"{path} is of format {found}, which a newer version of listflow wrote; update listflow.")
 
 
 @contextmanager

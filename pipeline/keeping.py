@@ -17,8 +17,9 @@ from pipeline.model import Classifier
 from pipeline.prompt import Encoded
 from pipeline.pseudo import save_meta_weights
 from pipeline.recipes import teacher_recipe
-from pipeline.run import Run, counter
+from pipeline.run import Progress, Run, counter
 from pipeline.seeds import generator_for
+from pipeline.stepping import forget_steps
 from pipeline.train import Material, State, Trainer
 
 Facts = dict[str, Any]
@@ -49,6 +50,7 @@ def keep_model(
         save_tensors(aside / "evidence.safetensors", known)
         if weights is not None:
             save_meta_weights(aside / "meta_weights.parquet", weights)
+    forget_steps(run, number)
     return verified(run.model_folder(number)) or {}
 
 
@@ -81,6 +83,7 @@ def cross_validated(run: Run, offset: Tensor | None) -> Tensor:
         kept = np.setdiff1d(np.arange(len(run.gold)), held)
         model = run.new_classifier(0, offset)
         recipe = teacher_recipe(run, len(kept), "folds")
-        Trainer(model, recipe, Material(run.labelled.take(kept), run.gold[kept], run.corpus)).run()
+        trainer = Trainer(model, recipe, Material(run.labelled.take(kept), run.gold[kept], run.corpus))
+        trainer.run(lambda tick: run.notify(Progress(0, "folds", tick.step, tick.steps, tick.loss)))
         logits[held] = logits_of(model, run.labelled.take(held))
     return logits

@@ -34,7 +34,8 @@ from pipeline.stage_config import AnyStage, pseudo_tokens
 from pipeline.subspace import check_subspace, pinned
 from pipeline.template_start import spell_start
 
-BEFORE_RECORD = {".lock", "inputs"}  # what a run has that was refused, or killed, before it was recorded
+# What a run has that was refused, or killed, before it was recorded.
+BEFORE_RECORD = {".lock", "inputs", "inputs.json", "inputs.json.part", "config.json.part"}
 
 
 @contextmanager

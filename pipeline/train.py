@@ -22,6 +22,7 @@ from pipeline.order import bucketed, epochs
 from pipeline.prompt import Encoded
 from pipeline.reweight import ENGINES, Step, kl
 from pipeline.seeds import generator_for, seed_for
+from pipeline.undisturbed import undisturbed
 
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
@@ -85,6 +86,15 @@ class State:
 
 
 @dataclass(frozen=True)
+class Taken:
+    """What a step found before it moved the weights; ``weighed``: the rows and meta weights of a reweighted one."""
+
+    loss: float
+    weighed: tuple[np.ndarray, np.ndarray] | None = None
+    uniform: int = 0
+
+
+@dataclass(frozen=True)
 class Tick:
     """One finished step, for whoever shows progress."""
 
@@ -95,7 +105,10 @@ class Tick:
 
 
 class Trainer:
-    """Takes the steps of ``recipe`` on ``model``. Bit-equal whether run through or restored in between."""
+    """Takes the steps of ``recipe`` on ``model``. Bit-equal whether run through or restored in between.
+
+    Weights, optimiser and state move together or not at all: a ``snapshot`` holds whole steps, whatever interrupts one.
+    """
 
     def __init__(self, model: Classifier, recipe: Recipe, material: Material) -> None:
         self.model, self.recipe, self.material = model, recipe, material
@@ -112,8 +125,6 @@ class Trainer:
                 if phase == "tail" and index == 0:
                     self.state.unfitted = logits_of(self.model, self.material.labelled)
                 loss = self._step(phase, index)
-                self.state.losses.append(loss)
-                self.state.step += 1
                 on_step(Tick(phase, self.state.step, len(schedule), loss))
         self.model.eval()
         if self.state.unfitted is None:
@@ -158,35 +169,44 @@ class Trainer:
         if self.recipe.dropout:
             torch.manual_seed(seed_for(self.recipe.seed, "dropout", self.state.step))
         self.optimiser.zero_grad(set_to_none=True)
-        loss = self._take[phase](self, index)
+        taken = self._take[phase](self, index)
+        loss = taken.loss
         if self.recipe.auxiliary is not None:
             loss += self._guess(self.recipe.auxiliary, self._texts(phase, index))
         torch.nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip)
-        self.optimiser.step()
+        with undisturbed():
+            self.optimiser.step()
+            self._count(taken, loss)
         return loss
 
-    def _labelled(self, index: int) -> float:
+    def _count(self, taken: Taken, loss: float) -> None:
+        self.state.step += 1
+        self.state.losses.append(loss)
+        self.state.uniform_steps += taken.uniform
+        if taken.weighed is not None:
+            self.state.weighed.append(taken.weighed)
+
+    def _labelled(self, index: int) -> Taken:
         rows = self.orders["labelled"][index]
         batch, gold = self._gold(rows)
         loss = self.model.head.labelled_loss(self.model(batch), gold)
         loss.backward()
-        return loss.item()
+        return Taken(loss.item())
 
-    def _warmup(self, index: int) -> float:
+    def _warmup(self, index: int) -> Taken:
         batch, soft = self._pseudo(self.orders["unlabelled"][index])
         sure = (soft.amax(-1) >= self.recipe.confidence).float()
         loss = (sure * kl(soft, self.model(batch))).mean()
         loss.backward()
-        return loss.item()
+        return Taken(loss.item())
 
-    def _reweighted(self, index: int) -> float:
+    def _reweighted(self, index: int) -> Taken:
         rows = self.orders["unlabelled"][self._warm_steps + index]
         batch, soft = self._pseudo(rows)
         step = Step(batch, soft, *self._gold(self.orders["meta"][index]), eps=self.recipe.eps)
         done = ENGINES[self.recipe.engine](self.model, self.parameters, step)
-        self.state.uniform_steps += done.uniform
-        self.state.weighed.append((rows, done.weights.cpu().numpy()))
-        return float((done.weights * done.losses).sum())
+        loss = float((done.weights * done.losses).sum())
+        return Taken(loss, (rows, done.weights.cpu().numpy()), done.uniform)
 
     def _guess(self, auxiliary: Auxiliary, batch: Batch) -> float:
         """Adds the gradient of the auxiliary term, which meta weights thus know nothing of; returns its value."""
@@ -205,7 +225,7 @@ class Trainer:
         seed = seed_for(self.recipe.seed, "auxiliary texts", self.state.step)
         return batch if plain is None else accompanied(batch, plain, seed)
 
-    _take: dict[Phase, Callable[[Trainer, int], float]] = {  # noqa: RUF012
+    _take: dict[Phase, Callable[[Trainer, int], Taken]] = {  # noqa: RUF012
         "labelled": _labelled,
         "tail": _labelled,
         "warmup": _warmup,

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,8 +16,9 @@ from conftest import tiny_overlay
 
 from data.errors import InputError
 from pipeline.checkpoint import verified
-from pipeline.config import build_config
+from pipeline.config import RunConfig, build_config
 from pipeline.opening import open_run
+from pipeline.run import Progress
 from pipeline.selftrain import self_train
 
 WORKER = Path(__file__).parent / "kill_worker.py"
@@ -48,6 +52,66 @@ def test_three_kills_change_no_byte(tiny_files: dict[str, Path], tmp_path: Path)
 @pytest.mark.long
 def test_twenty_five_kills_change_no_byte(tiny_files: dict[str, Path], tmp_path: Path) -> None:
     killed_and_resumed(tiny_files, tmp_path, kills=25, dropout=True, seed=12)
+
+
+class Interrupted(BaseException):
+    """What a signal handler raises in this file, at any bytecode."""
+
+
+@contextmanager
+def interrupted_after(seconds: float) -> Iterator[None]:
+    def raise_it(number: int, frame: object) -> None:
+        raise Interrupted
+
+    before = signal.signal(signal.SIGINT, raise_it)
+    signal.signal(signal.SIGALRM, lambda number, frame: signal.raise_signal(signal.SIGINT))
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    except Interrupted:
+        pass
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # a signal may come within a finaliser
+@pytest.mark.parametrize(
+    "engine", ["fused", *(pytest.param(name, marks=pytest.mark.long) for name in ("higher", "jvp"))]
+)
+def test_an_interruption_inside_a_step_loses_no_whole_step(
+    tiny_files: dict[str, Path], tmp_path: Path, engine: str
+) -> None:
+    def config(name: str) -> RunConfig:
+        overlay = tiny_overlay(tiny_files, tmp_path / name) | {"reweight": {"batch": 4, "engine": engine}}
+        overlay |= {"student": {"steps": 30, "batch": 6, "warmup": 0.5, "tail_epochs": 10, "tail_batch": 4}}
+        return build_config("fast", overlay, {"checkpoint_seconds": 1000, "rounds": {"count": 1}})
+
+    self_train(config("plain"))
+    ends, delay = dict[int, int](), 0.1
+    while not (tmp_path / "cut" / "report.json").exists():
+        starts: dict[int, int] = {}
+        before = dict(ends)
+
+        def note(now: Progress, starts: dict[int, int] = starts) -> None:
+            if now.loss is not None:
+                starts.setdefault(now.round, now.done)
+                ends[now.round] = now.done % now.total  # 0 for a training that is over
+
+        with interrupted_after(delay):
+            self_train(config("cut"), note)
+        for number, start in starts.items():
+            last = before.get(number, 0)
+            assert not last or start in {last + 1, last + 2}  # a whole step may not have been told of yet
+        delay += 0.07
+    assert hashed(tmp_path / "cut") == hashed(tmp_path / "plain")
+
+
+def hashed(run: Path) -> dict[str, str]:
+    """sha256 of all files of a run that have no time in them."""
+    timed = {"manifest.json", "report.json", "report.html", "config.json", ".lock"}
+    files = [path for path in run.rglob("*") if path.is_file() and path.name not in timed]
+    return {str(path.relative_to(run)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 @pytest.fixture(scope="module")
@@ -123,3 +187,34 @@ def test_texts_that_are_cut_are_counted(tiny_files: dict[str, Path], tmp_path: P
     config = build_config("fast", tiny_overlay(tiny_files | {"unlabelled": long}, tmp_path / "run"))
     with open_run(config) as run:
         assert any("1 unlabelled text(s) fill all 64 tokens" in notice for notice in run.notices)
+
+
+def test_a_run_that_was_killed_before_it_was_recorded_goes_on(tiny_files: dict[str, Path], tmp_path: Path) -> None:
+    config = build_config("fast", tiny_overlay(tiny_files, tmp_path / "run"))
+    with open_run(config):
+        pass
+    (tmp_path / "run" / "config.json").rename(tmp_path / "run" / "config.json.part")
+    with open_run(config):
+        assert (tmp_path / "run" / "config.json").exists()
+
+
+@pytest.mark.parametrize("damage", ["cut", "empty", "flipped", "header"])
+def test_a_damaged_step_checkpoint_costs_steps_and_changes_no_byte(
+    tiny_files: dict[str, Path], finished: Path, tmp_path: Path, damage: str
+) -> None:
+    overlay = tiny_overlay(tiny_files, tmp_path / "run")
+
+    def stop(now: Progress) -> None:
+        if (now.round, now.done, now.phase) == (1, 6, "reweighted"):
+            raise Interrupted
+
+    with pytest.raises(Interrupted):
+        self_train(build_config("fast", overlay), stop)
+    (step,) = (tmp_path / "run" / "round-01").glob("*.step")
+    content = bytearray(step.read_bytes())
+    content[20 if damage == "header" else -9] ^= 1
+    step.write_bytes({"cut": bytes(content[:-9]), "empty": b""}.get(damage, bytes(content)))
+    starts: list[int] = []
+    self_train(build_config("fast", overlay), lambda now: starts.append(now.done) if now.phase == "warmup" else None)
+    assert starts[0] == 1
+    assert hashed(tmp_path / "run") == hashed(finished)
