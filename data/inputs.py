@@ -139,7 +139,7 @@ def _record(folder: Path, made_of: dict[str, object], built: BuiltCorpus) -> Non
         "excluded": built.excluded,
         "per_source": built.per_source,
     }
-    record = {"made_of": made_of, "bytes": (folder / CORPUS_FILE).stat().st_size, "counts": counts}
+    record = {"made_of": made_of, "sha256": digest(str(folder / CORPUS_FILE)), "counts": counts}
     aside = folder / f"{RECORD_FILE}.part"
     aside.write_text(json.dumps(record, indent=2) + "\n", "utf-8")
     os.replace(aside, folder / RECORD_FILE)
@@ -149,7 +149,7 @@ def _reopen(folder: Path, made_of: dict[str, object]) -> BuiltCorpus | None:
     path = folder / CORPUS_FILE
     try:
         record = json.loads((folder / RECORD_FILE).read_text("utf-8"))
-        if record["made_of"] != made_of or record["bytes"] != path.stat().st_size:
+        if record["made_of"] != made_of or record["sha256"] != digest(str(path)):
             return None
         return BuiltCorpus(Corpus(path), **record["counts"])
     except (FileNotFoundError, ValueError, KeyError, TypeError):

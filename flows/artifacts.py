@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
-from httpx import HTTPError
 from prefect.artifacts import (
     create_markdown_artifact,
     create_progress_artifact,
@@ -16,6 +14,7 @@ from prefect.artifacts import (
     update_progress_artifact,
 )
 
+from flows.away import if_it_answers
 from pipeline.report import RunReport, decimals, duration, headline, percent, trained_words
 from pipeline.run import Progress, Run
 
@@ -24,6 +23,7 @@ ROUNDS, BALANCE, WEIGHTS, CALIBRATION, REPORT, PROGRESS = (
     "list-rounds", "list-pseudo-labels", "list-meta-weights", "list-calibration", "list-report", "list-progress"
 )  # fmt: skip
 SECONDS_BETWEEN_UPDATES = 5.0
+RETRIES = 2  # a busy server gets another chance to keep a table
 MOST_CLASSES = 100
 
 
@@ -34,7 +34,8 @@ def show_rounds(history: Sequence[Facts]) -> None:
         (BALANCE, _balance_row, "Rows per class, by the teacher's top label"),
         (WEIGHTS, _weight_row, "Meta weights of the reweighted steps"),
     ):
-        create_table_artifact([to_row(facts) for facts in history], key, words)
+        with if_it_answers(RETRIES):
+            create_table_artifact([to_row(facts) for facts in history], key, words)
 
 
 def show_report(report: RunReport) -> None:
@@ -44,8 +45,10 @@ def show_report(report: RunReport) -> None:
             {"from": b.lower, "to": b.upper, "rows": b.count, "confidence": b.confidence, "accuracy": b.accuracy}
             for b in report.figures.reliability
         ]
-        create_table_artifact(bins, CALIBRATION, "Confidence and accuracy of the final model on the test rows")
-    create_markdown_artifact(_markdown(report), REPORT, headline(report))
+        with if_it_answers(RETRIES):
+            create_table_artifact(bins, CALIBRATION, "Confidence and accuracy of the final model on the test rows")
+    with if_it_answers(RETRIES):
+        create_markdown_artifact(_markdown(report), REPORT, headline(report))
 
 
 class Meter:
@@ -65,8 +68,7 @@ class Meter:
         if progress.loss is None or now - self._updated < SECONDS_BETWEEN_UPDATES:
             return
         self._updated = now
-        # A server that is away for a moment must not end a training.
-        with suppress(HTTPError):
+        with if_it_answers():
             self._show((progress.round, progress.total), 100 * progress.done / progress.total, _words(progress))
 
     def _show(self, training: tuple[int, int], done: float, words: str) -> None:

@@ -12,7 +12,17 @@ from typer import Argument
 
 from flows.cli_options import AsJson, Asked, Verbose, asks
 from flows.environment import prepare
-from flows.exits import INTERRUPTED, TERMINATED, Terminated, heeding_sigterm, interrupted, short
+from flows.exits import (
+    INTERRUPTED,
+    TERMINATED,
+    UNEXPECTED,
+    Terminated,
+    fail,
+    heeding_sigterm,
+    how_to_go_on,
+    interrupted,
+    short,
+)
 from flows.progress import Display
 from pipeline.config import RunConfig
 
@@ -61,6 +71,9 @@ def _train(config: RunConfig, as_json: bool) -> None:
 
 def _follow(config: RunConfig, display: Display) -> Path:
     """The folder of the finished run. Ends the process, saying how to go on, when it is interrupted."""
+    from httpx import TransportError
+
+    from flows.cancelling import Stopped
     from flows.list_flow import self_train
     from flows.server import ensure_server
     from flows.session import watched_by
@@ -69,10 +82,12 @@ def _follow(config: RunConfig, display: Display) -> Path:
         with heeding_sigterm(), display, watched_by(display):
             ensure_server()
             return Path(self_train(config)["run"])
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Stopped):
         interrupted(display.folder, INTERRUPTED)
     except Terminated:
         interrupted(display.folder, TERMINATED)
+    except TransportError as error:
+        fail(f"the Prefect server went away ({error}); {how_to_go_on(display.folder)}", UNEXPECTED)
 
 
 def _show_outcome(folder: Path, console: Console) -> None:

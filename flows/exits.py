@@ -38,9 +38,14 @@ def fail(sentence: str, code: int) -> NoReturn:
 
 def interrupted(folder: Path | None, code: int) -> NoReturn:
     """Ends an interrupted run, saying how to go on with it."""
+    fail(f"interrupted; {how_to_go_on(folder)}", code)
+
+
+def how_to_go_on(folder: Path | None) -> str:
+    """The end of a sentence on a run in ``folder`` that stopped."""
     if folder is None:
-        fail("interrupted before anything was kept.", code)
-    fail(f"interrupted; what is finished is kept. Go on with: listflow resume {short(folder)}", code)
+        return "the same command goes on from there."
+    return f"what is finished is kept. Go on with: listflow resume {short(folder)}"
 
 
 def short(path: Path) -> str:

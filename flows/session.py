@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Protocol
 
+from flows.cancelling import Heed, cancellable
 from pipeline.config import RunConfig
 from pipeline.opening import open_run
 from pipeline.run import Progress, Run
@@ -49,13 +50,14 @@ def watched_by(watcher: Watcher) -> Iterator[None]:
 @contextmanager
 def session(config: RunConfig, *watchers: Watcher) -> Iterator[Run]:
     """The run of ``config``, open and locked, as the one that tasks inside the block work on."""
-    everyone = (*watchers, *_WATCHERS.get())
+    heed = Heed()
+    everyone = (heed, *watchers, *_WATCHERS.get())
 
     def notify(progress: Progress) -> None:
         for watcher in everyone:
             watcher.moved(progress)
 
-    with open_run(config, notify) as run:
+    with cancellable(heed), open_run(config, notify) as run:
         start = sha256(f"{run.fingerprint} {run.folder}".encode()).hexdigest()
         token = _SESSION.set(Session(run, start))
         try:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 MANIFEST = "manifest.json"
 FORMAT = 1
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
+_REFUSED = _FULL | {errno.EACCES}
 
 
 def file_digest(path: Path) -> str:
@@ -135,7 +137,8 @@ def single_writer(folder: Path) -> Iterator[None]:
                 f"another process is writing to {folder}; wait for it to end, or choose another --run-dir."
             ) from error
     try:
-        yield
+        with _storing(folder, _FULL):
+            yield
     finally:
         lock.release()
 
@@ -177,11 +180,11 @@ def _check_format(path: Path, value: Any) -> None:
 
 
 @contextmanager
-def _storing(folder: Path) -> Iterator[None]:
+def _storing(folder: Path, reasons: frozenset[int] = _REFUSED) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES}:
+        if error.errno not in reasons:
             raise
         raise InputError(
             f"cannot write to {folder} ({os.strerror(error.errno)}); free some space or choose another --run-dir, "

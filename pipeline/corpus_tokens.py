@@ -34,7 +34,8 @@ def _write(corpus: Corpus, prompt: Prompt, folder: Path, on_rows: Callable[[int]
         ids, lengths, mask_at = (stack.enter_context((folder / f"{name}.bin").open("wb")) for name in _FILES)
         for _, texts in corpus.batches(ROWS_AT_ONCE):
             encoded = prompt.encode(texts)
-            encoded.ids.tofile(ids)
-            encoded.lengths().astype(np.int32).tofile(lengths)
-            encoded.mask_at.tofile(mask_at)
+            # Not tofile, which does not say that the disk is full.
+            ids.write(encoded.ids.tobytes())
+            lengths.write(encoded.lengths().astype(np.int32).tobytes())
+            mask_at.write(encoded.mask_at.tobytes())
             on_rows(len(texts))

@@ -73,7 +73,7 @@ def _write(
         for piece in pieces_of(encoded, made_by):
             place = known.get(piece.key)
             values = _computed(piece.texts, backbone, below) if place is None else _copied(place, backbone)
-            values.tofile(file)
+            file.write(values.data)  # not tofile, which does not say that the disk is full
             kept.append((piece.key, piece.tokens))
             on_rows(len(piece.texts))
     write_json(folder / PIECES, kept)

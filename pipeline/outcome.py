@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from pydantic import TypeAdapter
 from torch import Tensor
 
+from data.errors import InputError
 from pipeline import evaluate
 from pipeline.backbone import Backbone
 from pipeline.checkpoint import file_digest, load_tensors, new_folder, read_json, save_tensors, verified, write_json
@@ -59,7 +60,7 @@ def publish(run: Run, last: int) -> dict[str, Any]:
                 save_tensors(aside / "test.safetensors", {"logits": test})
     predictions = run.folder / "predictions.parquet"
     marker = run.folder / "predictions.json"
-    if not predictions.exists() or not marker.exists() or read_json(marker) != _marker(inputs, predictions):
+    if not predictions.exists() or _marked(marker) != _marker(inputs, predictions):
         _write_predictions(run, winner, last, predictions)
         write_json(marker, _marker(inputs, predictions))
     if run.parent is not None and not (run.folder / DRIFT).exists():
@@ -76,6 +77,14 @@ def _drift_of(run: Run) -> Drift | None:
 
 def _marker(inputs: dict[str, Any], predictions: Path) -> dict[str, Any]:
     return {"inputs": inputs, "sha256": file_digest(predictions)}
+
+
+def _marked(marker: Path) -> Any:
+    """What was written down about the predictions; None when it is missing or damaged, and they are made again."""
+    try:
+        return read_json(marker)
+    except InputError:
+        return None
 
 
 def _test_logits(run: Run, winner: int) -> Tensor | None:

@@ -1,0 +1,209 @@
+"""What benchmarks/faults.py needs: a tiny run, a Prefect server to kill, what a run's files say, and how far it is."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from data.ingest import ingest
+from data.task import Columns
+from flows.environment import ALWAYS, QUIET
+from pipeline.config import build_config
+from pipeline.run import Progress
+from pipeline.selftrain import self_train
+
+HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE.parent / "tests"))
+
+from conftest import sentences, tiny_backbone, write_jsonl  # noqa: E402
+
+COMMAND = (sys.executable, "-W", "ignore", "-c", "from flows.cli import main; main()")
+PATIENCE = 300.0
+
+
+@dataclass(frozen=True)
+class Place:
+    """A line of a journal: how far a run is."""
+
+    process: int
+    round: int
+    phase: str
+    done: int
+    total: int
+
+    @property
+    def key(self) -> tuple[int, str, int]:
+        return self.round, self.phase, self.done
+
+    @property
+    def trained(self) -> bool:
+        return self.phase in {"labelled", "warmup", "reweighted", "tail"}
+
+
+def make_inputs(folder: Path) -> None:
+    """A tiny backbone, a task, labelled and test rows, and a corpus."""
+    backbone = tiny_backbone()
+    backbone.model.save_pretrained(folder / "backbone")
+    backbone.tokenizer.save_pretrained(folder / "backbone")
+    words = 'name: tiny\ntemplate: "{text} it was {mask} ."\nlabels: {negative: bad, positive: good}\n'
+    (folder / "task.yaml").write_text(words)
+    write_jsonl(folder / "labelled.jsonl", sentences(12, 1))
+    write_jsonl(folder / "test.jsonl", sentences(200, 3))
+    grow(folder, 6000, 2)
+
+
+def grow(folder: Path, count: int, seed: int) -> None:
+    """Adds ``count`` rows to the corpus of ``folder``."""
+    rows = write_jsonl(folder / "more.jsonl", sentences(count, seed, labelled=False))
+    ingest(folder / "corpus", [str(rows)], Columns())
+
+
+def overlay(folder: Path, run: Path) -> dict[str, Any]:
+    """Values of a run of a few seconds, whose phases are all long enough to be hit."""
+    return {
+        "task": str(folder / "task.yaml"), "run_dir": str(run), "checkpoint_seconds": 0.2,
+        "data": {
+            "labelled": str(folder / "labelled.jsonl"), "test": str(folder / "test.jsonl"),
+            "unlabelled": [str(folder / "corpus")],
+        },
+        "backbone": {"name": str(folder / "backbone"), "precision": "fp32", "device": "cpu"},
+        "teacher": {"epochs": 15, "batch": 4},
+        "student": {"steps": 60, "batch": 16, "warmup": 0.6, "tail_epochs": 10, "tail_batch": 4},
+        "stage": {"width": 4, "layers": "top:1"}, "reweight": {"batch": 4}, "rounds": {"count": 2, "sample": 200},
+    }  # fmt: skip
+
+
+def reference(values: dict[str, Any]) -> tuple[dict[str, str], list[Place]]:
+    """(what an uninterrupted run leaves behind, how it went), without Prefect."""
+    told: list[Place] = []
+
+    def note(now: Progress) -> None:
+        told.append(Place(0, now.round, now.phase, now.done, now.total))
+
+    self_train(build_config("fast", values), note)
+    return contents(Path(values["run_dir"])), told
+
+
+def contents(run: Path) -> dict[str, str]:
+    """sha256 of every file of a run. Seconds are left out of JSON, and the page of the report, drawn from it, whole."""
+    files = [path for path in sorted(run.rglob("*")) if path.is_file() and path.name not in {".lock", "report.html"}]
+    return {str(path.relative_to(run)): hashlib.sha256(_lasting(path)).hexdigest() for path in files}
+
+
+def _lasting(path: Path) -> bytes:
+    if path.suffix != ".json":
+        return path.read_bytes()
+    return json.dumps(_without_seconds(json.loads(path.read_text("utf-8"))), sort_keys=True).encode()
+
+
+def _without_seconds(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_seconds(item) for key, item in value.items() if key != "seconds"}
+    return [_without_seconds(item) for item in value] if isinstance(value, list) else value
+
+
+def wait_until(true: Callable[[], Any], what: str, seconds: float = PATIENCE) -> Any:
+    """The first true value of ``true()``; TimeoutError that names ``what`` after ``seconds``."""
+    end = time.monotonic() + seconds
+    while not (value := true()):
+        if time.monotonic() > end:
+            raise TimeoutError(what)
+        time.sleep(0.005)
+    return value
+
+
+class Journal:
+    """What the processes of a run tell; ``read`` returns the lines that are new since it was asked last."""
+
+    def __init__(self, path: Path) -> None:
+        self.path, self.all = path, list[Place]()
+        path.write_text("")
+        self._offset = 0
+
+    def read(self) -> list[Place]:
+        with self.path.open() as file:
+            file.seek(self._offset)
+            text = file.read()
+        whole = text[: text.rfind("\n") + 1]
+        self._offset += len(whole)
+        fresh = []
+        for line in whole.splitlines():
+            process, number, phase, done, total, _ = line.split()
+            fresh.append(Place(int(process), int(number), phase, int(done), int(total)))
+        self.all += fresh
+        return fresh
+
+
+class Server:
+    """A Prefect server of its own on a free port, and the environment of its clients."""
+
+    def __init__(self, folder: Path, journal: Path) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.url = f"http://127.0.0.1:{self.port}/api"
+        self.storage = folder / "storage"
+        self._own = {
+            **os.environ, **ALWAYS, **QUIET, "PREFECT_HOME": str(folder / "home"), "OMP_NUM_THREADS": "1",
+            "PREFECT_LOCAL_STORAGE_PATH": str(self.storage), "HF_HUB_OFFLINE": "1",
+        }  # fmt: skip
+        paths = f"{HERE / 'journal'}{os.pathsep}{HERE.parent}"
+        self.client = {
+            **self._own, "PREFECT_API_URL": self.url, "PYTHONPATH": paths, "FAULTS_JOURNAL": str(journal),
+            "PREFECT_RUNNER_POLL_FREQUENCY": "2", "PREFECT_WORKER_QUERY_SECONDS": "2",
+        }  # fmt: skip
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        command = ["-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(self.port)]
+        self._process = start([sys.executable, *command], self._own)
+        wait_until(self._answers, "the server")
+
+    def kill(self) -> None:
+        assert self._process is not None
+        kill_group(self._process)
+
+    def ask(self, path: str, **query: Any) -> Any:
+        answer = httpx.post(f"{self.url}/{path}", json=query, timeout=60)
+        answer.raise_for_status()
+        return answer.json()
+
+    def state_of(self, flow_run: str) -> str:
+        try:
+            return str(httpx.get(f"{self.url}/flow_runs/{flow_run}", timeout=60).json()["state_type"])
+        except httpx.TransportError:
+            return "away"
+
+    def newest(self, flow: str) -> dict[str, Any] | None:
+        """The flow run of ``flow`` that was made last."""
+        found = self.ask("flow_runs/filter", flows={"name": {"any_": [flow]}}, sort="START_TIME_DESC", limit=1)
+        return dict(found[0]) if found else None
+
+    def _answers(self) -> bool:
+        try:
+            return httpx.get(f"{self.url}/health", timeout=5).status_code == 200
+        except httpx.TransportError:
+            return False
+
+
+def start(command: list[str], environment: dict[str, str], out: Any = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
+    """A process with a group of its own."""
+    return subprocess.Popen(command, env=environment, stdout=out, stderr=out, start_new_session=True)
+
+
+def kill_group(process: subprocess.Popen[bytes]) -> None:
+    """SIGKILL to a process and to all that it started."""
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()

@@ -1,0 +1,94 @@
+"""Cancelling through the API, and folders that a newer version wrote."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from pathlib import Path
+from shutil import copytree
+
+import pytest
+from commands import COMMAND, Cli, Result
+from conftest import tiny_overlay
+from test_cli import refused
+
+from pipeline.checkpoint import load_checked, read_json, write_json
+from pipeline.config import RunConfig, build_config
+
+pytest_plugins = ["flow_fixtures"]
+
+
+def flow_run_of(folder: Path) -> str:
+    """The flow run that works in ``folder``."""
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        runs = client.read_flow_runs()
+    (found,) = [run for run in runs if (run.parameters.get("config") or {}).get("run_dir") == str(folder)]
+    return str(found.id)
+
+
+def cancel(flow_run: str) -> None:
+    from prefect.client.orchestration import get_client
+    from prefect.states import Cancelling
+
+    with get_client(sync_client=True) as client:
+        client.set_flow_run_state(flow_run, Cancelling())
+
+
+def state_of(flow_run: str) -> str:
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        return str(client.read_flow_run(flow_run).state_name)
+
+
+def test_a_cancelled_run_stops_at_a_whole_step(environment: dict[str, str], asked: list[str], tmp_path: Path) -> None:
+    folder, pipe = tmp_path / "run", subprocess.PIPE
+    command = [*COMMAND, "run", *asked, f"--run-dir={folder}", "--set=student.steps=100000"]
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment) as process:
+        assert process.stdout is not None
+        assert any("warm-up" in line for line in process.stdout)
+        flow_run, began = flow_run_of(folder), time.monotonic()
+        cancel(flow_run)
+        _, said = process.communicate(timeout=60)
+    assert time.monotonic() - began < 30
+    assert process.returncode == 130, said
+    assert f"listflow resume {folder}" in said
+    assert "Traceback" not in said
+    assert state_of(flow_run) == "Cancelled"
+    (step,) = (folder / "round-01").glob("*.step")
+    assert load_checked(step)["progress"][0] > 0
+
+
+def test_a_cancellation_at_the_very_end_still_counts(
+    server: None, tiny_files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flows import list_flow
+    from flows.cancelling import Stopped
+
+    config: RunConfig = build_config("fast", tiny_overlay(tiny_files, tmp_path / "run"))
+    monkeypatch.setattr(list_flow, "show_report", lambda report: cancel(flow_run_of(tmp_path / "run")))
+    with pytest.raises(Stopped):
+        list_flow.self_train(config)
+    assert state_of(flow_run_of(tmp_path / "run")) == "Cancelled"
+    assert (tmp_path / "run" / "report.json").exists()
+
+
+def test_a_newer_run_is_refused_by_every_command_and_left_alone(
+    cli: Cli, asked: list[str], finished: tuple[Path, Result], tiny_files: dict[str, Path], tmp_path: Path
+) -> None:
+    run = copytree(finished[0], tmp_path / "run")
+    for name in ("config.json", "report.json", "final/manifest.json", "final/model.json"):
+        write_json(run / name, read_json(run / name) | {"format": 2})
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    for command in (
+        ("run", *asked, f"--run-dir={run}"),
+        ("resume", run),
+        ("status", run),
+        ("report", run),
+        ("predict", run, f"--input={tiny_files['test']}", f"--output={tmp_path / 'out.csv'}"),
+        ("run", f"--continue={run}", f"--run-dir={tmp_path / 'two'}"),
+    ):
+        refused(cli(*command), "newer version of listflow")
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
