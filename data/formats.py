@@ -159,7 +159,8 @@ def _check_columns(where: str, keys: Mapping[str, str], found: Iterable[str]) ->
         if name not in found:
             listed = ", ".join(repr(column) for column in found) or "none"
             hint = did_you_mean(name, found)
-            raise InputError(f"{where}: no column {name!r}{hint}, only {listed}; say --{option}NAME.")
+            remedy = f"say --{option}NAME" if option else "add it"
+            raise InputError(f"{where}: no column {name!r}{hint}, only {listed}; {remedy}.")
 
 
 def _first_line(error: Exception) -> str:

@@ -13,6 +13,7 @@ from flows.cli_gc import gc
 from flows.cli_ingest import ingest
 from flows.cli_predict import predict
 from flows.cli_results import report, status
+from flows.cli_review import review
 from flows.cli_run import plan, resume, run
 from flows.cli_serve import serve
 from flows.cli_subspace import subspace
@@ -24,7 +25,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (run, resume, status, plan, predict, export, report, ingest, serve, gc, adapt, subspace):
+for command in (run, resume, status, plan, review, predict, export, report, ingest, serve, gc, adapt, subspace):
     app.command()(command)
 
 

@@ -6,6 +6,7 @@ from prefect import flow
 from prefect.serializers import JSONSerializer
 
 from flows.artifacts import Meter, show_report, show_rounds
+from flows.review import review
 from flows.session import session
 from flows.settle import settle
 from flows.tasks import judge, prompt_tune, pseudo_label, publish, train_student
@@ -21,14 +22,16 @@ def self_train(config: RunConfig) -> dict[str, Any]:
     """Few labels and much unlabelled text become a small classifier.
 
     A teacher is prompt-tuned on the labels. In every round it labels unlabelled texts, a fresh student learns
-    from them with meta weights, and a verdict says whether the student becomes the teacher. The same
-    configuration again goes on where an interrupted run stopped.
+    from them with meta weights, and a verdict says whether the student becomes the teacher. Where it is asked for, a
+    person corrects the most contested labels first. The same configuration again goes on where an interrupted run
+    stopped.
     """
     with session(config, Meter()) as run:
         settle(prompt_tune, 0)
         history = []
         for number in range(1, config.rounds.count + 1):
             labels = settle(pseudo_label, number)
+            review(run, number)
             student = settle(train_student, number)
             verdict = settle(judge, number)
             history.append(labels | student | verdict)

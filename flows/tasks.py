@@ -5,6 +5,7 @@ from __future__ import annotations
 from flows.session import current
 from flows.settle import Facts, folder_files, plain_files, stage
 from pipeline import outcome, rounds
+from pipeline.review import correction_files
 
 
 @stage("prompt-tune the teacher")
@@ -17,10 +18,10 @@ def prompt_tune(number: int, made_from: str) -> Facts:
 
 @stage("pseudo-label, round {number}")
 def pseudo_label(number: int, made_from: str) -> Facts:
-    """The teacher's soft labels for the rows of a round."""
+    """The teacher's soft labels for the rows of a round, of which none was corrected before."""
     run = current().run
     found = rounds.pseudo_label(run, number)
-    files = folder_files(run.round_folder(number) / "pseudo")
+    files = folder_files(run.round_folder(number) / "pseudo") | plain_files(*correction_files(run, number))
     return _pick(found, "round", "teacher_round", "rows", "per_class", "mean_confidence") | {"files": files}
 
 

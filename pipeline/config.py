@@ -13,6 +13,7 @@ from pydantic import Field, ValidationError, model_validator
 from data.errors import InputError
 from pipeline.config_errors import Loc, refusal
 from pipeline.head_config import AnyHead, VerbalizerHead
+from pipeline.review_config import ReviewConfig
 from pipeline.section import Section
 from pipeline.stage_config import Stages, expand, item_of, lives_in_layers
 
@@ -112,6 +113,7 @@ class RunConfig(Section):
     pseudo: PseudoConfig = PseudoConfig()
     reweight: ReweightConfig = ReweightConfig()
     rounds: RoundsConfig = RoundsConfig()
+    review: ReviewConfig = ReviewConfig()
     dropout: bool = Field(True, description="the backbone's own dropout while training")
     clip: float = Field(1.0, gt=0, description="global gradient norm")
     seed: int = Field(1, ge=0, le=2**31)
@@ -119,10 +121,12 @@ class RunConfig(Section):
     run_dir: str | None = Field(None, description="where the run is kept; empty: runs/<task>-<fingerprint>")
 
     @model_validator(mode="after")
-    def _trains_something(self) -> RunConfig:
+    def _fits_together(self) -> RunConfig:
         frozen = isinstance(self.head, VerbalizerHead) and not self.head.trained
         if frozen and all(stage.kind == "none" for stage in self.stage):
             raise ValueError("stage none with head.trained off leaves nothing to train; choose a stage")
+        if late := self.review.too_late(self.rounds.count):
+            raise ValueError(f"{late}; change review.rounds or rounds.count")
         return self
 
 

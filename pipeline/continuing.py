@@ -10,6 +10,7 @@ import torch
 from pipeline.checkpoint import load_tensors
 from pipeline.keeping import cross_validated, keep_model
 from pipeline.parent import Parent
+from pipeline.review import corrected_rows
 from pipeline.run import Run
 from pipeline.seeds import generator_for
 
@@ -30,13 +31,17 @@ def adopt_teacher(run: Run, parent: Parent, began: float) -> dict[str, Any]:
 
 
 def draw_rows(run: Run, number: int) -> np.ndarray:
-    """As many distinct rows as the round's steps can use, in corpus order; rows that ``run.parent`` never saw first."""
-    wanted = min(len(run.corpus), run.config.student.steps * run.config.student.batch)
+    """As many distinct rows as the round's steps can use, in corpus order; rows that ``run.parent`` never saw first.
+
+    Rows that were corrected before are labelled ones, and not drawn.
+    """
+    rest = np.setdiff1d(np.arange(len(run.corpus)), corrected_rows(run, number))
+    wanted = min(len(rest), run.config.student.steps * run.config.student.batch)
     rng = generator_for(run.config.seed, number, "draw")
     if run.parent is None:
-        return np.sort(rng.choice(len(run.corpus), size=wanted, replace=False))
-    fresh = run.fresh_rows()
+        return np.sort(rng.choice(rest, size=wanted, replace=False))
+    fresh = np.intersect1d(run.fresh_rows(), rest, assume_unique=True)
     if len(fresh) >= wanted:
         return np.sort(rng.choice(fresh, size=wanted, replace=False))
-    known = np.setdiff1d(np.arange(len(run.corpus)), fresh, assume_unique=True)
+    known = np.setdiff1d(rest, fresh, assume_unique=True)
     return np.sort(np.concatenate([fresh, rng.choice(known, size=wanted - len(fresh), replace=False)]))

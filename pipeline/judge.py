@@ -9,7 +9,7 @@ rows: a class that the teacher sees and the student has all but lost is a collap
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -20,7 +20,10 @@ STANDARD_ERRORS = 1.0
 
 @dataclass(frozen=True)
 class Evidence:
-    """What is known of a model: (K,) whether it erred on labelled rows it had not fitted, predictions (S,)."""
+    """What is known of a model: (K,) whether it erred on labelled rows it had not fitted, predictions (S,).
+
+    K counts the rows that were labelled when it was trained.
+    """
 
     errors: np.ndarray
     sample: np.ndarray
@@ -36,6 +39,9 @@ class Judgement:
 
 def gate(teacher: Evidence, student: Evidence, classes: int) -> Judgement:
     """Promote unless the student is worse on the held-back labels, or has lost a class of the sample."""
+    # A student may have rows that were corrected since its teacher was trained: they come last, and do not compare.
+    common = min(len(teacher.errors), len(student.errors))
+    teacher, student = (replace(side, errors=side.errors[:common]) for side in (teacher, student))
     more = student.errors.astype(float) - teacher.errors.astype(float)
     mean = float(more.mean())
     error = float(more.std(ddof=1) / np.sqrt(len(more))) if len(more) > 1 else 0.0

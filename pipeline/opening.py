@@ -36,6 +36,7 @@ from pipeline.template_start import spell_start
 
 # What a run has that was refused, or killed, before it was recorded.
 BEFORE_RECORD = {".lock", "inputs", "inputs.json", "inputs.json.part", "config.json.part"}
+UNDECIDING = {"run_dir", "checkpoint_seconds", "review.timeout"}  # values that a run can change and stay the same run
 
 
 @contextmanager
@@ -93,7 +94,11 @@ def load_config(folder: Path) -> RunConfig:
 
 def fingerprint_of(config: RunConfig, sources: Sources, backbone: Backbone) -> str:
     """sha256 over everything that decides the outcome: configuration, contents of inputs and backbone, versions."""
-    decisive = config.model_dump(mode="json", exclude={"run_dir": True, "checkpoint_seconds": True, "data": True})
+    aside = {"run_dir", "checkpoint_seconds", "data", "review"}
+    decisive = config.model_dump(mode="json", exclude=aside)
+    if config.review.rows:
+        # How long a run waits decides nothing: answers do, and the folders that they change record them.
+        decisive["review"] = config.review.model_dump(mode="json", exclude={"timeout"})
     kept = {"max_length": config.backbone.max_length, "cache_gb": config.backbone.cache_gb}
     decisive["backbone"] = {**kept, "checksum": backbone.checksum()}
     decisive["data"] = config.data.model_dump(include={"columns", "shots", "balanced"})
@@ -137,13 +142,19 @@ def _check_labels(folder: Path, labels: list[str]) -> None:
 
 
 def _difference(stored: dict[str, Any], config: RunConfig) -> str:
-    ours, theirs = _flat(config.model_dump(mode="json")), _flat(stored["config"])
-    keys = [k for k in ours if k not in {"run_dir", "checkpoint_seconds"} and ours[k] != theirs.get(k)]
+    # A key that an earlier version did not have had the value that is its default now.
+    ours, theirs, default = map(_flat, (config.model_dump(mode="json"), stored["config"], _defaults()))
+    theirs = default | theirs
+    keys = [k for k in ours if k not in UNDECIDING and ours[k] != theirs.get(k)]
     if keys:
         return f"another config ({keys[0]} is {theirs.get(keys[0])!r} there and {ours[keys[0]]!r} here)"
     if stored["versions"] != versions():
         return f"other versions ({stored['versions']} there, {versions()} here)"
     return "other input files (their contents or the task changed since)"
+
+
+def _defaults() -> dict[str, Any]:
+    return RunConfig().model_dump(mode="json")
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, Any]:

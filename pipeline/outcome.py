@@ -22,7 +22,7 @@ from pipeline.drift_facts import Drift
 from pipeline.export import flat
 from pipeline.infer import logits_of
 from pipeline.keeping import metrics_of
-from pipeline.pseudo import PseudoLabels, load_meta_weights
+from pipeline.pseudo import PseudoLabels, load_meta_weights, look_up, mean_weights
 from pipeline.report import (
     BackboneFacts,
     DataFacts,
@@ -34,6 +34,7 @@ from pipeline.report import (
     WeightHistogram,
     write_report,
 )  # fmt: skip
+from pipeline.review_state import review_notices
 from pipeline.rounds import load_model
 from pipeline.run import Run, counter
 from pipeline.stage_config import AnyStage
@@ -73,6 +74,10 @@ def publish(run: Run, last: int) -> dict[str, Any]:
 def _drift_of(run: Run) -> Drift | None:
     path = run.folder / DRIFT
     return TypeAdapter(Drift).validate_python(read_json(path)) if path.exists() else None
+
+
+def _notices(run: Run, drift: Drift | None, last: int) -> tuple[str, ...]:
+    return (*run.notices, *(drift.warnings if drift else ()), *review_notices(run.folder, last))
 
 
 def _marker(inputs: dict[str, Any], predictions: Path) -> dict[str, Any]:
@@ -126,7 +131,8 @@ def _write_predictions(run: Run, winner: int, last: int, path: Path) -> None:
 def _prediction_tables(run: Run, winner: int, last: int) -> Iterator[pa.Table]:
     model, total = load_model(run, winner), len(run.corpus)
     told = [_taught(run, number) for number in range(1, last + 1)]
-    weight_rows, weight_means = _mean_weights(run, last)
+    weights = [load_meta_weights(run.model_folder(n) / "meta_weights.parquet") for n in range(1, last + 1)]
+    weight_rows, weight_means = mean_weights(weights)
     on_rows = counter(run.notify, last, "predict", total)
     for start in range(0, total, ROWS_AT_ONCE):
         rows = np.arange(start, min(start + ROWS_AT_ONCE, total))
@@ -139,33 +145,16 @@ def _prediction_tables(run: Run, winner: int, last: int) -> Iterator[pa.Table]:
         }
         columns |= {f"p_{label}": soft[:, i] for i, label in enumerate(run.labels)}
         for number, labels in enumerate(told, 1):
-            chosen = _look_up(labels.rows, np.arange(len(labels.rows)), rows)
+            chosen = look_up(labels.rows, np.arange(len(labels.rows)), rows)
             value = np.where(chosen >= 0, labels.soft[chosen.astype(int), top], np.nan)
             columns[f"teacher_round_{number}"] = pa.array(value.astype(np.float32), mask=chosen < 0)
-        weight = _look_up(weight_rows, weight_means, rows)
+        weight = look_up(weight_rows, weight_means, rows)
         columns["meta_weight"] = pa.array(weight.astype(np.float32), mask=weight < 0)
         yield pa.table(columns)
 
 
 def _taught(run: Run, number: int) -> PseudoLabels:
     return PseudoLabels.load(run.round_folder(number) / "pseudo" / "labels.parquet", len(run.labels))
-
-
-def _mean_weights(run: Run, last: int) -> tuple[np.ndarray, np.ndarray]:
-    """(corpus rows that were ever reweighted, ascending; the mean of their meta weights)."""
-    tables = [load_meta_weights(run.model_folder(n) / "meta_weights.parquet") for n in range(1, last + 1)]
-    rows = np.concatenate([t["row"].to_numpy() for t in tables])
-    weights = np.concatenate([t["weight"].to_numpy() for t in tables]).astype(np.float64)
-    unique, place, counts = np.unique(rows, return_inverse=True, return_counts=True)
-    return unique, np.bincount(place, weights, minlength=len(unique)) / np.maximum(counts, 1)
-
-
-def _look_up(keys: np.ndarray, values: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """The value of each wanted key among ascending ``keys``, or -1."""
-    if not len(keys):
-        return np.full(len(wanted), -1.0)
-    place = np.searchsorted(keys, wanted).clip(max=len(keys) - 1)
-    return np.where(keys[place] == wanted, values[place], -1.0)
 
 
 def build_report(run: Run, final: dict[str, Any], last: int) -> RunReport:
@@ -181,9 +170,8 @@ def build_report(run: Run, final: dict[str, Any], last: int) -> RunReport:
         data=DataFacts(len(run.gold), len(run.corpus), len(run.inputs.test)),
         zero_shot=_metrics(teacher["zero_shot"]), labelled_only=_metrics(teacher["test"]), rounds=rounds,
         final=_metrics(final["test"]), stopped=stopped,
-        seconds=teacher["seconds"] + sum(r.seconds for r in rounds),
-        notices=(*run.notices, *(drift.warnings if drift else ())), figures=_figures(run, last),
-        stage=name_of(run.config.stage), head=name_of_head(run.config.head), drift=drift,
+        seconds=teacher["seconds"] + sum(r.seconds for r in rounds), notices=_notices(run, drift, last),
+        figures=_figures(run, last), stage=name_of(run.config.stage), head=name_of_head(run.config.head), drift=drift,
     )  # fmt: skip
 
 

@@ -36,6 +36,14 @@ class Features:
         found = torch.from_numpy(hidden)
         return found.view(torch.bfloat16) if found.dtype == torch.int16 else found
 
+    def join(self, lengths: np.ndarray, other: Features, others: np.ndarray) -> Features:
+        """These texts, of ``lengths`` tokens, and then those of ``other``, in memory."""
+        spans = [(self, *span) for span in zip(self.starts, lengths, strict=True)]
+        spans += [(other, *span) for span in zip(other.starts, others, strict=True)]
+        values = np.concatenate([kept.values[start : start + length] for kept, start, length in spans])
+        ends = np.cumsum(np.concatenate([lengths, others]))
+        return Features(values, np.concatenate([[0], ends[:-1]]))
+
 
 @dataclass(frozen=True)
 class Encoded:
@@ -64,6 +72,15 @@ class Encoded:
         offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
         kept = None if self.features is None else Features(self.features.values, self.features.starts[rows])
         return Encoded(ids, offsets, np.asarray(self.mask_at[rows]), self.pad_id, kept)
+
+    def join(self, other: Encoded) -> Encoded:
+        """The texts of both, in memory, these ones first; with features where both have them."""
+        offsets = np.concatenate([self.offsets, self.offsets[-1] + other.offsets[1:]])
+        kept = None
+        if self.features is not None and other.features is not None:
+            kept = self.features.join(self.lengths(), other.features, other.lengths())
+        ids, masks = (np.concatenate(pair) for pair in ((self.ids, other.ids), (self.mask_at, other.mask_at)))
+        return Encoded(ids, offsets, masks, self.pad_id, kept)
 
     def batch(self, rows: Sequence[int] | np.ndarray) -> Batch:
         """The given rows, right padded to the longest of them and a little further: see ``order.round_up``."""

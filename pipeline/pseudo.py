@@ -61,5 +61,21 @@ def load_meta_weights(path: Path) -> pa.Table:
     return pq.read_table(path)
 
 
+def mean_weights(tables: Sequence[pa.Table]) -> Weighed:
+    """(corpus rows that were ever reweighted, ascending; the mean of their meta weights) over ``tables``."""
+    rows = np.concatenate([table["row"].to_numpy() for table in tables])
+    weights = np.concatenate([table["weight"].to_numpy() for table in tables]).astype(np.float64)
+    unique, place, counts = np.unique(rows, return_inverse=True, return_counts=True)
+    return unique, np.bincount(place, weights, minlength=len(unique)) / np.maximum(counts, 1)
+
+
+def look_up(keys: np.ndarray, values: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """The value of each wanted key among ascending ``keys``, or -1."""
+    if not len(keys):
+        return np.full(len(wanted), -1.0)
+    place = np.searchsorted(keys, wanted).clip(max=len(keys) - 1)
+    return np.where(keys[place] == wanted, values[place], -1.0)
+
+
 def _join(parts: Sequence[np.ndarray], dtype: str) -> np.ndarray:
     return np.concatenate(parts) if parts else np.empty(0, dtype=dtype)

@@ -24,6 +24,7 @@ from pipeline.model import Classifier
 from pipeline.prompt import Encoded
 from pipeline.pseudo import PseudoLabels
 from pipeline.recipes import student_recipe, teacher_recipe
+from pipeline.review import close_before, correction_inputs, gold_of, with_corrections
 from pipeline.run import Run, counter
 from pipeline.soft_labels import soft_labels, teacher_prior
 from pipeline.stepping import train_resumably
@@ -52,8 +53,9 @@ def prompt_tune(run: Run) -> Facts:
 
 def pseudo_label(run: Run, number: int) -> Facts:
     """The round's seeded draw of unlabelled rows with the teacher's soft labels, each computed once."""
+    close_before(run, number)
     teachers = run.teachers_of(number)
-    inputs = {"teachers": [run.weights_digest(teacher) for teacher in teachers]}
+    inputs = {"teachers": [run.weights_digest(teacher) for teacher in teachers], **correction_inputs(run, number)}
     folder = run.round_folder(number) / "pseudo"
     done = _complete(folder, inputs)
     if done:
@@ -77,16 +79,17 @@ def train_student(run: Run, number: int) -> Facts:
     pseudo = run.round_folder(number) / "pseudo"
     manifest = verified(pseudo)
     assert manifest is not None, f"round {number} has no pseudo labels yet"
-    inputs = {"pseudo": manifest["files"]["labels.parquet"]}
+    inputs = {"pseudo": manifest["files"]["labels.parquet"], **correction_inputs(run, number)}
     done = _complete(run.model_folder(number), inputs)
     if done:
         return done
     began = time.monotonic()
     labels = PseudoLabels.load(pseudo / "labels.parquet", len(run.labels))
-    material = Material(run.labelled, run.gold, run.corpus.take(labels.rows), torch.from_numpy(labels.soft))
+    seen = with_corrections(run, number)
+    material = Material(seen.labelled, seen.gold, run.corpus.take(labels.rows), torch.from_numpy(labels.soft))
     model = run.new_classifier(number, _offset(run))
-    trainer = Trainer(model, student_recipe(run, number, len(labels.rows)), material)
-    state = train_resumably(run, number, trainer, inputs["pseudo"])
+    trainer = Trainer(model, student_recipe(seen, number, len(labels.rows)), material)
+    state = train_resumably(run, number, trainer, " ".join(inputs.values()))
     facts = {"inputs": inputs, "reweight": weight_facts(run, state)}
     weights = [(labels.rows[rows], weights) for rows, weights in state.weighed]
     return keep_model(run, number, model, facts, state.unfitted, began, weights)
@@ -121,7 +124,8 @@ def load_model(run: Run, number: int) -> Classifier:
 def evidence(run: Run, number: int) -> Evidence:
     """What was written down about a model when it was trained."""
     tensors = load_tensors(run.model_folder(number) / "evidence.safetensors")
-    wrong = tensors["labelled"].argmax(-1) != run.gold if "labelled" in tensors else torch.zeros(len(run.gold))
+    gold = gold_of(run, number)
+    wrong = tensors["labelled"].argmax(-1) != gold if "labelled" in tensors else torch.zeros(len(gold))
     return Evidence(wrong.numpy(), tensors["sample"].argmax(-1).numpy())
 
 

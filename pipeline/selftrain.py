@@ -6,17 +6,22 @@ from pipeline.config import RunConfig
 from pipeline.opening import open_run
 from pipeline.outcome import publish, report_of
 from pipeline.report import RunReport
+from pipeline.review import ask
 from pipeline.rounds import judge, prompt_tune, pseudo_label, train_student
 from pipeline.run import Notify
 
 
 def self_train(config: RunConfig, notify: Notify = lambda progress: None) -> RunReport:
-    """The report of a finished run; finished parts of an interrupted one are kept. InputError for bad input."""
+    """The report of a finished run; finished parts of an interrupted one are kept. InputError for bad input.
+
+    It does not wait for a review, and uses what was answered when the next round begins.
+    """
     with open_run(config, notify) as run:
         prompt_tune(run)
         last = 0
         for last in range(1, config.rounds.count + 1):
             pseudo_label(run, last)
+            ask(run, last)
             train_student(run, last)
             if judge(run, last)["stop"]:
                 break

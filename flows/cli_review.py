@@ -1,0 +1,57 @@
+"""``review``: what a run asks a person about, and the answers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+from typer import Option
+
+from flows.cli_options import Verbose
+from flows.cli_run import RunFolder
+from flows.environment import prepare
+from flows.exits import short
+
+SHOWN_TEXT = 200
+
+
+def review(
+    folder: RunFolder,
+    file: Annotated[
+        Path | None, Option(help="Answers: csv, tsv, jsonl or parquet with the columns row_id and label.")
+    ] = None,
+    by: Annotated[str, Option(help="Who answers, for the report.")] = "",
+    verbose: Verbose = False,
+) -> None:
+    """Show the contested rows that a run asks about, or answer with --file."""
+    prepare(verbose)
+    console = Console()
+    if file is None:
+        _show(folder, console)
+        return
+    from data.answers import read_answers
+    from pipeline.review_state import answer_review
+
+    ended = answer_review(folder.resolve(), read_answers(str(file)), by.strip())
+    words = f"{len(ended.rows)} rows are labelled from round {ended.round + 1} on"
+    console.print(words, highlight=False)
+
+
+def _show(folder: Path, console: Console) -> None:
+    from pipeline.review_state import CSV, open_review
+
+    asked = open_review(folder.resolve())
+    table = Table("row_id", "teacher", "why", "text")
+    for row in asked.rows:
+        table.add_row(*map(escape, (row.row_id, row.label, row.why, row.shown(SHOWN_TEXT))))
+    console.print(table)
+    path = short(asked.folder / CSV)
+    for line in (
+        f"labels: {', '.join(asked.labels)}",
+        f"fill in the column label of {path} where you know it, the teacher's where it is right; then:",
+        f"listflow review {short(folder)} --file {path}",
+    ):
+        console.print(line, soft_wrap=True, markup=False, highlight=False)

@@ -1,0 +1,127 @@
+"""The pause in which a person corrects contested rows: in the form of the Prefect UI or by a file, the first counts."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import copy_context
+from threading import Event, Thread
+from uuid import UUID
+
+from httpx import HTTPError
+from prefect.context import FlowRunContext
+from prefect.exceptions import NotPausedError, PrefectHTTPStatusError
+from prefect.flow_runs import pause_flow_run, resume_flow_run
+from prefect.input import RunInput
+from prefect.logging import get_run_logger
+from pydantic import Field
+
+from data.answers import parse_answers
+from data.errors import InputError
+from flows.exits import short
+from flows.review_view import form_text, show_review
+from pipeline.checkpoint import write_json
+from pipeline.review import ask
+from pipeline.review_state import WAITING, Asked, Reviewed, check_answers, conclude, read_reviewed, utc
+from pipeline.run import Progress, Run
+
+SECONDS_BETWEEN_LOOKS = 2
+# A pause that Prefect itself ends fails the flow run, so this module ends it well before.
+MARGIN_SECONDS = 3600
+
+
+class Corrections(RunInput):
+    """What the form asks for."""
+
+    corrections: str = Field("", description="row_id,label a line (or with ; between them); empty: nothing to correct")
+    name: str = Field("", max_length=200, description="who answers, for the report")
+
+
+def review(run: Run, number: int) -> None:
+    """Waits until the review of a round has ended, if the round asks for one and it is open."""
+    asked = ask(run, number)
+    if asked is None or read_reviewed(run.folder, number) is not None:
+        return
+    show_review(asked, run.folder)
+    minutes = run.config.review.timeout
+    if not minutes:
+        _say(run, number, f"round {number} asks about {len(asked.rows)} rows: listflow review {short(run.folder)}")
+        return
+    ended = _answered(run, asked, minutes)
+    if ended.unanswered:
+        _say(run, number, f"the run goes on without a review of round {number}: {ended.unanswered}")
+    else:
+        _say(run, number, f"{len(ended.rows)} rows of round {number} are labelled{_whose(ended)}")
+
+
+def _answered(run: Run, asked: Asked, minutes: float) -> Reviewed:
+    """How the review ends. Asks again, with the reason, after a wrong answer in the form."""
+    until = utc(minutes)
+    words = f"wait until {until} for a review; look at it: listflow review {short(run.folder)}"
+    _say(run, asked.round, words)
+    write_json(asked.folder / WAITING, {"format": 1, "until": until})
+    deadline, wrong = time.monotonic() + 60 * minutes, ""
+    try:
+        while True:
+            with _released(run, asked, minutes, deadline):
+                answer = _paused(asked, wrong, minutes)
+            ended = read_reviewed(run.folder, asked.round)
+            if ended is not None:
+                return ended
+            try:
+                rows = check_answers(asked, parse_answers(answer.corrections))
+            except InputError as error:
+                wrong = str(error)
+                _say(run, asked.round, f"asked again: {wrong}")
+            else:
+                return conclude(asked, rows, answer.name.strip())
+    finally:
+        (asked.folder / WAITING).unlink(missing_ok=True)
+
+
+def _paused(asked: Asked, wrong: str, minutes: float) -> Corrections:
+    """What was written into the form; nothing where the pause ended another way."""
+    form = Corrections.with_initial_data(description=form_text(asked, wrong))
+    timeout = int(60 * minutes) + MARGIN_SECONDS
+    return pause_flow_run(wait_for_input=form, timeout=timeout, poll_interval=SECONDS_BETWEEN_LOOKS)
+
+
+@contextmanager
+def _released(run: Run, asked: Asked, minutes: float, deadline: float) -> Iterator[None]:
+    """Inside the block a thread ends the pause when the review was answered by a file, or when time is up."""
+    context = FlowRunContext.get()
+    assert context is not None
+    assert context.flow_run is not None
+    flow_run, over = context.flow_run.id, Event()
+
+    def watch() -> None:
+        while not over.wait(SECONDS_BETWEEN_LOOKS / 2):
+            if time.monotonic() > deadline:
+                conclude(asked, (), unanswered=f"nobody answered within {minutes:g} minutes")
+            if read_reviewed(run.folder, asked.round) is not None:
+                _resume(flow_run)
+
+    watcher = Thread(target=copy_context().run, args=(watch,), daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        over.set()
+        watcher.join()
+
+
+def _resume(flow_run: UUID) -> None:
+    """Ends the pause, unless it has not begun or has ended; a server that is away is asked again later."""
+    try:
+        resume_flow_run(flow_run, run_input={})
+    except (NotPausedError, HTTPError, PrefectHTTPStatusError, RuntimeError):
+        return
+
+
+def _whose(ended: Reviewed) -> str:
+    return f" by {ended.by}" if ended.by else ""
+
+
+def _say(run: Run, number: int, words: str) -> None:
+    """In the log of the flow run, and to whoever watches the run."""
+    get_run_logger().info(words)
+    run.notify(Progress(number, words, 0, 1))

@@ -1,0 +1,122 @@
+"""A run that asks: answered in the form, answered by a file, answered wrongly first, and not answered."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from pathlib import Path
+from typing import Any
+
+import pytest
+from commands import Cli
+from conftest import tiny_overlay
+
+from data.answers import read_answers
+from pipeline.config import RunConfig, build_config
+from pipeline.review_state import Reviewed, answer_review, read_asked, read_reviewed, waits_until
+
+pytest_plugins = ["flow_fixtures"]
+
+
+@pytest.fixture
+def config(server: None, tiny_files: dict[str, Path], tmp_path: Path) -> RunConfig:
+    review = {"rows": 5, "timeout": 3}
+    return build_config("fast", tiny_overlay(tiny_files, tmp_path / "run"), {"review": review})
+
+
+def run_flow(config: RunConfig, meanwhile: Callable[[Path], None]) -> Reviewed:
+    """How the review of round 1 ended in a flow run during which ``meanwhile`` ran in a thread of its own."""
+    from flows.list_flow import self_train
+
+    folder = Path(str(config.run_dir))
+    with ThreadPoolExecutor(1) as pool:
+        thread = pool.submit(copy_context().run, meanwhile, folder)
+        self_train(config)
+        thread.result(60)
+    ended = read_reviewed(folder, 1)
+    assert ended is not None
+    return ended
+
+
+def eventually(find: Callable[[], Any]) -> Any:
+    """What ``find`` finds, as soon as it finds something."""
+    for _ in range(600):
+        if found := find():
+            return found
+        time.sleep(0.1)
+    raise AssertionError("waited for a minute")
+
+
+def paused_run(after: int = 0) -> Any:
+    """The flow run that is paused for the time ``after`` others, once it is."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterState, FlowRunFilterStateType
+    from prefect.client.schemas.objects import StateType
+
+    paused = FlowRunFilterStateType(any_=[StateType.PAUSED])
+    wanted = FlowRunFilter(state=FlowRunFilterState(type=paused))
+
+    def find() -> Any:
+        with get_client(sync_client=True) as client:
+            runs = client.read_flow_runs(flow_run_filter=wanted)
+        return next((run for run in runs if len(run.empirical_policy.pause_keys or ()) > after), None)
+
+    return eventually(find)
+
+
+def answer_form(folder: Path, text: str, after: int = 0) -> None:
+    from prefect.flow_runs import resume_flow_run
+
+    run = paused_run(after)
+    eventually(lambda: read_asked(folder, 1))
+    time.sleep(1)  # the form follows its pause
+    resume_flow_run(run.id, run_input={"corrections": text, "name": "ann"})
+
+
+def first_rows(folder: Path, count: int) -> list[str]:
+    asked = eventually(lambda: read_asked(folder, 1))
+    return [row.row_id for row in asked.rows[:count]]
+
+
+def test_the_form_asks_again_after_a_wrong_answer(config: RunConfig) -> None:
+    def meanwhile(folder: Path) -> None:
+        answer_form(folder, "nobody:1,positive")
+        assert waits_until(folder, 1)
+        one, two = first_rows(folder, 2)
+        answer_form(folder, f"{one},positive\n{two},negative", after=1)
+
+    ended = run_flow(config, meanwhile)
+    assert (ended.by, ended.unanswered) == ("ann", "")
+    folder = Path(str(config.run_dir))
+    assert {row.row_id: row.label for row in ended.rows} == dict(
+        zip(first_rows(folder, 2), ("positive", "negative"), strict=True)
+    )
+    assert waits_until(folder, 1) is None
+    notices = json.loads((folder / "report.json").read_text())["notices"]
+    assert any(notice.startswith("2 of 5 contested rows of round 1 were labelled by ann") for notice in notices)
+
+
+def test_a_file_answers_a_waiting_run(config: RunConfig, cli: Cli, tmp_path: Path) -> None:
+
+    def meanwhile(folder: Path) -> None:
+        paused_run()
+        answers = tmp_path / "answers.csv"
+        answers.write_text(f"row_id,label\n{first_rows(folder, 1)[0]},negative\n")
+        answer_review(folder, read_answers(str(answers)), "bob")
+
+    ended = run_flow(config, meanwhile)
+    assert (ended.by, len(ended.rows)) == ("bob", 1)
+
+
+def test_nobody_answers_and_the_run_goes_on(config: RunConfig, cli: Cli) -> None:
+    review = config.review.model_copy(update={"timeout": 0.05})
+    ended = run_flow(config.model_copy(update={"review": review}), lambda folder: None)
+    assert ended.unanswered == "nobody answered within 0.05 minutes"
+    folder = Path(str(config.run_dir))
+    assert "nobody answered" in (folder / "report.html").read_text()
+    done = cli("review", folder)
+    assert done.returncode == 2
+    assert "is closed, as nobody answered" in done.stderr
