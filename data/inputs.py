@@ -46,11 +46,13 @@ def open_inputs(
     seed: int,
     folder: Path,
     digests: dict[str, str] | None = None,
+    reviewed: Sequence[Row] = (),
 ) -> Inputs:
     """Return the checked inputs of a run; the unlabelled rows go to `folder`, or are found there.
 
     columns: None takes the task's. shots: how many labelled rows to draw in total; None takes all of them.
-    digests: what `source_digests` said of these sources, if it was asked before.
+    digests: what `source_digests` said of these sources, if it was asked before. reviewed: labelled rows besides those
+    of the file, which comes first where both have a text.
     Raises InputError for whatever cannot be used; what can be used but should be known is a notice.
     """
     columns = columns or task.columns
@@ -59,6 +61,8 @@ def open_inputs(
     labels = list(task.labels)
     tests = read_rows(test, columns, is_pair=task.is_pair, labels=labels, want_label=True) if test else ()
     test_rows = tuple(tests)
+    given = {text_key(row.text, row.pair) for row in rows}
+    rows = (*rows, *(row for row in reviewed if text_key(row.text, row.pair) not in given))
     keys = {text_key(row.text, row.pair) for row in rows}
     built = _corpus(unlabelled, columns, task.is_pair, keys, digests, folder)
     notices = (*_row_notices(task, rows, test_rows, keys), *_corpus_notices(built))

@@ -55,7 +55,8 @@ def _runs_table(found: list[RunStatus]) -> Table:
     table = Table("run", "id", "task", "round", "state", "final accuracy")
     for run in found:
         round_words = f"{run.reached} of {run.rounds}"
-        table.add_row(short(run.folder), run.run_id, run.task, round_words, run.state, _percent(run.accuracy))
+        state = "waits for review" if run.review else run.state
+        table.add_row(short(run.folder), run.run_id, run.task, round_words, state, _percent(run.accuracy))
     return table
 
 
@@ -67,6 +68,11 @@ def _show_run(run: RunStatus, console: Console) -> None:
     console.print(f"{run.task}, run {run.run_id}: {run.state}, round {run.reached} of {run.rounds}", highlight=False)
     console.print(f"stage {run.stage}, head {run.head}", highlight=False)
     console.print(table)
+    if run.review:
+        console.print(
+            f"waits until {run.review.until} for a review of round {run.review.round}; look at it: "
+            f"listflow review {short(run.folder)}", soft_wrap=True, highlight=False,
+        )  # fmt: skip
     if run.state == "interrupted":
         console.print(f"go on with: listflow resume {short(run.folder)}", soft_wrap=True, highlight=False)
     elif run.state == "done":

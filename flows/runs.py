@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from data.errors import InputError
 from pipeline.checkpoint import read_json, verified
 from pipeline.config import RunConfig
+from pipeline.review_state import waits_until
 from pipeline.stage_names import name_of, name_of_head
 
 State = Literal["running", "interrupted", "done"]
@@ -31,10 +32,18 @@ class RoundStatus:
 
 
 @dataclass(frozen=True)
+class Waiting:
+    """The review that a run waits for: its round, and until when (UTC)."""
+
+    round: int
+    until: str
+
+
+@dataclass(frozen=True)
 class RunStatus:
     """A run: ``reached`` of ``rounds`` are judged; ``accuracy`` is the final model's, where it is known.
 
-    ``stage`` and ``head`` are names with values in brackets.
+    ``stage`` and ``head`` are names with values in brackets. ``review`` where it waits for one.
     """
 
     folder: Path
@@ -46,6 +55,7 @@ class RunStatus:
     accuracy: Accuracy
     stage: str
     head: str
+    review: Waiting | None = None
 
 
 def find_runs(parent: Path) -> list[RunStatus]:
@@ -64,7 +74,13 @@ def status_of(folder: Path) -> RunStatus:
     task = _read(folder / "inputs.json")["task"]["name"]
     accuracy = final["accuracy"] if final else None
     names = _trained(stored["config"])
-    return RunStatus(folder, stored["fingerprint"][:12], task, state, reached, rounds, accuracy, *names)
+    waiting = _waiting(folder, rounds) if state == "running" else None
+    return RunStatus(folder, stored["fingerprint"][:12], task, state, reached, rounds, accuracy, *names, waiting)
+
+
+def _waiting(folder: Path, rounds: int) -> Waiting | None:
+    found = ((number, waits_until(folder, number)) for number in range(1, rounds + 1))
+    return next((Waiting(number, until) for number, until in found if until), None)
 
 
 def _trained(config: Any) -> tuple[str, str]:

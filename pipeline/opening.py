@@ -18,7 +18,9 @@ import torch
 
 from data.errors import InputError
 from data.inputs import open_inputs
+from data.read import Row
 from pipeline.backbone import Backbone, load_backbone
+from pipeline.carried import digest_of, keep_rows
 from pipeline.checkpoint import FORMAT, read_json, single_writer, write_json
 from pipeline.config import RunConfig
 from pipeline.corpus_tokens import encode_corpus
@@ -56,16 +58,19 @@ def open_run(
     backbone = backbone or load_backbone(config.backbone.name, config.backbone.precision, config.backbone.device)
     sources, words_notices = spell_out(sources, backbone)
     config = _spelled(config, sources, backbone)
+    reviewed = parent.reviewed if parent else ()
     if parent is not None:
         parent.check(config, list(sources.task.labels), sources.digests)
+        sources = replace(sources, digests=sources.digests | digest_of(reviewed))
     fingerprint = fingerprint_of(config, sources, backbone)
     folder = Path(config.run_dir or f"runs/{sources.task.name}-{fingerprint[:12]}").resolve()
     _check_owner(folder, fingerprint, config, sources)
     with single_writer(folder):
-        run = replace(_assemble(config, sources, backbone, folder, fingerprint, notify), parent=parent)
+        run = replace(_assemble(config, sources, reviewed, backbone, folder, fingerprint, notify), parent=parent)
         check_subspace(config.stage, backbone, run.prompt)
         run = replace(run, notices=(*words_notices, *notices_of(run)))
         run.new_classifier(0, None)  # a stage or head that does not fit the backbone is refused here
+        keep_rows(folder, reviewed)
         _record(run, sources)
         yield with_kept_features(run) if keep_features and keeps_features(run) else run
 
@@ -164,7 +169,13 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def _assemble(
-    config: RunConfig, sources: Sources, backbone: Backbone, folder: Path, fingerprint: str, notify: Notify
+    config: RunConfig,
+    sources: Sources,
+    reviewed: tuple[Row, ...],
+    backbone: Backbone,
+    folder: Path,
+    fingerprint: str,
+    notify: Notify,
 ) -> Run:
     task, data = sources.task, config.data
     prompt = Prompt(task, backbone.tokenizer, _length(config, backbone), pseudo_tokens(config.stage))
@@ -172,6 +183,7 @@ def _assemble(
     inputs = open_inputs(
         task, sources.labelled, sources.unlabelled, sources.test, columns=sources.columns, shots=sources.shots,
         balanced=data.balanced, seed=config.seed, folder=folder / "inputs", digests=sources.digests,
+        reviewed=reviewed,
     )  # fmt: skip
     if len(inputs.corpus) == 0:
         raise InputError("no unlabelled row is left to learn from; pass a file with other texts to --unlabelled.")

@@ -11,6 +11,8 @@ from torch import Tensor
 from data.corpus import Corpus
 from data.errors import InputError, NothingNew
 from data.inputs import CORPUS_FILE
+from data.read import Row
+from pipeline.carried import reviewed_rows
 from pipeline.checkpoint import load_tensors, read_json, verified
 from pipeline.config import RunConfig
 
@@ -21,7 +23,8 @@ WEIGHTS, EVIDENCE = "weights.safetensors", "evidence.safetensors"
 class Parent:
     """``model`` is the folder of its last promoted model, ``weights`` their sha256.
 
-    ``last_rows``: the highest row number that it had of every corpus.
+    ``last_rows``: the highest row number that it had of every corpus. ``reviewed``: rows that persons labelled in
+    it and in the runs before it.
     """
 
     folder: Path
@@ -32,6 +35,7 @@ class Parent:
     config: dict[str, Any]
     offset: list[float] | None
     last_rows: dict[str, int]
+    reviewed: tuple[Row, ...] = ()
 
     @staticmethod
     def open(folder: Path) -> Parent:
@@ -42,17 +46,18 @@ class Parent:
         kept, first = verified(model), verified(folder / "round-00" / "teacher")
         if final is None or kept is None or first is None:
             raise InputError(f"{folder} is no finished run to continue; finish it with `listflow resume {folder}`.")
-        inputs = read_json(folder / "inputs.json")
+        inputs, config = read_json(folder / "inputs.json"), read_json(folder / "config.json")["config"]
+        corpus = Corpus(folder / "inputs" / CORPUS_FILE)
         return Parent(
-            folder, model, kept["files"][WEIGHTS], tuple(inputs["task"]["labels"]), inputs["digests"],
-            read_json(folder / "config.json")["config"], first["offset"],
-            _last_rows(Corpus(folder / "inputs" / CORPUS_FILE)),
+            folder, model, kept["files"][WEIGHTS], tuple(inputs["task"]["labels"]), inputs["digests"], config,
+            first["offset"], _last_rows(corpus), reviewed_rows(folder, config["rounds"]["count"], corpus),
         )  # fmt: skip
 
-    def unfitted(self, labelled: str) -> Tensor | None:
+    def unfitted(self, labelled: str, rows: int) -> Tensor | None:
         """(K, C) logits of the labelled rows before the model was fitted to them; None for other labelled rows."""
-        kept = load_tensors(self.model / EVIDENCE)
-        return kept.get("labelled") if labelled == self.digests["labelled"] else None
+        kept = load_tensors(self.model / EVIDENCE).get("labelled")
+        same = kept is not None and labelled == self.digests["labelled"] and len(kept) == rows
+        return kept if same else None
 
     def check(self, config: RunConfig, labels: list[str], digests: dict[str, str]) -> None:
         """InputError where ``config`` asks for what its model cannot go on as; NothingNew for the same text."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from conftest import tiny_overlay
+from conftest import sentences, tiny_overlay, write_jsonl
 
 from data.answers import parse_answers, read_answers
 from data.errors import InputError
@@ -346,3 +347,32 @@ def test_a_gated_run_with_answers_ends(tiny_files: dict[str, Path], tmp_path: Pa
             known = min(11 if number > 1 else 8, 11 if verdict["teacher_round"] > 1 else 8)
             assert f"of {known} labelled rows" in verdict["reason"]
         publish(run, 3)
+
+
+def test_answers_are_labelled_rows_of_runs_that_go_on(tiny_files: dict[str, Path], tmp_path: Path) -> None:
+    config = config_of(tiny_files, tmp_path / "one")
+    answered(config)
+    self_train(config)
+    for before, after, labelled, seed in (("one", "two", 11, 7), ("two", "three", 14, 8)):
+        more = write_jsonl(tmp_path / f"{after}.jsonl", sentences(30, seed, labelled=False))
+        earlier = load_config(tmp_path / before)
+        data = earlier.data.model_copy(update={"unlabelled": (*earlier.data.unlabelled, str(more))})
+        own = {
+            "continues": str(tmp_path / before),
+            "continues_model": "",
+            "run_dir": str(tmp_path / after),
+            "data": data,
+        }
+        config = earlier.model_copy(update=own)
+        with open_run(config) as run:
+            assert len(run.gold) == labelled
+            texts = {row.text for row in run.inputs.labelled}
+            assert not texts & {text for text, _ in run.inputs.corpus.texts(range(len(run.inputs.corpus)))}
+            assert any("were labelled in earlier reviews" in notice for notice in run.notices)
+        asked = answered(config)
+        report = self_train(config)
+        assert report.data.labelled == labelled
+        assert {row.text for row in asked.rows}.isdisjoint(texts)
+    shutil.rmtree(tmp_path / "one" / "round-01" / "review")
+    with pytest.raises(InputError, match="other input files"):
+        self_train(load_config(tmp_path / "two"))
