@@ -1,54 +1,41 @@
-"""What the Prefect UI shows of a run. Keys are stable, so every artifact has a history across runs."""
+"""What the Prefect UI shows of a run while it goes. Keys are stable, so every artifact has a history across runs."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 from uuid import UUID
 
-from prefect.artifacts import (
-    create_markdown_artifact,
-    create_progress_artifact,
-    create_table_artifact,
-    update_progress_artifact,
-)
+from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
 
-from flows.away import if_it_answers
-from pipeline.report import RunReport, decimals, duration, headline, percent, trained_words
+from flows.away import RETRIES, if_it_answers
+from pipeline.report import decimals, duration, percent
 from pipeline.run import Progress, Run
+from pipeline.weighed_rows import weighed_rows
 
 Facts = dict[str, Any]
-ROUNDS, BALANCE, WEIGHTS, CALIBRATION, REPORT, PROGRESS = (
-    "list-rounds", "list-pseudo-labels", "list-meta-weights", "list-calibration", "list-report", "list-progress"
+ROUNDS, BALANCE, WEIGHTS, WEIGHED, PROGRESS = (
+    "list-rounds", "list-pseudo-labels", "list-meta-weights", "list-weighed-rows", "list-progress"
 )  # fmt: skip
 SECONDS_BETWEEN_UPDATES = 5.0
-RETRIES = 2  # a busy server gets another chance to keep a table
-MOST_CLASSES = 100
+MOST_CLASSES, MOST_ROWS, LONGEST_TEXT = 100, 10, 120
 
 
-def show_rounds(history: Sequence[Facts]) -> None:
-    """The tables of all rounds so far; each item holds what a round's three stages found."""
-    for key, to_row, words in (
-        (ROUNDS, _round_row, "Every round and its verdict"),
-        (BALANCE, _balance_row, "Rows per class, by the teacher's top label"),
-        (WEIGHTS, _weight_row, "Meta weights of the reweighted steps"),
-    ):
+def show_rounds(run: Run, teacher: Facts, history: Sequence[Facts]) -> None:
+    """The tables of all rounds so far; each item of ``history`` holds what a round's three stages found."""
+    tables = {
+        ROUNDS: ("Every round and its verdict, with what it changed in test accuracy", list(_rounds(teacher, history))),
+        BALANCE: ("Rows of every class by the teacher's top label, the largest classes first", map(_balance, history)),
+        WEIGHTS: ("How the meta weights of each round's reweighted steps were spread", map(_weights, history)),
+        WEIGHED: (
+            "The rows of the last round that its meta weights spoke for and against; 1 is an equal share",
+            list(_weighed(run, len(history))),
+        ),
+    }
+    for key, (words, rows) in tables.items():
         with if_it_answers(RETRIES):
-            create_table_artifact([to_row(facts) for facts in history], key, words)
-
-
-def show_report(report: RunReport) -> None:
-    """Calibration of the final model, where test rows allow it, and the final report."""
-    if report.figures.reliability:
-        bins = [
-            {"from": b.lower, "to": b.upper, "rows": b.count, "confidence": b.confidence, "accuracy": b.accuracy}
-            for b in report.figures.reliability
-        ]
-        with if_it_answers(RETRIES):
-            create_table_artifact(bins, CALIBRATION, "Confidence and accuracy of the final model on the test rows")
-    with if_it_answers(RETRIES):
-        create_markdown_artifact(_markdown(report), REPORT, headline(report))
+            create_table_artifact(list(rows), key, words)
 
 
 class Meter:
@@ -85,25 +72,39 @@ def _words(progress: Progress) -> str:
     return f"{model}: {progress.phase}, step {progress.done} of {progress.total}, loss {decimals(progress.loss, 3)}"
 
 
-def _round_row(facts: Facts) -> Facts:
-    return {
-        "round": facts["round"],
-        "pseudo rows": facts["rows"],
-        "mean confidence": percent(facts["mean_confidence"]),
-        "test accuracy": percent(facts["test"]["accuracy"] if facts["test"] else None),
-        "verdict": "promoted" if facts["promoted"] else "kept",
-        "reason": facts["reason"],
-        "agreement (kappa)": decimals(facts["agreement"]),
-        "time": duration(facts["seconds"]),
-    }
+def _rounds(teacher: Facts, history: Sequence[Facts]) -> Iterator[Facts]:
+    reached = [_accuracy(facts) for facts in (teacher, *history)]
+    for facts in history:
+        own = _accuracy(facts)
+        yield {
+            "round": facts["round"],
+            "pseudo rows": facts["rows"],
+            "mean confidence": percent(facts["mean_confidence"]),
+            "test accuracy": percent(own),
+            "against its teacher": _points(own, reached[facts["teacher_round"]]),
+            "against labels alone": _points(own, reached[0]),
+            "verdict": "promoted" if facts["promoted"] else "kept",
+            "reason": facts["reason"],
+            "agreement (kappa)": decimals(facts["agreement"]),
+            "time": duration(facts["seconds"]),
+        }
 
 
-def _balance_row(facts: Facts) -> Facts:
+def _accuracy(facts: Facts) -> float | None:
+    return facts["test"]["accuracy"] if facts["test"] else None
+
+
+def _points(after: float | None, before: float | None) -> str:
+    """A change in percentage points, with its sign."""
+    return "-" if after is None or before is None else f"{100 * (after - before):+.1f} points"
+
+
+def _balance(facts: Facts) -> Facts:
     largest = sorted(facts["per_class"].items(), key=lambda item: -item[1])[:MOST_CLASSES]
     return {"round": facts["round"], **dict(largest)}
 
 
-def _weight_row(facts: Facts) -> Facts:
+def _weights(facts: Facts) -> Facts:
     found = facts["reweight"]
     return {
         "round": facts["round"],
@@ -114,18 +115,10 @@ def _weight_row(facts: Facts) -> Facts:
     }
 
 
-def _markdown(report: RunReport) -> str:
-    measured = {"no labels": report.zero_shot, "labels alone": report.labelled_only, "final": report.final}
-    rows = [
-        f"| {name} | {percent(found.accuracy)} | {percent(found.macro_f1)} | {percent(found.ece)} |"
-        for name, found in measured.items()
-        if found
-    ]
-    table = ["| model | accuracy | macro F1 | calibration error |", "|---|---:|---:|---:|", *rows] if rows else []
-    facts = (
-        f"{trained_words(report)}; backbone {report.backbone.name}; {report.data.labelled} labelled, "
-        f"{report.data.unlabelled:,} unlabelled and {report.data.test:,} test rows; {duration(report.seconds)}."
-    )
-    notices = [f"- {notice}" for notice in report.notices]
-    title = f"# {report.task}, run {report.run_id}"
-    return "\n".join([title, "", headline(report), "", *table, "", facts, "", *notices])
+def _weighed(run: Run, number: int) -> Iterator[Facts]:
+    for side, rows in zip(("for", "against"), weighed_rows(run, number, MOST_ROWS), strict=True):
+        for row in rows:
+            text = row.text if len(row.text) <= LONGEST_TEXT else f"{row.text[: LONGEST_TEXT - 3]}..."
+            yield {
+                "spoke": side, "row id": row.row_id, "text": text, "label": row.label, "weight": decimals(row.weight)
+            }  # fmt: skip

@@ -8,6 +8,8 @@ from contextlib import contextmanager, suppress
 from httpx import HTTPError
 from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
+RETRIES = 2  # a busy server gets another chance to keep a table
+
 
 @contextmanager
 def if_it_answers(retries: int = 0) -> Iterator[None]:

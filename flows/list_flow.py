@@ -5,13 +5,13 @@ from typing import Any
 from prefect import flow
 from prefect.serializers import JSONSerializer
 
-from flows.artifacts import Meter, show_report, show_rounds
+from flows.artifacts import Meter, show_rounds
+from flows.report_artifacts import show_report
 from flows.review import review
 from flows.session import session
 from flows.settle import settle
 from flows.tasks import judge, prompt_tune, pseudo_label, publish, train_student
 from pipeline.config import RunConfig
-from pipeline.outcome import report_of
 
 
 # Annotations here are types and not text, as no ``from __future__ import annotations`` makes them: a served flow is
@@ -27,7 +27,7 @@ def self_train(config: RunConfig) -> dict[str, Any]:
     stopped.
     """
     with session(config, Meter()) as run:
-        settle(prompt_tune, 0)
+        teacher = settle(prompt_tune, 0)
         history = []
         for number in range(1, config.rounds.count + 1):
             labels = settle(pseudo_label, number)
@@ -35,9 +35,9 @@ def self_train(config: RunConfig) -> dict[str, Any]:
             student = settle(train_student, number)
             verdict = settle(judge, number)
             history.append(labels | student | verdict)
-            show_rounds(history)
+            show_rounds(run, teacher, history)
             if verdict["stop"]:
                 break
         outcome = settle(publish, number)
-        show_report(report_of(run.folder))
+        show_report(run.folder)
     return outcome

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,9 @@ STAGES = [
     *(f"{stage}, round {n}" for n in (1, 2) for stage in ("pseudo-label", "train student", "judge")),
     "publish",
 ]
-ARTIFACTS = {"list-rounds", "list-pseudo-labels", "list-meta-weights", "list-calibration", "list-report"}
+ARTIFACTS = {
+    "list-rounds", "list-pseudo-labels", "list-meta-weights", "list-weighed-rows", "list-calibration", "list-report",
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -101,14 +104,48 @@ def test_another_folder_never_gets_a_result_of_this_one(config: RunConfig, folde
     assert file_digest(folder / same) == file_digest(tmp_path / "other" / same)
 
 
-def test_artifacts_have_stable_keys(folder: Path) -> None:
+def artifacts() -> dict[str, Any]:
     from prefect.client.orchestration import get_client
 
     with get_client(sync_client=True) as client:
-        found = {artifact.key: artifact for artifact in client.read_latest_artifacts()}
+        return {artifact.key: artifact for artifact in client.read_latest_artifacts() if artifact.key}
+
+
+def test_artifacts_have_stable_keys(config: RunConfig, folder: Path) -> None:
+    run_flow(config)
+    found = artifacts()
     assert set(found) >= ARTIFACTS
-    assert "| final |" in str(found["list-report"].data)
-    assert '"round": 2' in str(found["list-rounds"].data)
+    assert all(found[key].description for key in ARTIFACTS)
+    report = str(found["list-report"].data)
+    assert "| final |" in report
+    assert f"({(folder / 'report.html').as_uri()}): `{folder / 'report.html'}`" in report
+
+
+def test_the_round_table_says_what_changed(config: RunConfig, folder: Path) -> None:
+    run_flow(config)
+    rounds = json.loads(artifacts()["list-rounds"].data)
+    report = json.loads((folder / "report.json").read_text("utf-8"))
+    reached = [report["labelled_only"]["accuracy"], *(found["student"]["accuracy"] for found in report["rounds"])]
+    assert [row["against its teacher"] for row in rounds] == [
+        f"{100 * (after - before):+.1f} points" for before, after in pairwise(reached)
+    ]
+    assert rounds[1]["against labels alone"] == f"{100 * (reached[2] - reached[0]):+.1f} points"
+
+
+def test_the_rows_that_meta_weights_spoke_for_and_against(config: RunConfig, folder: Path) -> None:
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    run_flow(config)
+    rows = json.loads(artifacts()["list-weighed-rows"].data)
+    table = pq.read_table(folder / "round-02" / "student" / "meta_weights.parquet")
+    means = table.group_by("row").aggregate([("weight", "mean")])["weight_mean"]
+    for side, best in (("for", pc.max(means)), ("against", pc.min(means))):
+        found = [float(row["weight"]) for row in rows if row["spoke"] == side]
+        assert found == sorted(found, reverse=side == "for")
+        assert found[0] == pytest.approx(6 * best.as_py(), abs=0.01)
+    assert {row["label"] for row in rows} <= {"negative", "positive"}
+    assert len({row["row id"] for row in rows}) == len(rows)
 
 
 def test_bad_input_within_the_flow_stays_one_sentence(config: RunConfig, tmp_path: Path) -> None:

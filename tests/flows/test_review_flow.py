@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import Cli
+from commands import COMMAND, Cli
 from conftest import tiny_overlay
 
 from data.answers import read_answers
@@ -43,11 +46,11 @@ def run_flow(config: RunConfig, meanwhile: Callable[[Path], None]) -> Reviewed:
 
 def eventually(find: Callable[[], Any]) -> Any:
     """What ``find`` finds, as soon as it finds something."""
-    for _ in range(600):
+    for _ in range(1800):
         if found := find():
             return found
         time.sleep(0.1)
-    raise AssertionError("waited for a minute")
+    raise AssertionError("waited for three minutes")
 
 
 def paused_run(after: int = 0) -> Any:
@@ -120,3 +123,48 @@ def test_nobody_answers_and_the_run_goes_on(config: RunConfig, cli: Cli) -> None
     done = cli("review", folder)
     assert done.returncode == 2
     assert "is closed, as nobody answered" in done.stderr
+
+
+@pytest.mark.long
+def test_a_run_of_its_own_waits_again_after_ctrl_c_and_kill(
+    tiny_files: dict[str, Path], asked: list[str], tmp_path: Path
+) -> None:
+    """With a temporary server that nobody else can reach: the file is the only way in."""
+    folder, home = tmp_path / "run", {"PREFECT_HOME": str(tmp_path / "home"), "OMP_NUM_THREADS": "1"}
+    outside = {key: value for key, value in os.environ.items() if not key.startswith("PREFECT_")} | home
+
+    def start(*arguments: str, out: str = "run.txt") -> subprocess.Popen[str]:
+        with (tmp_path / out).open("w") as file:
+            return subprocess.Popen([*COMMAND, *arguments], env=outside, stdout=file, stderr=file, text=True)
+
+    def listflow(*arguments: str) -> tuple[int, str]:
+        with start(*arguments, out="out.txt") as process:
+            code = process.wait(100)
+        return code, (tmp_path / "out.txt").read_text()
+
+    process = start("run", *asked, f"--run-dir={folder}", "--set", "review.rows=5")
+    for end, code in ((signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)):
+        eventually(lambda: waits_until(folder, 1))
+        time.sleep(3)
+        words = listflow("status", str(folder))[1]
+        assert "waits until" in words
+        assert "for a review of round 1" in words
+        process.send_signal(end)
+        assert process.wait(60) == code
+        assert "waits until" not in listflow("status", str(folder))[1]
+        assert read_reviewed(folder, 1) is None
+        (folder / "round-01" / "review" / "waiting.json").unlink(missing_ok=True)
+        process = start("resume", str(folder))
+    eventually(lambda: waits_until(folder, 1))
+    code, words = listflow("review", str(folder))
+    assert code == 0
+    row_id = first_rows(folder, 1)[0]
+    assert row_id in words
+    (tmp_path / "answers.csv").write_text(f"row_id,label\n{row_id},neutral\n")
+    code, words = listflow("review", str(folder), "--file", str(tmp_path / "answers.csv"))
+    assert (code, "unknown label 'neutral'" in words, "Traceback" in words) == (2, True, False)
+    (tmp_path / "answers.csv").write_text(f"row_id,label\n{row_id},negative\n")
+    code, words = listflow("review", str(folder), "--file", str(tmp_path / "answers.csv"), "--by", "cy")
+    assert (code, words.strip()) == (0, "1 rows are labelled from round 2 on")
+    assert process.wait(200) == 0
+    assert any("by cy" in notice for notice in json.loads((folder / "report.json").read_text())["notices"])

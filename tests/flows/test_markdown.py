@@ -1,0 +1,35 @@
+"""What texts of a corpus look like on a page of the Prefect UI, and what drift looks like there."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from flows.markdown import code, table
+from flows.report_artifacts import drift_page
+from flows.review_view import form_text
+from pipeline.drift_facts import Drift, ShardAgreement, Side
+from pipeline.review_state import Asked, Contested
+
+
+def test_a_page_neither_loads_nor_breaks_on_a_text() -> None:
+    assert code("a | ![x](http://x.test/y.png)\n<b>`c`</b>") == "`a \\| ![x](http://x.test/y.png) <b>'c'</b>`"
+    assert code(" \n") == ""
+    assert table(("a", "b:"), [("1", "2")]) == ["| a | b |", "| --- | ---: |", "| 1 | 2 |"]
+
+
+def test_the_form_shows_rows_and_what_was_wrong() -> None:
+    row = Contested("pool:3", 2, "so <i>good</i>", "or | bad", "bad", 0.5, "good", 1.0, "0.50 against 0.50")
+    lines = form_text(Asked(Path("review"), 2, ("bad", "good"), (row,)), "unknown `label`").splitlines()
+    assert lines[0] == "**Not taken:** `unknown 'label'`"
+    assert lines[-1] == "| `pool:3` | `bad` | `0.50 against 0.50` | `so <i>good</i> / or \\| bad` |"
+
+
+def test_drift_as_a_page() -> None:
+    side = Side(10, {"a": 0.2, "b": 0.8}, 0.9, 0.05)
+    shards = tuple(ShardAgreement(f"pool/{number:06d}", 10, 0.5) for number in range(50))
+    lines = list(drift_page(Drift(side, replace(side, confidence=0.7), shards, ("<less sure>",))))
+    assert "- &lt;less sure&gt;" in lines
+    assert "| labelled `b` | 80.0 % | 80.0 % |" in lines
+    assert "| mean confidence of the earlier model | 90.0 % | 70.0 % |" in lines
+    assert sum(line.startswith("| `pool/") for line in lines) == 50
