@@ -9,7 +9,7 @@ from uuid import UUID
 
 from httpx import HTTPError
 from prefect.context import FlowRunContext
-from prefect.exceptions import NotPausedError, PrefectHTTPStatusError
+from prefect.exceptions import PrefectException
 from prefect.flow_runs import pause_flow_run, resume_flow_run
 from prefect.input import RunInput
 from prefect.logging import get_run_logger
@@ -25,8 +25,9 @@ from pipeline.review_state import WAITING, Asked, Reviewed, check_answers, concl
 from pipeline.run import Progress, Run
 
 SECONDS_BETWEEN_LOOKS = 2
-# A pause that Prefect itself ends fails the flow run, so this module ends it well before.
-MARGIN_SECONDS = 3600
+# A pause that Prefect itself ends fails the flow run, so this module ends it long before, by the same clock: a machine
+# may sleep in between.
+MARGIN_SECONDS = 30 * 86_400
 
 
 class Corrections(RunInput):
@@ -55,11 +56,11 @@ def review(run: Run, number: int) -> None:
 
 def _answered(run: Run, asked: Asked, minutes: float) -> Reviewed:
     """How the review ends. Asks again, with the reason, after a wrong answer in the form."""
-    until = utc(minutes)
+    deadline, until = time.time() + 60 * minutes, utc(minutes)
     words = f"wait until {until} for a review; look at it: listflow review {short(run.folder)}"
     _say(run, asked.round, words)
     write_json(asked.folder / WAITING, {"format": 1, "until": until})
-    deadline, wrong = time.monotonic() + 60 * minutes, ""
+    wrong = ""
     try:
         while True:
             with _released(run, asked, minutes, deadline):
@@ -95,7 +96,7 @@ def _released(run: Run, asked: Asked, minutes: float, deadline: float) -> Iterat
 
     def watch() -> None:
         while not over.wait(SECONDS_BETWEEN_LOOKS / 2):
-            if time.monotonic() > deadline:
+            if time.time() > deadline:
                 conclude(asked, (), unanswered=f"nobody answered within {minutes:g} minutes")
             if read_reviewed(run.folder, asked.round) is not None:
                 _resume(flow_run)
@@ -113,7 +114,7 @@ def _resume(flow_run: UUID) -> None:
     """Ends the pause, unless it has not begun or has ended; a server that is away is asked again later."""
     try:
         resume_flow_run(flow_run, run_input={})
-    except (NotPausedError, HTTPError, PrefectHTTPStatusError, RuntimeError):
+    except (PrefectException, HTTPError, RuntimeError):
         return
 
 

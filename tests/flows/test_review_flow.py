@@ -30,14 +30,23 @@ def config(server: None, tiny_files: dict[str, Path], tmp_path: Path) -> RunConf
     return build_config("fast", tiny_overlay(tiny_files, tmp_path / "run"), {"review": review})
 
 
-def run_flow(config: RunConfig, meanwhile: Callable[[Path], None]) -> Reviewed:
-    """How the review of round 1 ended in a flow run during which ``meanwhile`` ran in a thread of its own."""
+def run_flow(config: RunConfig, meanwhile: Callable[[Path], None], within: bool = False) -> Reviewed:
+    """How the review of round 1 ended in a flow run during which ``meanwhile`` ran in a thread of its own.
+
+    ``within`` another flow, as runs that a schedule starts are.
+    """
+    from prefect import flow
+
     from flows.list_flow import self_train
+
+    @flow(name="outer")
+    def outer() -> None:
+        self_train(config)
 
     folder = Path(str(config.run_dir))
     with ThreadPoolExecutor(1) as pool:
         thread = pool.submit(copy_context().run, meanwhile, folder)
-        self_train(config)
+        outer() if within else self_train(config)
         thread.result(60)
     ended = read_reviewed(folder, 1)
     assert ended is not None
@@ -110,7 +119,7 @@ def test_a_file_answers_a_waiting_run(config: RunConfig, cli: Cli, tmp_path: Pat
         answers.write_text(f"row_id,label\n{first_rows(folder, 1)[0]},negative\n")
         answer_review(folder, read_answers(str(answers)), "bob")
 
-    ended = run_flow(config, meanwhile)
+    ended = run_flow(config, meanwhile, within=True)
     assert (ended.by, len(ended.rows)) == ("bob", 1)
 
 
