@@ -111,18 +111,24 @@ def write_manifest(folder: Path, manifest: Manifest) -> None:
 
 def shard_rows(folder: Path, shard: Shard) -> Iterator[dict[str, Any]]:
     """Row number, text and second text of every row of a shard, in order; InputError when it was changed by hand."""
+    for batch in shard_batches(folder, shard, ROWS_AT_ONCE):
+        yield from batch.to_pylist()
+
+
+def shard_batches(folder: Path, shard: Shard, rows: int) -> Iterator[pa.RecordBatch]:
+    """The columns ``row``, ``text`` and ``pair`` of a shard, ``rows`` rows at a time; InputError as ``check_shard``."""
+    check_shard(folder, shard)
+    with pq.ParquetFile(folder / shard.file) as file:
+        yield from file.iter_batches(rows)
+
+
+def check_shard(folder: Path, shard: Shard) -> None:
+    """Returns when the shard's file is what was ingested; InputError when it is missing or was changed by hand."""
     path = folder / shard.file
-    _check(path, shard.sha256)
-    with pq.ParquetFile(path) as file:
-        for batch in file.iter_batches(ROWS_AT_ONCE):
-            yield from batch.to_pylist()
-
-
-def _check(path: Path, sha256: str) -> None:
     try:
         with path.open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}); restore this shard from a backup.") from error
-    if found != sha256:
+    if found != shard.sha256:
         raise InputError(f"{path} is not what was ingested: it was changed or damaged; restore it from a backup.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import torch
 from data.errors import InputError
 from data.task import Task
 from pipeline.backbone import Backbone, Precision, load_backbone
-from pipeline.checkpoint import load_tensors, read_json, verified
+from pipeline.checkpoint import file_digest, load_tensors, read_json, verified
 from pipeline.config import build_config
 from pipeline.head_config import AnyHead
 from pipeline.model import Classifier
@@ -53,6 +54,11 @@ class Finished:
         """The name of the run's folder."""
         whole = self.run.resolve()
         return whole.parent.name if whole.name == "final" else whole.name
+
+    def digest(self) -> str:
+        """sha256 over the model: its weights, its task, and the checksum of the backbone that it needs."""
+        files = (file_digest(self.folder / name) for name in ("weights.safetensors", "model.json"))
+        return hashlib.sha256("".join(files).encode()).hexdigest()
 
     def load_backbone(self, precision: Precision | None = None, device: str | None = None) -> Backbone:
         """The backbone that the run was trained on, as it was or as asked; InputError when it is another one now."""

@@ -1,0 +1,63 @@
+"""What a worker of a labelling does: loads the model once, then labels one shard after the other."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import torch
+
+from data.errors import InputError
+from pipeline.backbone import Backbone, Precision
+from pipeline.label_shard import label_shard
+from pipeline.labelling import Labelling
+from pipeline.predict import Predictor
+
+PRECISIONS: dict[str, Precision] = {"float32": "fp32", "bfloat16": "bf16"}
+
+
+class _Loaded(threading.local):
+    """The model that a thread used last."""
+
+    model = ""
+    predictor: Predictor | None = None
+
+
+_LOADED = _Loaded()
+_LOADING = threading.Lock()
+_BACKBONES: dict[str, Backbone] = {}
+
+
+def label_range(run: Path, corpus: Path, folder: Path, first: int, last: int, threads: int | None = None) -> int:
+    """Labels what is left of the shards ``first`` to ``last``; returns how many it labelled.
+
+    ``threads`` is how many torch may use, None for as many as it takes by itself. A shard that cannot be labelled
+    keeps no other from it: the first InputError is raised at the end.
+    """
+    if threads is not None:
+        torch.set_num_threads(threads)
+    work, count, refused = Labelling.open(run, corpus, folder), 0, None
+    predictor = _predictor(work)
+    for shard in work.manifest.shards:
+        if first <= shard.number <= last and not work.is_done(shard):
+            try:
+                label_shard(work, shard, predictor)
+                count += 1
+            except InputError as error:
+                refused = refused or error
+    if refused is not None:
+        raise refused
+    return count
+
+
+def _predictor(work: Labelling) -> Predictor:
+    """The model of ``work``: a backbone for all threads of this process, around it a classifier for this one."""
+    if _LOADED.model != work.model or _LOADED.predictor is None:
+        with _LOADING:
+            if work.model not in _BACKBONES:
+                _BACKBONES.clear()
+                # In the precision of its training, so that it does not matter which machine labels a shard.
+                _BACKBONES[work.model] = work.run.load_backbone(PRECISIONS[work.run.trained_on["dtype"]])
+            _LOADED.predictor = Predictor.of(work.run, _BACKBONES[work.model])
+        _LOADED.model = work.model
+    return _LOADED.predictor
