@@ -11,6 +11,7 @@ from flows.cli_adapt import adapt
 from flows.cli_export import export
 from flows.cli_gc import gc
 from flows.cli_ingest import ingest
+from flows.cli_label import label
 from flows.cli_predict import predict
 from flows.cli_results import report, status
 from flows.cli_review import review
@@ -25,7 +26,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (run, resume, status, plan, review, predict, export, report, ingest, serve, gc, adapt, subspace):
+for command in (run, resume, status, plan, review, predict, label, export, report, ingest, serve, gc, adapt, subspace):
     app.command()(command)
 
 

@@ -1,0 +1,126 @@
+"""``label``: a whole corpus, labelled by the final model of a run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from typer import Argument, Option
+
+from flows.cli_options import AsJson, Verbose
+from flows.cli_run import RunFolder
+from flows.environment import prepare
+from flows.exits import INTERRUPTED, TERMINATED, UNEXPECTED, Terminated, fail, heeding_sigterm, short
+
+if TYPE_CHECKING:
+    from flows.label_request import LabelRequest
+    from pipeline.labelling import Standing
+
+AGAIN = "what is labelled is kept; the same command again labels what is left."
+
+
+def label(
+    folder: RunFolder,
+    corpus: Annotated[Path, Argument(help="The folder of a corpus that `listflow ingest` made.")],
+    output: Annotated[Path, Option(help="The folder of the labels: a Parquet data set, one file a shard.")],
+    workers: Annotated[int, Option(min=1, max=1000, help="How many work at a time.")] = 1,
+    runner: Annotated[
+        Literal["threads", "processes", "dask", "pool"], Option(help="Who they are; see docs/scale.md.")
+    ] = "threads",
+    threads: Annotated[
+        int | None, Option(min=1, max=1024, help="CPU threads of each. Default: the cores here / workers.")
+    ] = None,
+    address: Annotated[str | None, Option(help="A dask scheduler; without it, --runner dask starts one here.")] = None,
+    pool_deployment: Annotated[
+        str | None, Option(metavar="NAME", help="With --runner pool: a deployment of listflow-label-shards.")
+    ] = None,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Label every row of a corpus: all of it, what a killed labelling left, or what is new since."""
+    prepare(verbose)
+    from flows.label_request import LabelRequest, check_request
+    from pipeline.labelling import Labelling
+
+    run, corpus, output = (path.resolve() for path in (folder, corpus, output))
+    request = LabelRequest(
+        run=str(run), corpus=str(corpus), output=str(output), runner=runner, workers=workers, threads=threads,
+        address=address, deployment=pool_deployment,
+    )  # fmt: skip
+    # Bad input should not have to wait until Prefect is up.
+    check_request(request)
+    Labelling.open(run, corpus, output)
+    console = Console(stderr=as_json)
+    facts = _follow(request, console)
+    _show(facts, output, console)
+    if as_json:
+        print(json.dumps(facts, ensure_ascii=False))
+
+
+def _follow(request: LabelRequest, console: Console) -> dict[str, Any]:
+    """What the flow found. Ends the process, saying how to go on, when it is interrupted or something is left."""
+    from flows.label_flow import Unlabelled, label_corpus
+    from flows.label_watch import told
+    from flows.server import ensure_server
+
+    try:
+        with heeding_sigterm(), _bar(console) as tell, told(tell):
+            ensure_server()
+            with _known_to_workers():
+                return label_corpus(request)
+    except KeyboardInterrupt:
+        _stopped(INTERRUPTED)
+    except Terminated:
+        _stopped(TERMINATED)
+    except Unlabelled as error:
+        fail(f"{error}; {AGAIN}", UNEXPECTED)
+
+
+@contextmanager
+def _known_to_workers() -> Iterator[None]:
+    """Processes that the flow starts talk to its server; without an address they would each start one."""
+    from prefect.server.api.server import SubprocessASGIServer
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    with temporary_settings({PREFECT_API_URL: PREFECT_API_URL.value() or SubprocessASGIServer().api_url}):
+        yield
+
+
+def _stopped(code: int) -> NoReturn:
+    fail(f"interrupted; {AGAIN}", code)
+
+
+@contextmanager
+def _bar(console: Console) -> Iterator[Any]:
+    """A moving line in a terminal, a plain one for every tenth of the rows elsewhere; yields what moves it."""
+    bar = Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("rows"), TimeRemainingColumn(),
+        console=console, transient=True, disable=not console.is_terminal,
+    )  # fmt: skip
+    line = bar.add_task("start Prefect", total=None)
+    said = -1
+
+    def tell(found: Standing) -> None:
+        nonlocal said
+        words = f"{found.shards:,} of {found.all_shards:,} shards"
+        bar.update(line, description=words, completed=found.rows, total=found.all_rows)
+        tenth = 10 * found.rows // found.all_rows
+        if not console.is_terminal and tenth > said:
+            console.print(f"{words}, {found.rows:,} of {found.all_rows:,} rows", highlight=False)
+        said = max(said, tenth)
+
+    with bar:
+        yield tell
+
+
+def _show(facts: dict[str, Any], output: Path, console: Console) -> None:
+    speed = f"; {facts['rows_now']:,} of them now, {facts['rows_a_second']:,.0f} a second" if facts["rows_now"] else ""
+    console.print(f"{facts['rows']:,} rows labelled in {facts['shards']:,} files{speed}", highlight=False)
+    for name, count in sorted(facts["per_class"].items(), key=lambda item: -item[1])[:20]:
+        console.print(f"{count:>12,}  {name}", highlight=False, markup=False)
+    console.print(f'read it with: pandas.read_parquet("{short(output)}")', soft_wrap=True, highlight=False)

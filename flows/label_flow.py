@@ -1,0 +1,82 @@
+"""The flow that labels a whole corpus with the final model of a run, on one machine or many."""
+
+import time
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
+from prefect.serializers import JSONSerializer
+
+from data.shards import check_shard
+from flows.label_pool import check_pool, run_children
+from flows.label_request import LabelRequest, check_request
+from flows.label_runners import Range, run_tasks
+from flows.label_watch import Watch, show_labels
+from pipeline.label_worker import label_range
+from pipeline.labelling import Labelling
+
+TASKS_A_PASS = (40, 20)
+CHILDREN_A_WORKER = 4
+
+
+class Unlabelled(RuntimeError):
+    """Some shards could not be labelled; the message says why, and how to go on."""
+
+
+# As in list_flow.py: types and not text as annotations, and no pickle of exceptions.
+@flow(name="listflow-label", persist_result=False, result_serializer=JSONSerializer())
+def label_corpus(request: LabelRequest) -> dict[str, Any]:
+    """Every row of a corpus gets a label: shards that have none are given to workers, a range of them to each.
+
+    What a worker that was killed has left is given out once more. The same request again goes on where an
+    interrupted one stopped, and labels what a corpus has got since.
+    """
+    check_request(request)
+    if request.runner == "pool":
+        check_pool(request)
+    work, began = Labelling.open(Path(request.run), Path(request.corpus), Path(request.output)), time.time()
+    with work.begun():
+        waiting = work.left()
+        reasons = [reason for most in TASKS_A_PASS for reason in _label(work, request, most)]
+        _check_all(work, reasons)
+        work.sweep()
+        return show_labels(work, sum(shard.rows for shard in waiting), time.time() - began)
+
+
+@task(
+    task_run_name="label shards {first} to {last}", cache_policy=NO_CACHE, persist_result=False,
+    result_serializer=JSONSerializer(), cache_result_in_memory=False,
+)  # fmt: skip
+def label_some(run: str, corpus: str, output: str, first: int, last: int, threads: int | None) -> int:
+    """How many of a range of shards it labelled: those that were not."""
+    return label_range(Path(run), Path(corpus), Path(output), first, last, threads)
+
+
+def ranges_of(numbers: list[int], most: int) -> list[Range]:
+    """(first, last) of at most ``most`` pieces of ``numbers``, which ascend; as even as can be."""
+    count = min(most, len(numbers))
+    ends = [len(numbers) * piece // count for piece in range(count + 1)]
+    return [(numbers[start], numbers[end - 1]) for start, end in pairwise(ends)]
+
+
+def _label(work: Labelling, request: LabelRequest, most: int) -> list[str]:
+    """Gives what is left to at most ``most`` tasks or child flows; why some of them failed, if they did."""
+    left, watch = [shard.number for shard in work.left()], Watch(work)
+    if not left:
+        return []
+    if request.runner == "pool":
+        # A child flow starts a process and loads the model, so there are few of them.
+        few = min(most, CHILDREN_A_WORKER * request.workers)
+        return run_children(work, request, ranges_of(left, few), watch.look)
+    return run_tasks(work, request, ranges_of(left, most), watch.look, label_some)
+
+
+def _check_all(work: Labelling, reasons: list[str]) -> None:
+    left = work.left()
+    for shard in left:
+        check_shard(work.corpus, shard)
+    if left:
+        told = f" ({reasons[-1]})" if reasons else ""
+        raise Unlabelled(f"{len(left):,} of {len(work.manifest.shards):,} shards are not labelled{told}")

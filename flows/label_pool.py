@@ -1,0 +1,81 @@
+"""Labelling by a Prefect work pool: a child flow for every range of shards, on whatever machine has a worker."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from uuid import UUID
+
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.client.schemas.objects import FlowRun
+from prefect.deployments import run_deployment
+from prefect.deployments.runner import EntrypointType
+from prefect.exceptions import ObjectNotFound
+from prefect.settings import get_current_settings
+
+from data.errors import InputError
+from flows.label_request import LabelRequest
+from flows.label_runners import Range, parameters
+from flows.label_shards_flow import label_shards
+from pipeline.labelling import Labelling
+
+SECONDS_BETWEEN_LOOKS = 2.0
+
+
+def run_children(
+    work: Labelling, request: LabelRequest, ranges: Sequence[Range], look: Callable[[], None]
+) -> list[str]:
+    """Runs the deployment on each range of shards and returns when all have ended: why some failed, if they did."""
+    name = _full_name(request)
+    with get_client(sync_client=True) as client, work.stopping_workers():
+        started = [_start(name, request, a_range) for a_range in ranges]
+        while True:
+            found = _read(client, started)
+            if all(run.state and run.state.is_final() for run in found):
+                break
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+            look()
+    return [f"{run.name}: {run.state.message}" for run in found if run.state and not run.state.is_completed()]
+
+
+def check_pool(request: LabelRequest) -> None:
+    """Returns when there is a server that knows the deployment; InputError otherwise."""
+    url, name = get_current_settings().api.url, _full_name(request)
+    if url is None:
+        raise InputError(
+            "--runner pool needs a Prefect server; start one with `prefect server start`, then "
+            "`prefect config set PREFECT_API_URL=http://127.0.0.1:4200/api`."
+        )
+    try:
+        with get_client(sync_client=True) as client:
+            client.read_deployment_by_name(name)
+    except ObjectNotFound as error:
+        raise InputError(
+            f"the server at {url} has no deployment {name}; make it with "
+            f"`python -c \"from flows.label_pool import deploy; deploy('{request.deployment}', 'POOL')\"`."
+        ) from error
+
+
+def deploy(name: str, pool: str) -> None:
+    """Registers the child flow as deployment ``name`` for the work pool ``pool``, which exists."""
+    # By module: workers need listflow installed, and no copy of its code.
+    label_shards.to_deployment(
+        name, work_pool_name=pool, entrypoint_type=EntrypointType.MODULE_PATH, tags=["listflow"],
+        description="Labels a range of a corpus's shards; resumable.",
+    ).apply()  # type: ignore[union-attr]  # fmt: skip
+
+
+def _full_name(request: LabelRequest) -> str:
+    return f"{label_shards.name}/{request.deployment}"
+
+
+def _start(name: str, request: LabelRequest, a_range: Range) -> UUID:
+    words = "label shards {} to {}".format(*a_range)
+    run = run_deployment(name, parameters=parameters(request, a_range), timeout=0, flow_run_name=words)
+    assert isinstance(run, FlowRun)  # outside of async code it is no coroutine
+    return run.id
+
+
+def _read(client: SyncPrefectClient, ids: list[UUID]) -> list[FlowRun]:
+    return client.read_flow_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=ids)))

@@ -1,0 +1,83 @@
+"""Who labels: threads, processes, a dask cluster. Whoever it is, the folder of the labels says what was done."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from prefect import Task
+from prefect.futures import PrefectWrappedFuture
+from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
+
+from flows.label_request import LabelRequest
+from pipeline.labelling import Labelling
+
+SECONDS_BETWEEN_LOOKS = 0.5
+Range = tuple[int, int]
+
+
+def run_tasks(
+    work: Labelling, request: LabelRequest, ranges: Sequence[Range], look: Callable[[], None], task: Task[..., Any]
+) -> list[str]:
+    """Runs ``task`` on each range of shards and returns when all have ended: why some failed, if they did.
+
+    ``look`` is called now and then meanwhile.
+    """
+    with _runner(request) as runner, work.stopping_workers():
+        futures = [runner.submit(task, parameters(request, a_range)) for a_range in ranges]
+        while not all(future.wrapped_future.done() for future in futures):
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+            look()
+        return [reason for future in futures if (reason := _reason(future))]
+
+
+def parameters(request: LabelRequest, a_range: Range) -> dict[str, Any]:
+    """What a task or a child flow is told."""
+    first, last = a_range
+    paths = {"run": request.run, "corpus": request.corpus, "output": request.output}
+    return {**paths, "first": first, "last": last, "threads": threads_of(request)}
+
+
+def threads_of(request: LabelRequest) -> int | None:
+    """CPU threads for each worker; None leaves it to workers on other machines."""
+    elsewhere = request.runner == "pool" or request.address is not None
+    share = None if elsewhere else max(1, len(os.sched_getaffinity(0)) // request.workers)
+    return request.threads or share
+
+
+def end_with_parent() -> None:
+    """For a process of a pool: ends it when the process that started it is gone, which nobody else would."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def wait() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def _runner(request: LabelRequest) -> TaskRunner[Any]:
+    if request.runner == "threads":
+        return ThreadPoolTaskRunner(max_workers=request.workers)
+    if request.runner == "processes":
+        return ProcessPoolTaskRunner(max_workers=request.workers, initializer=end_with_parent)
+    from prefect_dask import DaskTaskRunner
+
+    if request.address is not None:
+        return DaskTaskRunner(address=request.address)
+    # Loopback and no dashboard: a cluster unpickles what it is sent. No limit, as dask would kill workers at it.
+    local = {"n_workers": request.workers, "threads_per_worker": 1, "host": "127.0.0.1"}
+    return DaskTaskRunner(cluster_kwargs={**local, "dashboard_address": None, "memory_limit": None})
+
+
+def _reason(future: PrefectWrappedFuture[Any, Any]) -> str | None:
+    error = future.wrapped_future.exception()
+    if error is not None:
+        return f"{type(error).__name__}: {error}"
+    state = future.wrapped_future.result()
+    return None if state.is_completed() else str(state.message)
