@@ -28,13 +28,15 @@ def label(
     folder: RunFolder,
     corpus: Annotated[Path, Argument(help="The folder of a corpus that `listflow ingest` made.")],
     output: Annotated[Path, Option(help="The folder of the labels: a Parquet data set, one file a shard.")],
-    workers: Annotated[int, Option(min=1, max=1000, help="How many work at a time.")] = 1,
+    workers: Annotated[
+        int | None, Option(min=1, max=1000, help="How many work at a time. Default: one a core here, or 1 with a GPU.")
+    ] = None,
     runner: Annotated[
         Literal["threads", "processes", "dask", "pool"], Option(help="Who they are; see docs/scale.md.")
     ] = "threads",
     threads: Annotated[
-        int | None, Option(min=1, max=1024, help="CPU threads of each. Default: the cores here / workers.")
-    ] = None,
+        int, Option(min=1, max=1024, help="CPU threads of each; another number changes the last digits.")
+    ] = 1,
     address: Annotated[str | None, Option(help="A dask scheduler; without it, --runner dask starts one here.")] = None,
     pool_deployment: Annotated[
         str | None, Option(metavar="NAME", help="With --runner pool: a deployment of listflow-label-shards.")

@@ -49,7 +49,7 @@ def label_corpus(request: LabelRequest) -> dict[str, Any]:
     task_run_name="label shards {first} to {last}", cache_policy=NO_CACHE, persist_result=False,
     result_serializer=JSONSerializer(), cache_result_in_memory=False,
 )  # fmt: skip
-def label_some(run: str, corpus: str, output: str, first: int, last: int, threads: int | None) -> int:
+def label_some(run: str, corpus: str, output: str, first: int, last: int, threads: int) -> int:
     """How many of a range of shards it labelled: those that were not."""
     return label_range(Path(run), Path(corpus), Path(output), first, last, threads)
 
@@ -68,7 +68,7 @@ def _label(work: Labelling, request: LabelRequest, most: int) -> list[str]:
         return []
     if request.runner == "pool":
         # A child flow starts a process and loads the model, so there are few of them.
-        few = min(most, CHILDREN_A_WORKER * request.workers)
+        few = min(most, CHILDREN_A_WORKER * (request.workers or 1))
         return run_children(work, request, ranges_of(left, few), watch.look)
     return run_tasks(work, request, ranges_of(left, most), watch.look, label_some)
 

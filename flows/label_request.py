@@ -19,9 +19,11 @@ class LabelRequest(Section):
         "threads",
         description="Who works: threads or processes of this machine, a dask cluster, or a Prefect work pool.",
     )
-    workers: int = Field(1, ge=1, le=1000, description="How many work at a time.")
-    threads: int | None = Field(
-        None, ge=1, le=1024, description="CPU threads a worker. Default: this machine's cores / workers."
+    workers: int | None = Field(
+        None, ge=1, le=1000, description="How many work at a time. Default: one for each core here, or 1 with a GPU."
+    )
+    threads: int = Field(
+        1, ge=1, le=1024, description="CPU threads of each worker; another number changes the last digits."
     )
     address: str | None = Field(
         None, description="A dask scheduler, such as tcp://10.0.0.1:8786; without it, one here."

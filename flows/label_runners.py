@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from prefect import Task
@@ -14,6 +15,7 @@ from prefect.futures import PrefectWrappedFuture
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
 
 from flows.label_request import LabelRequest
+from pipeline.label_worker import workers_here
 from pipeline.labelling import Labelling
 
 SECONDS_BETWEEN_LOOKS = 0.5
@@ -39,14 +41,7 @@ def parameters(request: LabelRequest, a_range: Range) -> dict[str, Any]:
     """What a task or a child flow is told."""
     first, last = a_range
     paths = {"run": request.run, "corpus": request.corpus, "output": request.output}
-    return {**paths, "first": first, "last": last, "threads": threads_of(request)}
-
-
-def threads_of(request: LabelRequest) -> int | None:
-    """CPU threads for each worker; None leaves it to workers on other machines."""
-    elsewhere = request.runner == "pool" or request.address is not None
-    share = None if elsewhere else max(1, len(os.sched_getaffinity(0)) // request.workers)
-    return request.threads or share
+    return {**paths, "first": first, "last": last, "threads": request.threads}
 
 
 def end_with_parent() -> None:
@@ -62,16 +57,17 @@ def end_with_parent() -> None:
 
 
 def _runner(request: LabelRequest) -> TaskRunner[Any]:
+    workers = request.workers or workers_here(Path(request.run))
     if request.runner == "threads":
-        return ThreadPoolTaskRunner(max_workers=request.workers)
+        return ThreadPoolTaskRunner(max_workers=workers)
     if request.runner == "processes":
-        return ProcessPoolTaskRunner(max_workers=request.workers, initializer=end_with_parent)
+        return ProcessPoolTaskRunner(max_workers=workers, initializer=end_with_parent)
     from prefect_dask import DaskTaskRunner
 
     if request.address is not None:
         return DaskTaskRunner(address=request.address)
     # Loopback and no dashboard: a cluster unpickles what it is sent. No limit, as dask would kill workers at it.
-    local = {"n_workers": request.workers, "threads_per_worker": 1, "host": "127.0.0.1"}
+    local = {"n_workers": workers, "threads_per_worker": 1, "host": "127.0.0.1"}
     return DaskTaskRunner(cluster_kwargs={**local, "dashboard_address": None, "memory_limit": None})
 
 

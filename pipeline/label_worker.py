@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from pathlib import Path
 
 import torch
 
 from data.errors import InputError
-from pipeline.backbone import Backbone, Precision
+from pipeline.backbone import Backbone, Precision, resolve_device
+from pipeline.finished import Finished
 from pipeline.label_shard import label_shard
 from pipeline.labelling import Labelling
 from pipeline.predict import Predictor
@@ -28,14 +30,13 @@ _LOADING = threading.Lock()
 _BACKBONES: dict[str, Backbone] = {}
 
 
-def label_range(run: Path, corpus: Path, folder: Path, first: int, last: int, threads: int | None = None) -> int:
+def label_range(run: Path, corpus: Path, folder: Path, first: int, last: int, threads: int = 1) -> int:
     """Labels what is left of the shards ``first`` to ``last``; returns how many it labelled.
 
-    ``threads`` is how many torch may use, None for as many as it takes by itself. A shard that cannot be labelled
-    keeps no other from it: the first InputError is raised at the end.
+    ``threads`` is how many torch uses; another number changes the last digits of probabilities. A shard that cannot be
+    labelled keeps no other from it: the first InputError is raised at the end.
     """
-    if threads is not None:
-        torch.set_num_threads(threads)
+    torch.set_num_threads(threads)
     work, count, refused = Labelling.open(run, corpus, folder), 0, None
     predictor = _predictor(work)
     for shard in work.manifest.shards:
@@ -48,6 +49,12 @@ def label_range(run: Path, corpus: Path, folder: Path, first: int, last: int, th
     if refused is not None:
         raise refused
     return count
+
+
+def workers_here(run: Path) -> int:
+    """How many workers suit this machine: one for each core, or a single one where the run's device is a GPU."""
+    device = resolve_device(Finished.open(run).trained_on["device"])
+    return len(os.sched_getaffinity(0)) if device == "cpu" else 1
 
 
 def _predictor(work: Labelling) -> Predictor:
