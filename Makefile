@@ -3,10 +3,13 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 RUN := $(VENV)/bin
 
-.PHONY: demo test long lint clean
+.PHONY: demo server test long lint clean
 
 demo: $(VENV)/installed  ## the six rounds on the embedded demo, with their report
 	$(RUN)/listflow run
+
+server: $(VENV)/installed  ## a Prefect server for this machine, behind a password
+	$(RUN)/listflow server
 
 test: $(VENV)/installed  ## the whole ordinary suite, no network needed
 	$(RUN)/python -m pytest

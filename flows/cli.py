@@ -17,6 +17,7 @@ from flows.cli_results import report, status
 from flows.cli_review import review
 from flows.cli_run import plan, resume, run
 from flows.cli_serve import serve
+from flows.cli_server import server
 from flows.cli_subspace import subspace
 from flows.exits import BAD_INPUT, UNEXPECTED, fail
 
@@ -26,7 +27,9 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-for command in (run, resume, status, plan, review, predict, label, export, report, ingest, serve, gc, adapt, subspace):
+for command in (
+    run, resume, status, plan, review, predict, label, export, report, ingest, serve, server, gc, adapt, subspace
+):  # fmt: skip
     app.command()(command)
 
 

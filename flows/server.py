@@ -4,21 +4,49 @@ from __future__ import annotations
 
 import signal
 
-from prefect.server.api.server import SubprocessASGIServer
+from httpx import HTTPStatusError, TransportError
+from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL
+
+from data.errors import InputError
+
+HOW_TO_START = "start one with `listflow server`, then `. .server/client.env`"
 
 
 def ensure_server() -> None:
     """Where no server is configured, starts Prefect's temporary one, out of the reach of Ctrl-C.
 
     Prefect would start it by itself, but a terminal sends Ctrl-C to child processes too, and then nobody is left
-    to hear that the run was interrupted. Prefect stops it when this process ends and all is said.
+    to hear that the run was interrupted. Prefect stops it when this process ends and all is said. InputError where
+    the configured one is away or refuses this client.
     """
     if PREFECT_API_URL.value():
+        check_server()
         return
+    # A command that asks another server should not wait for this import.
+    from prefect.server.api.server import SubprocessASGIServer
+
     # A blocked signal stays blocked in a child process.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         SubprocessASGIServer().start()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def check_server() -> None:
+    """InputError where no server is configured, none answers, or it refuses this client."""
+    url = PREFECT_API_URL.value()
+    if not url:
+        raise InputError(f"this needs a Prefect server, and PREFECT_API_URL names none; {HOW_TO_START}.")
+    try:
+        with get_client(sync_client=True) as client:
+            client.api_version()
+    except TransportError as error:
+        raise InputError(f"no Prefect server answers at {url}; {HOW_TO_START}, or set PREFECT_API_URL.") from error
+    except HTTPStatusError as error:
+        if error.response.status_code not in {401, 403}:
+            raise InputError(f"what answers at {url} is no Prefect server; correct PREFECT_API_URL.") from error
+        raise InputError(
+            f"the Prefect server at {url} refuses this client's password; set PREFECT_API_AUTH_STRING."
+        ) from error

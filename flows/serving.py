@@ -7,18 +7,17 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import httpx
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
 from prefect.client.schemas.schedules import CronSchedule
 from prefect.deployments.runner import EntrypointType
 from prefect.events import DeploymentEventTrigger
-from prefect.settings import get_current_settings
 
 from data.errors import InputError
 from data.shards import NAME
 from flows.continuing import go_on
 from flows.events import CORPUS_ADDED
 from flows.runs import status_of
+from flows.server import check_server
 
 
 @dataclass(frozen=True)
@@ -53,24 +52,6 @@ def deployment_of(wanted: Wanted) -> dict[str, Any]:
         "entrypoint_type": EntrypointType.MODULE_PATH,
         "description": f"Goes on from {wanted.run.name} with rows that are new since.",
     }  # fmt: skip
-
-
-def check_server() -> None:
-    """InputError where no server is configured, none answers, or it refuses this client."""
-    settings = get_current_settings().api
-    if settings.url is None:
-        raise InputError(
-            "serve needs a Prefect server; start one with `prefect server start`, then "
-            "`prefect config set PREFECT_API_URL=http://127.0.0.1:4200/api`."
-        )
-    password = settings.auth_string.get_secret_value() if settings.auth_string else ""
-    user, _, secret = password.partition(":")
-    try:
-        answer = httpx.get(f"{settings.url}/admin/version", auth=(user, secret) if password else None, timeout=10)
-    except httpx.TransportError as error:
-        raise InputError(f"no Prefect server answers at {settings.url}; start it, or set PREFECT_API_URL.") from error
-    if answer.status_code in {401, 403}:
-        raise InputError(f"the Prefect server at {settings.url} refuses this password; set PREFECT_API_AUTH_STRING.")
 
 
 def _check(wanted: Wanted) -> None:

@@ -5,18 +5,16 @@ from __future__ import annotations
 from datetime import timedelta
 from pathlib import Path
 
-import httpx
 import pytest
 from commands import Cli
 from conftest import sentences, tiny_overlay, write_jsonl
-from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from data.errors import InputError
 from data.ingest import ingest
 from data.task import Columns
 from flows.continuing import go_on
 from flows.lineage import lineage, next_of
-from flows.serving import Wanted, check_server, deployment_of
+from flows.serving import Wanted, deployment_of
 from pipeline.checkpoint import read_json, single_writer
 from pipeline.config import build_config
 from pipeline.opening import open_run
@@ -114,14 +112,3 @@ def test_the_command_line_goes_on_too(cli: Cli, first: Path, corpus: Path, tmp_p
     assert done.returncode == 0, done.stderr
     notices = read_json(tmp_path / "two" / "report.json")["notices"]
     assert "20 of 80 unlabelled rows are new since tickets, which goes on." in notices
-
-
-def test_serving_needs_a_server_that_lets_us_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    with temporary_settings({PREFECT_API_URL: None}), pytest.raises(InputError, match="serve needs a Prefect server"):
-        check_server()
-    nobody = {PREFECT_API_URL: "http://127.0.0.1:9/api"}
-    with temporary_settings(nobody), pytest.raises(InputError, match="no Prefect server answers at"):
-        check_server()
-    monkeypatch.setattr("httpx.get", lambda *given, **more: httpx.Response(401))
-    with temporary_settings(nobody), pytest.raises(InputError, match="refuses this password"):
-        check_server()

@@ -1,0 +1,28 @@
+"""``server``: a Prefect server for this machine, in the foreground."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from rich.console import Console
+from typer import Option
+
+from flows.environment import prepare
+from flows.exits import short
+
+
+def server(
+    home: Annotated[Path, Option(help="Its folder: password, client.env, database.")] = Path(".server"),
+    port: Annotated[int, Option(min=1, max=65535)] = 4200,
+) -> None:
+    """Start a Prefect server on this machine, behind a password. On SQLite, unless
+    PREFECT_API_DATABASE_CONNECTION_URL names a PostgreSQL database."""
+    prepare(verbose=True)
+    from flows.hosting import CLIENT, PASSWORD, host, prepare_server
+
+    ready = prepare_server(home, port)
+    say = Console(stderr=True, soft_wrap=True, highlight=False).print
+    say(f"a client connects with: . {short(ready.home / CLIENT)}")
+    say(f"in a browser: {ready.url}, with the whole line in {short(ready.home / PASSWORD)}")
+    host(ready)

@@ -1,0 +1,97 @@
+"""A Prefect server of one's own: for this machine only, behind a password that is made once."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import socket
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from data.errors import InputError
+
+HOST = "127.0.0.1"
+PASSWORD, CLIENT = "password", "client.env"
+
+
+@dataclass(frozen=True)
+class Hosted:
+    """A server that may start. ``home`` holds its password, what clients read, and all that it remembers."""
+
+    home: Path
+    port: int
+    password: str
+
+    @property
+    def url(self) -> str:
+        """Where its pages are; its API is below, at /api."""
+        return f"http://{HOST}:{self.port}"
+
+    def command(self) -> list[str]:
+        """What starts it. It is never asked to talk to a person, who may be a service manager."""
+        return [
+            sys.executable, "-m", "prefect", "--no-prompt", "server", "start", "--host", HOST, "--port", str(self.port),
+        ]  # fmt: skip
+
+    def environment(self) -> dict[str, str]:
+        """Its variables: those of this process, the password, and SQLite in ``home`` unless a database is named."""
+        kept = {name: value for name, value in os.environ.items() if name not in {"PREFECT_API_URL", "PREFECT_API_KEY"}}
+        own = {
+            "PREFECT_HOME": str(self.home),
+            "PREFECT_SERVER_API_AUTH_STRING": self.password,
+            "PREFECT_API_AUTH_STRING": self.password,
+        }
+        database = {"PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{self.home / 'prefect.db'}"}
+        return database | kept | own
+
+
+def prepare_server(home: Path, port: int) -> Hosted:
+    """A server that can start on ``port``, its password and its clients' file written for nobody else to read.
+
+    InputError where the port is taken, or where others may read the password.
+    """
+    _check_port(port)
+    home = home.resolve()
+    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    hosted = Hosted(home, port, _password(home / PASSWORD))
+    lines = f"export PREFECT_API_URL={hosted.url}/api\nexport PREFECT_API_AUTH_STRING={hosted.password}\n"
+    _write_privately(home / CLIENT, lines)
+    return hosted
+
+
+def host(hosted: Hosted) -> NoReturn:
+    """This process becomes the server: signals and exit code are its own."""
+    os.execve(sys.executable, hosted.command(), hosted.environment())
+
+
+def _check_port(port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError as error:
+            if error.errno not in {errno.EADDRINUSE, errno.EACCES}:
+                raise
+            taken = "is taken" if error.errno == errno.EADDRINUSE else "is not for this user"
+            raise InputError(
+                f"port {port} of this machine {taken}; stop what listens there, or give another --port."
+            ) from error
+
+
+def _password(path: Path) -> str:
+    if not path.exists():
+        _write_privately(path, f"listflow:{secrets.token_urlsafe(24)}\n")
+    if path.stat().st_mode & 0o077:
+        raise InputError(f"others may read {path}; remove it, so that a new password is made, or `chmod 600` it.")
+    return path.read_text("utf-8").strip()
+
+
+def _write_privately(path: Path, text: str) -> None:
+    aside = path.with_name(f"{path.name}.part")
+    aside.unlink(missing_ok=True)
+    with open(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:
+        file.write(text)
+    os.replace(aside, path)

@@ -1,0 +1,112 @@
+"""A server of one's own, and what a client says of a server that it cannot use."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+
+import pytest
+from commands import Cli
+from prefect.settings import PREFECT_API_URL, temporary_settings
+
+from data.errors import InputError
+from flows.hosting import HOST, prepare_server
+from flows.server import check_server, ensure_server
+
+pytest_plugins = ["flow_fixtures"]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+def test_a_password_is_made_once_and_for_nobody_else(tmp_path: Path) -> None:
+    home, first, second = tmp_path / "home", free_port(), free_port()
+    one, two = prepare_server(home, first), prepare_server(home, second)
+    assert one.password == two.password
+    assert len(one.password) > 30
+    assert {path.name: path.stat().st_mode & 0o777 for path in home.iterdir()} == {
+        "password": 0o600, "client.env": 0o600,
+    }  # fmt: skip
+    assert home.stat().st_mode & 0o777 == 0o700
+    assert (home / "client.env").read_text().splitlines() == [
+        f"export PREFECT_API_URL=http://127.0.0.1:{second}/api",
+        f"export PREFECT_API_AUTH_STRING={one.password}",
+    ]
+    assert prepare_server(tmp_path / "other", first).password != one.password
+    os.chmod(home / "password", 0o640)
+    with pytest.raises(InputError, match="others may read"):
+        prepare_server(home, first)
+
+
+def test_sqlite_unless_a_database_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PREFECT_API_DATABASE_CONNECTION_URL", raising=False)
+    monkeypatch.setenv("PREFECT_API_URL", "http://another:4200/api")
+    hosted = prepare_server(tmp_path, free_port())
+    found = hosted.environment()
+    assert found["PREFECT_API_DATABASE_CONNECTION_URL"] == f"sqlite+aiosqlite:///{tmp_path}/prefect.db"
+    assert found["PREFECT_SERVER_API_AUTH_STRING"] == hosted.password
+    assert "PREFECT_API_URL" not in found
+    assert hosted.command()[-4:-1] == ["--host", "127.0.0.1", "--port"]
+    monkeypatch.setenv("PREFECT_API_DATABASE_CONNECTION_URL", "postgresql+asyncpg://db/listflow")
+    assert hosted.environment()["PREFECT_API_DATABASE_CONNECTION_URL"] == "postgresql+asyncpg://db/listflow"
+
+
+def test_a_taken_port_is_one_sentence(cli: Cli, tmp_path: Path) -> None:
+    with socket.socket() as other:
+        other.bind((HOST, 0))
+        other.listen()
+        port = other.getsockname()[1]
+        result = cli("server", f"--home={tmp_path / 'home'}", f"--port={port}")
+    assert result.returncode == 2
+    assert f"port {port} of this machine is taken" in result.stderr
+    assert not (tmp_path / "home").exists()
+
+
+class Refusing(BaseHTTPRequestHandler):
+    code = 401
+
+    def do_GET(self) -> None:
+        self.send_response(self.code)
+        self.send_header("content-length", "0")
+        self.end_headers()
+
+    def log_message(self, format: str, *given: object) -> None:
+        pass
+
+
+@pytest.fixture
+def refusing() -> Iterator[str]:
+    """The address of a server that answers everything with ``Refusing.code``."""
+    with HTTPServer((HOST, 0), Refusing) as found:
+        thread = threading.Thread(target=found.serve_forever)
+        thread.start()
+        yield f"http://{HOST}:{found.server_port}/api"
+        found.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize(("code", "words"), [(401, "refuses this client's password"), (404, "is no Prefect server")])
+def test_a_server_that_refuses(refusing: str, monkeypatch: pytest.MonkeyPatch, code: int, words: str) -> None:
+    monkeypatch.setattr(Refusing, "code", code)
+    with temporary_settings({PREFECT_API_URL: refusing}), pytest.raises(InputError, match=words):
+        check_server()
+
+
+def test_no_server_and_one_that_is_away(cli: Cli, asked: list[str], tmp_path: Path) -> None:
+    with temporary_settings({PREFECT_API_URL: None}), pytest.raises(InputError, match="PREFECT_API_URL names none"):
+        check_server()
+    with temporary_settings({PREFECT_API_URL: f"http://{HOST}:9/api"}):
+        with pytest.raises(InputError, match="no Prefect server answers at"):
+            ensure_server()
+        result = cli("run", *asked, f"--run-dir={tmp_path / 'run'}")
+    assert result.returncode == 2
+    assert result.stderr.count("\n") == 1
+    assert "no Prefect server answers at http://127.0.0.1:9/api" in result.stderr
+    assert not (tmp_path / "run").exists()
