@@ -8,6 +8,7 @@ import typer
 
 from data.errors import InputError
 from flows.cli_adapt import adapt
+from flows.cli_automations import automations
 from flows.cli_export import export
 from flows.cli_gc import gc
 from flows.cli_ingest import ingest
@@ -28,7 +29,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 for command in (
-    run, resume, status, plan, review, predict, label, export, report, ingest, serve, server, gc, adapt, subspace
+    run, resume, status, plan, review, predict, label, export, report, ingest, serve, server, automations, gc, adapt,
+    subspace,
 ):  # fmt: skip
     app.command()(command)
 

@@ -10,6 +10,9 @@ from prefect.states import Completed, State
 from data.errors import NothingNew
 from flows.lineage import next_of
 from flows.list_flow import self_train
+from pipeline.config import RunConfig
+from pipeline.parent import pinned_parent
+from pipeline.sources import resolve_sources
 
 
 @flow(name="listflow-continue", persist_result=False, result_serializer=JSONSerializer())
@@ -22,6 +25,14 @@ def go_on(run: str) -> dict[str, Any] | State[None]:
     if what.config is None:
         return Completed(message=what.words)
     try:
+        _check_news(what.config)
         return self_train(what.config)
     except NothingNew as reason:
         return Completed(message=str(reason))
+
+
+def _check_news(config: RunConfig) -> None:
+    """NothingNew, before a flow run of its own is begun for it and would end as failed."""
+    sources, (config, parent) = resolve_sources(config), pinned_parent(config)
+    if parent is not None:
+        parent.check(config, list(sources.task.labels), sources.digests)
