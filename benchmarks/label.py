@@ -1,13 +1,14 @@
 """Labelling a corpus: what a second worker brings, and what a million rows cost.
 
     python benchmarks/label.py speed [--rows 8000] [--repeats 3]     2 dask workers x 1 thread beside 1 x 1
-    python benchmarks/label.py memory [--rows 100000 1000000] [--backbone tiny|minilm]
+    python benchmarks/label.py memory [--rows 100000 1000000] [--backbone tiny|minilm]     peaks side by side
     python benchmarks/label.py step ingest|label FOLDER ...          one step of `memory`, in a process of its own
 
 `speed` labels one corpus again and again on the embedded backbone, with a dask cluster of one worker process and one
 of two, by turns, so that whatever else the machine does falls on both; it prints the median of the repeats. `memory`
 makes short rows, ingests and labels them, each step in a new process, and prints the peak of its resident memory for
-every number of rows, with rows a second and bytes a row of what it wrote.
+every number of rows, with rows a second of CPU time (one thread works: the rate of a core that is free) and bytes a
+row of what it wrote.
 """
 
 from __future__ import annotations
@@ -16,7 +17,6 @@ import argparse
 import json
 import os
 import random
-import resource
 import statistics
 import subprocess
 import sys
@@ -110,9 +110,7 @@ def labelled(client: Client, run: Path, corpus: Path, out: Path, shards: Sequenc
 
 def compare_sizes(sizes: Sequence[int], backbone: str) -> None:
     """Prints what each step takes for each number of rows."""
-    print(
-        f"{'rows':>10} {'step':8} {'peak MB':>9} {'above start':>12} {'seconds':>9} {'rows/s':>8} {'bytes a row':>12}"
-    )
+    print("      rows step     peak MB  above start   seconds   CPU s  rows/CPU s bytes a row")
     for rows in sizes:
         with TemporaryDirectory() as name:
             folder = Path(name)
@@ -123,27 +121,31 @@ def compare_sizes(sizes: Sequence[int], backbone: str) -> None:
                     [sys.executable, __file__, "step", step, name], check=True, stdout=subprocess.PIPE, text=True
                 ).stdout
                 found = json.loads(told.splitlines()[-1])
-                grown, speed = found["peak"] - found["start"], rows / found["seconds"]
-                figures = f"{found['peak']:>8.0f} {grown:>12.0f} {found['seconds']:>9.1f} {speed:>8.0f}"
-                print(f"{rows:>10,} {step:7} {figures} {found['bytes'] / rows:>12.1f}", flush=True)
+                words = (
+                    f"{rows:>10,} {step:7} {found['peak']:>8.0f} {found['peak'] - found['start']:>12.0f}",
+                    f"{found['seconds']:>9.1f} {found['cpu']:>7.1f} {rows / found['cpu']:>11.0f}",
+                    f"{found['bytes'] / rows:>11.1f}",
+                )
+                print(*words, flush=True)
 
 
 def take_step(name: str, folder: Path) -> None:
     """Takes one step on the files of ``folder``; prints what it took as JSON, ``start`` being before the first row."""
     run, corpus, out = folder / "run", folder / "corpus", folder / "out"
     if name == "ingest":
-        start, began = peak(), time.perf_counter()
+        start, began, cpu = peak(), time.perf_counter(), time.process_time()
         ingest(corpus, [str(folder / "rows.jsonl")], Columns())
         made = corpus / "shards"
     else:
         work = Labelling.open(run, corpus, out)
         warm_up(run, folder)
-        start, began = peak(), time.perf_counter()
+        start, began, cpu = peak(), time.perf_counter(), time.process_time()
         with work.begun():
             label_range(run, corpus, out, 1, work.manifest.last)
         made = out
     size = sum(path.stat().st_size for path in made.glob("*.parquet"))
-    print(json.dumps({"start": start, "peak": peak(), "seconds": time.perf_counter() - began, "bytes": size}))
+    taken = {"seconds": time.perf_counter() - began, "cpu": time.process_time() - cpu}
+    print(json.dumps({"start": start, "peak": peak(), "bytes": size, **taken}))
 
 
 def warm_up(run: Path, folder: Path) -> None:
@@ -155,8 +157,9 @@ def warm_up(run: Path, folder: Path) -> None:
 
 
 def peak() -> float:
-    """The most resident memory that this process has had, in MB."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    """The most resident memory that this process has had, in MB; getrusage would count its parent's as well."""
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
 
 
 def rows_file(folder: Path, rows: int, name: str = "rows.jsonl") -> Path:

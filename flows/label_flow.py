@@ -36,13 +36,13 @@ def label_corpus(request: LabelRequest) -> dict[str, Any]:
     check_request(request)
     if request.runner == "pool":
         check_pool(request)
-    work, began = Labelling.open(Path(request.run), Path(request.corpus), Path(request.output)), time.time()
+    work, began = Labelling.open(Path(request.run), Path(request.corpus), Path(request.output)), time.monotonic()
     with work.begun():
         waiting = work.left()
         reasons = [reason for most in TASKS_A_PASS for reason in _label(work, request, most)]
         _check_all(work, reasons)
         work.sweep()
-        return show_labels(work, sum(shard.rows for shard in waiting), time.time() - began)
+        return show_labels(work, sum(shard.rows for shard in waiting), time.monotonic() - began)
 
 
 @task(

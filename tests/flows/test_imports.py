@@ -35,6 +35,6 @@ def test_imports_run_one_way(floor: str) -> None:
 
 
 def test_the_rounds_work_without_prefect() -> None:
-    modules = "pipeline.rounds, pipeline.outcome, pipeline.predictors, pipeline.plain_model"
+    modules = "pipeline.rounds, pipeline.outcome, pipeline.predictors, pipeline.plain_model, pipeline.label_worker"
     script = f"import sys; sys.modules['prefect'] = None; import {modules}"
     subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT)
