@@ -18,7 +18,7 @@ from pydantic import Field
 from data.answers import parse_answers
 from data.errors import InputError
 from flows.exits import short
-from flows.review_view import form_text, show_review
+from flows.review_view import form_text, lines_to_fill_in, show_review
 from pipeline.checkpoint import write_json
 from pipeline.review import ask
 from pipeline.review_state import WAITING, Asked, Reviewed, check_answers, conclude, read_reviewed, utc
@@ -33,7 +33,7 @@ MARGIN_SECONDS = 30 * 86_400
 class Corrections(RunInput):
     """What the form asks for."""
 
-    corrections: str = Field("", description="row_id,label a line (or with ; between them); empty: nothing to correct")
+    corrections: str = Field("", description="row_id,label a line; a line without a label is no answer")
     name: str = Field("", max_length=200, description="who answers, for the report")
 
 
@@ -60,18 +60,18 @@ def _answered(run: Run, asked: Asked, minutes: float) -> Reviewed:
     words = f"wait until {until} for a review; look at it: listflow review {short(run.folder)}"
     _say(run, asked.round, words)
     write_json(asked.folder / WAITING, {"format": 1, "until": until})
-    wrong = ""
+    written, wrong = lines_to_fill_in(asked), ""
     try:
         while True:
             with _released(run, asked, minutes, deadline):
-                answer = _paused(asked, wrong, minutes)
+                answer = _paused(asked, written, wrong, minutes)
             ended = read_reviewed(run.folder, asked.round)
             if ended is not None:
                 return ended
             try:
                 rows = check_answers(asked, parse_answers(answer.corrections))
             except InputError as error:
-                wrong = str(error)
+                written, wrong = answer.corrections, str(error)
                 _say(run, asked.round, f"asked again: {wrong}")
             else:
                 return conclude(asked, rows, answer.name.strip())
@@ -79,9 +79,9 @@ def _answered(run: Run, asked: Asked, minutes: float) -> Reviewed:
         (asked.folder / WAITING).unlink(missing_ok=True)
 
 
-def _paused(asked: Asked, wrong: str, minutes: float) -> Corrections:
+def _paused(asked: Asked, written: str, wrong: str, minutes: float) -> Corrections:
     """What was written into the form; nothing where the pause ended another way."""
-    form = Corrections.with_initial_data(description=form_text(asked, wrong))
+    form = Corrections.with_initial_data(description=form_text(asked, wrong), corrections=written)
     timeout = int(60 * minutes) + MARGIN_SECONDS
     return pause_flow_run(wait_for_input=form, timeout=timeout, poll_interval=SECONDS_BETWEEN_LOOKS)
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Iterator
 from pathlib import Path
 
 from prefect.artifacts import create_markdown_artifact
 
 from flows.away import RETRIES, if_it_answers
-from flows.markdown import code, table
+from flows.markdown import code
 from pipeline.review_state import CSV, Asked
 
 REVIEW = "list-review"
@@ -26,7 +28,14 @@ def form_text(asked: Asked, wrong: str) -> str:
     """What stands above the form: why it is shown again, if it is, what to write, and the rows."""
     lines = [f"**Not taken:** {code(wrong)}", ""] if wrong else []
     lines += [f"Which of these rows has the teacher of round {asked.round} labelled wrongly? {_labels(asked)}", ""]
-    return "\n".join([*lines, *_table(asked)])
+    return "\n".join([*lines, *_rows(asked)])
+
+
+def lines_to_fill_in(asked: Asked) -> str:
+    """A line for each shown row that lacks only its label: a line that is left so is no answer."""
+    lines = io.StringIO()
+    csv.writer(lines, lineterminator="\n").writerows((row.row_id, "") for row in asked.rows[:SHOWN_ROWS])
+    return lines.getvalue()
 
 
 def _page(asked: Asked, run: Path) -> Iterator[str]:
@@ -37,15 +46,16 @@ def _page(asked: Asked, run: Path) -> Iterator[str]:
     yield ""
     yield _labels(asked)
     yield ""
-    yield from _table(asked)
+    yield from _rows(asked)
 
 
 def _labels(asked: Asked) -> str:
     return f"Labels: {', '.join(code(label) for label in asked.labels)}."
 
 
-def _table(asked: Asked) -> Iterator[str]:
-    rows = [map(code, (row.row_id, row.label, row.why, row.shown(SHOWN_TEXT))) for row in asked.rows[:SHOWN_ROWS]]
-    yield from table(("row_id", "teacher", "why", "text"), [tuple(cells) for cells in rows])
+def _rows(asked: Asked) -> Iterator[str]:
+    """A list: a narrow form breaks its lines, and would cut the texts of a table."""
+    for row in asked.rows[:SHOWN_ROWS]:
+        yield f"- {code(row.row_id)} is {code(row.label)} ({code(row.why)}): {code(row.shown(SHOWN_TEXT))}"
     if len(asked.rows) > SHOWN_ROWS:
         yield f"\nand {len(asked.rows) - SHOWN_ROWS} more, in {code(str(asked.folder / CSV))}"
