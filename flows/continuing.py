@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from prefect import flow
+from prefect.runtime import flow_run
 from prefect.serializers import JSONSerializer
 from prefect.states import Completed, State
 
@@ -15,7 +16,11 @@ from pipeline.parent import pinned_parent
 from pipeline.sources import resolve_sources
 
 
-@flow(name="listflow-continue", persist_result=False, result_serializer=JSONSerializer())
+def _name() -> str:
+    return f"go on from {Path(flow_run.parameters['run']).name}"
+
+
+@flow(name="listflow-continue", flow_run_name=_name, persist_result=False, result_serializer=JSONSerializer())
 def go_on(run: str) -> dict[str, Any] | State[None]:
     """Resumes the newest run that went on from ``run`` if it was interrupted, else goes on from it with new rows.
 

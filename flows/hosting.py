@@ -15,6 +15,13 @@ from data.errors import InputError
 
 HOST = "127.0.0.1"
 PASSWORD, CLIENT = "password", "client.env"
+# Its pages ask the address that they came from, be it another port, a tunnel or a proxy, and nobody else: those of
+# its second version ask a firm that counts visits for its settings, analytics off or on.
+PAGES = {
+    "PREFECT_UI_API_URL": "/api",
+    "PREFECT_SERVER_UI_V2_ENABLED": "false",
+    "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
+}
 
 
 @dataclass(frozen=True)
@@ -45,7 +52,7 @@ class Hosted:
             "PREFECT_API_AUTH_STRING": self.password,
         }
         database = {"PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{self.home / 'prefect.db'}"}
-        return database | kept | own
+        return database | PAGES | kept | own
 
 
 def prepare_server(home: Path, port: int) -> Hosted:

@@ -22,8 +22,12 @@ from typing import Any
 import httpx
 import pytest
 from commands import COMMAND, Result
+from conftest import sentences, tiny_overlay, write_jsonl
 
-PATIENCE = 120.0
+from pipeline.config import build_config
+from pipeline.selftrain import self_train
+
+PATIENCE = 180.0
 
 
 @dataclass(frozen=True)
@@ -144,6 +148,22 @@ def team(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
 def client(team: dict[str, str], tmp_path: Path) -> Client:
     """A client of the server, in an empty folder."""
     return Client(team, tmp_path)
+
+
+@pytest.fixture
+def first(client: Client, tiny_files: dict[str, Path], tmp_path: Path) -> Path:
+    """A finished run on a corpus of 60 rows."""
+    grow(client, 60, 2)
+    overlay = tiny_overlay(tiny_files | {"unlabelled": tmp_path / "corpora" / "tickets"}, tmp_path / "runs" / "first")
+    overlay["data"]["labelled"] = str(write_jsonl(tmp_path / "labelled.jsonl", sentences(8, 1)))  # type: ignore[index]
+    self_train(build_config("fast", overlay, {"rounds": {"count": 1}}))
+    return tmp_path / "runs" / "first"
+
+
+def grow(client: Client, count: int, seed: int) -> None:
+    write_jsonl(client.cwd / "more.jsonl", sentences(count, seed, labelled=False))
+    done = client.listflow("ingest", "tickets", "more.jsonl")
+    assert done.returncode == 0, done.stderr
 
 
 def free_port() -> int:

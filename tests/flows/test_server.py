@@ -7,11 +7,7 @@ from pathlib import Path
 
 import pytest
 from commands import COMMAND
-from conftest import sentences, tiny_overlay, write_jsonl
-from real_server import Client, wait_until
-
-from pipeline.config import build_config
-from pipeline.selftrain import self_train
+from real_server import Client, grow, wait_until
 
 pytest_plugins = ["flow_fixtures", "real_server"]
 pytestmark = pytest.mark.long
@@ -49,25 +45,9 @@ def test_a_client_without_the_password_is_refused(client: Client, asked: list[st
     assert not (tmp_path / "run").exists()
 
 
-@pytest.fixture
-def first(client: Client, tiny_files: dict[str, Path], tmp_path: Path) -> Path:
-    """A finished run on a corpus of 60 rows."""
-    grow(client, 60, 2)
-    overlay = tiny_overlay(tiny_files | {"unlabelled": tmp_path / "corpora" / "tickets"}, tmp_path / "runs" / "first")
-    overlay["data"]["labelled"] = str(write_jsonl(tmp_path / "labelled.jsonl", sentences(8, 1)))  # type: ignore[index]
-    self_train(build_config("fast", overlay, {"rounds": {"count": 1}}))
-    return tmp_path / "runs" / "first"
-
-
-def grow(client: Client, count: int, seed: int) -> None:
-    write_jsonl(client.cwd / "more.jsonl", sentences(count, seed, labelled=False))
-    done = client.listflow("ingest", "tickets", "more.jsonl")
-    assert done.returncode == 0, done.stderr
-
-
 def test_a_schedule_fires_and_nothing_new_is_no_error(client: Client, first: Path) -> None:
     with client.running(*COMMAND, "serve", str(first), "--every", "0.01", "--name", "often"):
-        seconds = wait_until(lambda: client.runs(FLOW, "Completed", "SCHEDULE"), 120)
+        seconds = wait_until(lambda: client.runs(FLOW, "Completed", "SCHEDULE"), 300)
     print(f"a schedule of 36 s: a run was done {seconds:.1f} s after `listflow serve`")
     assert "no unlabelled row is new since" in client.runs(FLOW, "Completed", "SCHEDULE")[0]["state"]["message"]
     assert not client.runs("listflow", "Failed")
@@ -82,7 +62,7 @@ def test_a_corpus_starts_a_run_and_a_failed_one_is_continued(client: Client, fir
         grow(client, 20, 5)
         seconds = wait_until(lambda: client.runs(FLOW, maker="AUTOMATION"), 60)
         print(f"a corpus event: a run began {seconds:.1f} s after it")
-        wait_until(lambda: client.runs(FLOW, "Failed"), 120)
+        wait_until(lambda: client.runs(FLOW, "Failed"), 240)
         away.rename(labelled)
         (failed,) = client.runs(FLOW, "Failed")
         client.prefect("flow-run", "retry", failed["id"])
