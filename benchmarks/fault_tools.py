@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,12 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import transformers
 
 from data.ingest import ingest
 from data.task import Columns
 from flows.environment import ALWAYS, QUIET
 from pipeline.config import build_config
-from pipeline.run import Progress
 from pipeline.selftrain import self_train
 
 HERE = Path(__file__).parent
@@ -87,13 +89,16 @@ def overlay(folder: Path, run: Path) -> dict[str, Any]:
 
 def reference(values: dict[str, Any]) -> tuple[dict[str, str], list[Place]]:
     """(what an uninterrupted run leaves behind, how it went), without Prefect."""
-    told: list[Place] = []
 
-    def note(now: Progress) -> None:
-        told.append(Place(0, now.round, now.phase, now.done, now.total))
+    def run() -> Any:
+        told: list[Any] = []
+        self_train(
+            build_config("fast", values), lambda now: told.append((0, now.round, now.phase, now.done, now.total))
+        )
+        return contents(Path(values["run_dir"])), told
 
-    self_train(build_config("fast", values), note)
-    return contents(Path(values["run_dir"])), told
+    found, told = apart(run)
+    return found, [Place(*place) for place in told]
 
 
 def contents(run: Path) -> dict[str, str]:
@@ -196,6 +201,78 @@ class Server:
             return httpx.get(f"{self.url}/health", timeout=5).status_code == 200
         except httpx.TransportError:
             return False
+
+
+class Forked:
+    """``listflow`` with ``arguments``, in a child of this process, which has imported everything and computed nothing.
+
+    A command of its own would import for seconds, and no kill should be spent on that.
+    """
+
+    def __init__(self, arguments: list[str], log: Path) -> None:
+        self.returncode: int | None = None
+        self.pid = os.fork()
+        if self.pid == 0:
+            os.setsid()
+            os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 1)
+            os.dup2(1, 2)
+            try:
+                _command(arguments)
+            finally:
+                os._exit(1)
+
+    def poll(self) -> int | None:
+        if self.returncode is None:
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
+            self.returncode = os.waitstatus_to_exitcode(status) if pid else None
+        return self.returncode
+
+    def wait(self) -> int:
+        return int(wait_until(lambda: self.poll() is not None, "the end of a command") and self.returncode)
+
+    def kill(self) -> None:
+        os.killpg(self.pid, signal.SIGKILL)
+        self.wait()
+
+
+def _command(arguments: list[str]) -> None:
+    from step_journal import keep_journal
+
+    from flows.cli import main
+
+    keep_journal()
+    sys.argv = ["listflow", *arguments]
+    code: Any = 0
+    try:
+        main()
+    except SystemExit as end:
+        code = end.code
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(int(code or 0))
+
+
+def prepared(environment: dict[str, str]) -> None:
+    """Imports all that a run needs, under ``environment``, which Prefect reads as it is imported."""
+    os.environ.update(environment)
+    sys.path.insert(0, str(HERE / "journal"))
+    for name in ("step_journal", "flows.list_flow", "flows.server", "flows.cli", "prefect.server.api.server"):
+        importlib.import_module(name)
+    transformers.BertForMaskedLM, transformers.AutoTokenizer  # noqa: B018  (imported when they are asked for)
+
+
+def apart(work: Callable[[], Any]) -> Any:
+    """What ``work`` returns, as JSON, from a child: who forks must not compute."""
+    with tempfile.NamedTemporaryFile() as file:
+        child = os.fork()
+        if child == 0:
+            try:
+                Path(file.name).write_text(json.dumps(work()))
+                os._exit(0)
+            finally:
+                os._exit(1)
+        assert os.waitpid(child, 0)[1] == 0
+        return json.loads(Path(file.name).read_text())
 
 
 def start(command: list[str], environment: dict[str, str], out: Any = subprocess.DEVNULL) -> subprocess.Popen[bytes]:

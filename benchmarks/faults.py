@@ -28,14 +28,14 @@ from pathlib import Path
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # other numbers of threads are other bytes
 
 import fault_tools as tools
-from fault_tools import COMMAND, Place, Server
+from fault_tools import COMMAND, Forked, Place, Server
 
 from flows.lineage import next_of
 
 # Chains, and interruptions in each.
 PLAN = {
-    "child": (1, 5), "cancel child": (1, 3), "worker": (1, 5), "cancel worker": (1, 3), "server": (1, 5),
-    "cancel": (1, 5), "process": (3, 10),
+    "process": (4, 9), "cancel": (1, 6), "server": (1, 6), "child": (1, 5), "worker": (1, 5), "cancel child": (1, 3),
+    "cancel worker": (1, 3),
 }  # fmt: skip
 NAMES = {
     "process": ("SIGKILL of `listflow run`", "`listflow resume`"),
@@ -71,11 +71,11 @@ class Bench:
         self.expected: dict[str, str] = {}
         self.order: list[Place] = []
 
-    def command(self) -> list[str]:
-        """Starts the run, or goes on with it."""
-        if (self.run / "config.json").exists():
-            return [*COMMAND, "resume", str(self.run)]
-        return [*COMMAND, "run", f"--config={self.out / 'run.yaml'}"]
+    def start(self) -> Forked:
+        """``listflow run``, or ``resume`` where there is something to go on with."""
+        new = ["run", f"--config={self.out / 'run.yaml'}"]
+        known = (self.run / "config.json").exists()
+        return Forked(["resume", str(self.run)] if known else new, self.out / "command.log")
 
     def moments(self, draw: random.Random, count: int) -> list[Place]:
         """``count`` lines in their order, of as many phases as can be."""
@@ -126,9 +126,9 @@ def of_command(bench: Bench, chain: Chain, moments: list[Place], draw: random.Ra
     """``listflow run`` is killed or cancelled, and resumed."""
     attempts = []
     for number, moment in enumerate(moments):
-        process = tools.start(bench.command(), bench.server.client)
+        process = bench.start()
         if chain.kind == "process" and number == 0:
-            time.sleep(draw.uniform(1, 6))
+            time.sleep(draw.uniform(0.1, 2))
             told = bench.journal.read()
         else:
             told = bench.reach(moment, lambda process=process: process.poll() is None)
@@ -140,7 +140,8 @@ def of_command(bench: Bench, chain: Chain, moments: list[Place], draw: random.Ra
             cancel(bench, chain, lambda process=process: process.poll() is not None)
             if process.wait() != 130:
                 chain.notes.append(f"exit code {process.returncode}")
-        tools.kill_group(process) if process.poll() is None else None
+        else:
+            process.kill()
         chain.hits.append(words(told))
     finish(bench, chain)
     return [*attempts, bench.journal.read()]
@@ -148,21 +149,19 @@ def of_command(bench: Bench, chain: Chain, moments: list[Place], draw: random.Ra
 
 def of_server(bench: Bench, chain: Chain, moments: list[Place], draw: random.Random) -> list[list[Place]]:
     """The server is killed and comes back while ``listflow run`` goes on."""
-    log = bench.out / "server-kind.log"
-    with log.open("wb") as out:
-        process, told = tools.start(bench.command(), bench.server.client, out), list[Place]()
-        for moment in moments:
-            told += bench.reach(moment, lambda: process.poll() is None)
-            if process.poll() is not None:
-                chain.notes.append(f"ended with {process.returncode} before {moment.key}")
-                continue
-            bench.server.kill()
-            chain.hits.append(words(told))
-            time.sleep(2)
-            bench.server.start()
-        if process.wait(tools.PATIENCE):
-            chain.notes.append(f"exit code {process.returncode}: {log.read_text()[-200:]}")
-            finish(bench, chain)
+    process, told = bench.start(), list[Place]()
+    for moment in moments:
+        told += bench.reach(moment, lambda: process.poll() is None)
+        if process.poll() is not None:
+            chain.notes.append(f"ended with {process.returncode} before {moment.key}")
+            break
+        bench.server.kill()
+        chain.hits.append(words(told))
+        time.sleep(2)
+        bench.server.start()
+    if process.wait():
+        chain.notes.append(f"exit code {process.returncode}: {(bench.out / 'command.log').read_text()[-200:]}")
+        finish(bench, chain)
     return [[*told, *bench.journal.read()]]
 
 
@@ -220,9 +219,8 @@ def cancel(bench: Bench, chain: Chain, gone: Callable[[], bool], flow_run: str |
 
 
 def finish(bench: Bench, chain: Chain) -> None:
-    done = subprocess.run(bench.command(), env=bench.server.client, capture_output=True, text=True, check=False)
-    if done.returncode:
-        chain.notes.append(f"could not go on: {done.stderr[-300:]}")
+    if bench.start().wait():
+        chain.notes.append(f"could not go on: {(bench.out / 'command.log').read_text()[-300:]}")
 
 
 def begin_serving(bench: Bench) -> subprocess.Popen[bytes]:
@@ -281,18 +279,19 @@ def benches(out: Path) -> Iterator[dict[bool, Bench]]:
     shutil.rmtree(out / "lineage", ignore_errors=True)
     shutil.rmtree(inputs, ignore_errors=True)
     inputs.mkdir(parents=True)
-    tools.make_inputs(inputs)
+    tools.apart(lambda: tools.make_inputs(inputs))
     (out / "run.yaml").write_text(json.dumps(tools.overlay(inputs, run)))
     journal = tools.Journal(out / "journal.txt")
     server = Server(out, journal.path)
+    tools.prepared(server.client)
     plain = Bench(out, server, journal, run, None)
     going_on = Bench(out, server, journal, first.with_name("first-002"), first)
-    plain.expected, plain.order = tools.reference(tools.overlay(inputs, run))
     tools.reference(tools.overlay(inputs, first))
-    tools.grow(inputs, 300, 5)
+    tools.apart(lambda: tools.grow(inputs, 300, 5))
     following = next_of(first).config
     assert following is not None
     going_on.expected, going_on.order = tools.reference(following.model_dump(mode="json"))
+    plain.expected, plain.order = tools.reference(tools.overlay(inputs, run))
     server.start()
     try:
         yield {False: plain, True: going_on}
