@@ -38,6 +38,7 @@ class YTuningHead(Section):
     margin: float = Field(0.5, gt=0, le=100, description="alpha of the triplet loss")
     temperature: float = Field(0.1, gt=0, le=100, description="logits are scores over this")
     loss: Literal["triplet", "cross_entropy"] = Field("triplet", description="on labelled rows")
+    balanced: bool = Field(True, description="the classes of a labelled batch count the same, whatever rows each has")
 
     @model_validator(mode="after")
     def _heads_divide(self) -> YTuningHead:

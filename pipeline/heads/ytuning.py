@@ -164,10 +164,12 @@ class YTuning(nn.Module):
         return dots if self.config.score == "dot" else dots * task.shape[-1] ** -0.5
 
     def labelled_loss(self, logits: Tensor, gold: Tensor) -> Tensor:
-        """Triplet loss: the mean over wrong classes of [margin - s_gold + s_c]+, or cross-entropy; a scalar."""
+        """Triplet loss, or cross-entropy; a scalar: the mean over the batch's classes, or over its rows."""
         if self.config.loss == "cross_entropy":
-            return F.cross_entropy(logits, gold)
-        return triplet(logits * self.config.temperature, gold, self.config.margin)
+            each = F.cross_entropy(logits, gold, reduction="none")
+        else:
+            each = triplet(logits * self.config.temperature, gold, self.config.margin)
+        return class_mean(each, gold) if self.config.balanced else each.mean()
 
 
 def _width(config: YTuningHead, backbone: Backbone) -> int:
@@ -180,8 +182,14 @@ def _width(config: YTuningHead, backbone: Backbone) -> int:
 
 
 def triplet(scores: Tensor, gold: Tensor, margin: float) -> Tensor:
-    """Mean over rows and wrong classes of [margin - s_gold + s_c]+ for scores (B, C)."""
+    """(B,): the mean over wrong classes of [margin - s_gold + s_c]+ for scores (B, C)."""
     right = scores.gather(1, gold.unsqueeze(1))
     gaps = (margin - right + scores).clamp_min(0)
     wrong = torch.ones_like(scores).scatter(1, gold.unsqueeze(1), 0.0)
-    return (gaps * wrong).sum() / wrong.sum()
+    return (gaps * wrong).sum(1) / wrong.sum(1)
+
+
+def class_mean(each: Tensor, gold: Tensor) -> Tensor:
+    """The mean over the classes in ``gold`` of the mean of ``each`` (B,) over the rows of a class."""
+    weights = 1 / torch.bincount(gold)[gold]
+    return (weights * each).sum() / weights.sum()

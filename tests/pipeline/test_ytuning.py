@@ -17,7 +17,7 @@ from pipeline.backbone import Backbone
 from pipeline.batch import Batch
 from pipeline.features import with_features
 from pipeline.head_config import AnyHead, LinearHead, YTuningHead
-from pipeline.heads.ytuning import Block, Reading, triplet
+from pipeline.heads.ytuning import Block, Reading, class_mean, triplet
 from pipeline.model import Classifier
 from pipeline.prompt import Encoded, Prompt, label_word_ids
 from pipeline.reweight import ENGINES, Step, fused
@@ -146,10 +146,21 @@ def test_invisible_tokens_are_not_read() -> None:
 def test_the_triplet_loss_of_known_scores() -> None:
     """Y5: 0 beyond the margin, the margin where all tie, and the mean over wrong classes in between."""
     gold = torch.tensor([0, 2])
-    assert triplet(torch.tensor([[2.0, 1.0, 0.5], [-1.0, 0.0, 1.0]]), gold, 0.5) == 0
-    assert triplet(torch.full((2, 3), 7.0), gold, 0.5) == 0.5
-    assert triplet(torch.tensor([[1.0, 1.25, 0.0], [0.0, 1.0, 2.0]]), gold, 0.5) == (0.5 + 0.25) / 4
-    assert triplet(torch.tensor([[1.0, 1.0]]), torch.tensor([1]), 0.25) == 0.25
+    assert triplet(torch.tensor([[2.0, 1.0, 0.5], [-1.0, 0.0, 1.0]]), gold, 0.5).tolist() == [0, 0]
+    assert triplet(torch.full((2, 3), 7.0), gold, 0.5).tolist() == [0.5, 0.5]
+    assert triplet(torch.tensor([[1.0, 1.25, 0.0], [0.0, 1.0, 2.0]]), gold, 0.5).tolist() == [(0.5 + 0.25) / 2, 0]
+    assert triplet(torch.tensor([[1.0, 1.0]]), torch.tensor([1]), 0.25).tolist() == [0.25]
+
+
+def test_the_classes_of_a_batch_count_the_same() -> None:
+    each, gold = torch.tensor([1.0, 2.0, 3.0, 10.0]), torch.tensor([2, 2, 2, 0])
+    torch.testing.assert_close(class_mean(each, gold), torch.tensor((2.0 + 10.0) / 2))
+    model, logits = build(ytuning(loss="cross_entropy")), torch.zeros(4, CLASSES)
+    logits[:, 2] = 3.0
+    found = F.cross_entropy(logits, gold, reduction="none")
+    torch.testing.assert_close(model.head.labelled_loss(logits, gold), (found[0] + found[3]) / 2)
+    by_rows = build(ytuning(loss="cross_entropy", balanced=False))
+    torch.testing.assert_close(by_rows.head.labelled_loss(logits, gold), found.mean())
 
 
 def test_the_head_takes_the_margin_from_scores_not_logits() -> None:
