@@ -26,7 +26,7 @@ class Unlabelled(RuntimeError):
 
 
 # As in list_flow.py: types and not text as annotations, and no pickle of exceptions.
-@flow(name="listflow-label", persist_result=False, result_serializer=JSONSerializer())
+@flow(name="listflow-label", flow_run_name="{request.title}", persist_result=False, result_serializer=JSONSerializer())
 def label_corpus(request: LabelRequest) -> dict[str, Any]:
     """Every row of a corpus gets a label: shards that have none are given to workers, a range of them to each.
 

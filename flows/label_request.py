@@ -1,6 +1,7 @@
 """What is asked of a labelling: the form that the Prefect UI shows, and what cannot be asked."""
 
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
@@ -29,6 +30,11 @@ class LabelRequest(Section):
         None, description="A dask scheduler, such as tcp://10.0.0.1:8786; without it, one here."
     )
     deployment: str | None = Field(None, description="Deployment of flow listflow-label-shards, for runner pool.")
+
+    @property
+    def title(self) -> str:
+        """What a list of runs may call it."""
+        return f"{Path(self.corpus).name} by {Path(self.run).name}"
 
 
 def check_request(request: LabelRequest) -> None:

@@ -9,7 +9,10 @@ from pipeline.label_worker import label_range
 
 
 # As in list_flow.py: types and not text as annotations, and no pickle of exceptions.
-@flow(name="listflow-label-shards", persist_result=False, result_serializer=JSONSerializer())
+@flow(
+    name="listflow-label-shards", flow_run_name="shards {first} to {last}", persist_result=False,
+    result_serializer=JSONSerializer(),
+)  # fmt: skip
 def label_shards(run: str, corpus: str, output: str, first: int, last: int, threads: int = 1) -> int:
     """Labels the shards ``first`` to ``last`` of a corpus, save those that are labelled; returns how many it did."""
     return label_range(Path(run), Path(corpus), Path(output), first, last, threads)

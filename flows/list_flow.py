@@ -17,7 +17,7 @@ from pipeline.config import RunConfig
 # Annotations here are types and not text, as no ``from __future__ import annotations`` makes them: a served flow is
 # sent to its process as a value, and text would be looked up where the types are not.
 # The serializer is for exceptions, which Prefect keeps of a failed flow, and pickles if it is not told otherwise.
-@flow(name="listflow", persist_result=False, result_serializer=JSONSerializer())
+@flow(name="listflow", flow_run_name="{config.title}", persist_result=False, result_serializer=JSONSerializer())
 def self_train(config: RunConfig) -> dict[str, Any]:
     """Few labels and much unlabelled text become a small classifier.
 

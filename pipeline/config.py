@@ -6,6 +6,7 @@ A preset is a nested dict of values; what the user sets lies over it, and what n
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
@@ -119,6 +120,12 @@ class RunConfig(Section):
     seed: int = Field(1, ge=0, le=2**31)
     checkpoint_seconds: float = Field(20.0, ge=0, description="least time between two step checkpoints")
     run_dir: str | None = Field(None, description="where the run is kept; empty: runs/<task>-<fingerprint>")
+
+    @property
+    def title(self) -> str:
+        """What a list of runs may call it: its task, and its folder where that was chosen."""
+        task = Path(self.task).stem if self.task else "own labels" if self.data.labelled else "demo"
+        return f"{task}, {Path(self.run_dir).name}" if self.run_dir else f"{task}, seed {self.seed}"
 
     @model_validator(mode="after")
     def _fits_together(self) -> RunConfig:

@@ -55,6 +55,7 @@ def run_flow(config: RunConfig) -> tuple[list[tuple[str, str]], dict[str, Any]]:
     run_id = state.state_details.flow_run_id
     wanted = FlowRunFilter(id=FlowRunFilterId(any_=[run_id]))
     with get_client(sync_client=True) as client:
+        assert client.read_flow_run(run_id).name == f"task, {Path(str(config.run_dir)).name}"
         runs = client.read_task_runs(flow_run_filter=wanted, sort=TaskRunSort.EXPECTED_START_TIME_ASC)
     return [(run.name, run.state.name) for run in runs if run.state], value
 
