@@ -33,7 +33,7 @@ MARGIN_SECONDS = 30 * 86_400
 class Corrections(RunInput):
     """What the form asks for."""
 
-    corrections: str = Field("", description="row_id,label a line; a line without a label is no answer")
+    corrections: str = ""
     name: str = Field("", max_length=200, description="who answers, for the report")
 
 

@@ -27,7 +27,11 @@ def show_review(asked: Asked, run: Path) -> None:
 def form_text(asked: Asked, wrong: str) -> str:
     """What stands above the form: why it is shown again, if it is, what to write, and the rows."""
     lines = [f"**Not taken:** {code(wrong)}", ""] if wrong else []
-    lines += [f"Which of these rows has the teacher of round {asked.round} labelled wrongly? {_labels(asked)}", ""]
+    lines += [f"Which of these rows has the teacher of round {asked.round} labelled wrongly? {_labels(asked)}"]
+    lines += [
+        "Write a label behind the comma where you know it, in *Corrections*; a line left as it is is no answer.",
+        "",
+    ]
     return "\n".join([*lines, *_rows(asked)])
 
 
