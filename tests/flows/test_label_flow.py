@@ -91,7 +91,7 @@ def meanwhile(out: Path, act: Callable[[], None], files_before: int = 3) -> Iter
     seen: dict[str, int] = {}
 
     def wait() -> None:
-        end = time.monotonic() + 120
+        end = time.monotonic() + 300
         while len(list(out.glob("*.parquet"))) < files_before and time.monotonic() < end:
             time.sleep(0.005)
         act()
