@@ -54,13 +54,15 @@ class Client:
         answer.raise_for_status()
         return list(answer.json())
 
-    def runs(self, flow: str, state: str | None = None, maker: str | None = None) -> list[dict[str, Any]]:
-        """Flow runs of ``flow`` that began, the first one first: in ``state``, and made by ``maker``, where given."""
+    def runs(
+        self, flow: str, state: str | None = None, maker: str | None = None, begun: bool = True
+    ) -> list[dict[str, Any]]:
+        """Flow runs of ``flow``, the first one first: in ``state``, and made by ``maker``, where given."""
         runs = self.ask("flow_runs", flows={"name": {"any_": [flow]}}, sort="START_TIME_ASC")
         return [
             run
             for run in runs
-            if run["start_time"]
+            if (run["start_time"] or not begun)
             and state in {None, run["state_name"]}
             and (maker is None or (run["created_by"] or {}).get("type") == maker)
         ]
