@@ -109,8 +109,8 @@ def _bring_about(client: SyncPrefectClient, wanted: AutomationCore, there: list[
     kept = wanted.model_copy(update={"enabled": first.enabled})
     fate: Fate = "left as it was"
     if _essence(first) != _essence(wanted):
-        # What is not set explicitly is not sent.
-        client.update_automation(first.id, AutomationCore(**kept.model_dump()))
+        # What is set is sent, and who it belongs to may not be.
+        client.update_automation(first.id, AutomationCore(**kept.model_dump(exclude={"owner_resource"})))
         fate = "updated"
     return Found(wanted.name, wanted.description, fate, first.enabled)
 
