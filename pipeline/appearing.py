@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
-from data.errors import InputError
-
-NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES}
+from pipeline.storing import storing, sync
 
 
 @contextmanager
@@ -21,21 +18,8 @@ def appears(path: Path) -> Iterator[Path]:
     with storing(path.parent):
         try:
             yield aside
+            sync(aside)
             os.replace(aside, path)
+            sync(path.parent)
         finally:
             aside.unlink(missing_ok=True)
-
-
-@contextmanager
-def storing(folder: Path) -> Iterator[None]:
-    """InputError where nothing can be stored in ``folder``."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in NO_ROOM:
-            raise
-        reason = os.strerror(error.errno)
-        raise InputError(
-            f"cannot write to {folder} ({reason}); free some space or mend its permissions, then give the same "
-            "command again."
-        ) from error

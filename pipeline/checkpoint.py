@@ -6,7 +6,6 @@ sha256 of every other file. Complete means: the manifest verifies. Only safetens
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
@@ -20,14 +19,13 @@ from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
 from data.errors import InputError
+from pipeline.storing import FULL, storing, sync
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 MANIFEST = "manifest.json"
 FORMAT = 1
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
-_REFUSED = _FULL | {errno.EACCES}
 
 
 def file_digest(path: Path) -> str:
@@ -57,17 +55,17 @@ def read_json(path: Path) -> Any:
 def new_folder(path: Path, facts: Mapping[str, Any]) -> Iterator[Path]:
     """A folder to fill; at the end of the block it gets its manifest with ``facts`` and appears at ``path``."""
     aside = path.with_name(f".{path.name}.part")
-    with _storing(path.parent):
+    with storing(path.parent):
         shutil.rmtree(aside, ignore_errors=True)
         aside.mkdir(parents=True)
         yield aside
         for written in aside.rglob("*"):
-            _sync(written)
+            sync(written)
         files = {str(f.relative_to(aside)): file_digest(f) for f in sorted(aside.rglob("*")) if f.is_file()}
         write_json(aside / MANIFEST, {"format": FORMAT, **facts, "files": files})
         shutil.rmtree(path, ignore_errors=True)
         os.replace(aside, path)
-        _sync(path.parent)
+        sync(path.parent)
 
 
 def verified(folder: Path) -> dict[str, Any] | None:
@@ -128,7 +126,7 @@ def load_checked(path: Path) -> dict[str, Tensor]:
 def single_writer(folder: Path) -> Iterator[None]:
     """Holds the lock of a run directory; InputError when another process writes there."""
     lock = FileLock(folder / ".lock", timeout=0)
-    with _storing(folder):
+    with storing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         try:
             lock.acquire()
@@ -137,7 +135,7 @@ def single_writer(folder: Path) -> Iterator[None]:
                 f"another process is writing to {folder}; wait for it to end, or choose another --run-dir."
             ) from error
     try:
-        with _storing(folder, _FULL):
+        with storing(folder, FULL):
             yield
     finally:
         lock.release()
@@ -145,21 +143,12 @@ def single_writer(folder: Path) -> Iterator[None]:
 
 def _put(path: Path, content: bytes) -> None:
     """``content`` at ``path``, on the disk before it is seen there."""
-    with _storing(path.parent):
+    with storing(path.parent):
         aside = path.with_name(f"{path.name}.part")
         aside.write_bytes(content)
-        _sync(aside)
+        sync(aside)
         os.replace(aside, path)
-        _sync(path.parent)
-
-
-def _sync(path: Path) -> None:
-    """Waits until a file, or the names in a folder, would survive a loss of power."""
-    opened = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)
+        sync(path.parent)
 
 
 def _packed(tensors: Mapping[str, Tensor], facts: dict[str, str] | None = None) -> bytes:
@@ -177,16 +166,3 @@ def _check_format(path: Path, value: Any) -> None:
     found = value.get("format") if isinstance(value, dict) else None
     if isinstance(found, int) and found > FORMAT:
         raise InputError(f"{path} is of format {found}, which a newer version of listflow wrote; update listflow.")
-
-
-@contextmanager
-def _storing(folder: Path, reasons: frozenset[int] = _REFUSED) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in reasons:
-            raise
-        raise InputError(
-            f"cannot write to {folder} ({os.strerror(error.errno)}); free some space or choose another --run-dir, "
-            "then resume the run."
-        ) from error

@@ -21,9 +21,10 @@ from filelock import FileLock, Timeout
 
 from data.errors import InputError
 from data.shards import Manifest, Shard, is_corpus, read_manifest
-from pipeline.appearing import appears, storing
+from pipeline.appearing import appears
 from pipeline.checkpoint import file_digest
 from pipeline.finished import Finished
+from pipeline.storing import storing
 
 FORMAT = 1
 CARD, RECORDS, LOCK, STOP = "_labelling.json", "_shards", ".lock", ".stop"
