@@ -91,7 +91,9 @@ def compare_workers(rows: int, repeats: int) -> None:
 
 
 def cluster(workers: int) -> LocalCluster:
-    return LocalCluster(workers, threads_per_worker=1, host="127.0.0.1", dashboard_address=None, memory_limit=None)
+    return LocalCluster(
+        workers, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0", memory_limit=None
+    )
 
 
 def load_models(client: Client, run: Path, corpus: Path, out: Path) -> None:

@@ -66,9 +66,9 @@ def _runner(request: LabelRequest) -> TaskRunner[Any]:
 
     if request.address is not None:
         return DaskTaskRunner(address=request.address)
-    # Loopback and no dashboard: a cluster unpickles what it is sent. No limit, as dask would kill workers at it.
+    # Loopback only: a cluster unpickles what it is sent. No limit of memory, as dask would kill workers at it.
     local = {"n_workers": workers, "threads_per_worker": 1, "host": "127.0.0.1"}
-    return DaskTaskRunner(cluster_kwargs={**local, "dashboard_address": None, "memory_limit": None})
+    return DaskTaskRunner(cluster_kwargs={**local, "dashboard_address": "127.0.0.1:0", "memory_limit": None})
 
 
 def _reason(future: PrefectWrappedFuture[Any, Any]) -> str | None:

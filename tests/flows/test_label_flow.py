@@ -81,7 +81,7 @@ def cluster() -> Iterator[Any]:
     """A dask cluster of two worker processes on this machine."""
     from distributed import LocalCluster
 
-    with LocalCluster(2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None) as found:
+    with LocalCluster(2, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0") as found:
         yield found
 
 
