@@ -25,7 +25,7 @@ MOST_CLASSES, MOST_ROWS, LONGEST_TEXT = 100, 10, 120
 def show_rounds(run: Run, teacher: Facts, history: Sequence[Facts]) -> None:
     """The tables of all rounds so far; each item of ``history`` holds what a round's three stages found."""
     tables = {
-        ROUNDS: ("Every round and its verdict, with what it changed in test accuracy", list(_rounds(teacher, history))),
+        ROUNDS: ("Every round and its verdict; what it changed in test accuracy", list(_rounds(teacher, history))),
         BALANCE: ("Rows of every class by the teacher's top label, the largest classes first", map(_balance, history)),
         WEIGHTS: ("How the meta weights of each round's reweighted steps were spread", map(_weights, history)),
         WEIGHED: (
@@ -78,15 +78,15 @@ def _rounds(teacher: Facts, history: Sequence[Facts]) -> Iterator[Facts]:
         own = _accuracy(facts)
         yield {
             "round": facts["round"],
-            "pseudo rows": facts["rows"],
-            "mean confidence": percent(facts["mean_confidence"]),
-            "test accuracy": percent(own),
-            "against its teacher": _points(own, reached[facts["teacher_round"]]),
-            "against labels alone": _points(own, reached[0]),
+            "accuracy": percent(own),
+            "on its teacher": _points(own, reached[facts["teacher_round"]]),
+            "on labels alone": _points(own, reached[0]),
             "verdict": "promoted" if facts["promoted"] else "kept",
-            "reason": facts["reason"],
-            "agreement (kappa)": decimals(facts["agreement"]),
+            "kappa": decimals(facts["agreement"]),
+            "confidence": percent(facts["mean_confidence"]),
+            "pseudo rows": facts["rows"],
             "time": duration(facts["seconds"]),
+            "reason": facts["reason"],
         }
 
 

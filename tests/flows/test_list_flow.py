@@ -127,10 +127,10 @@ def test_the_round_table_says_what_changed(config: RunConfig, folder: Path) -> N
     rounds = json.loads(artifacts()["list-rounds"].data)
     report = json.loads((folder / "report.json").read_text("utf-8"))
     reached = [report["labelled_only"]["accuracy"], *(found["student"]["accuracy"] for found in report["rounds"])]
-    assert [row["against its teacher"] for row in rounds] == [
+    assert [row["on its teacher"] for row in rounds] == [
         f"{100 * (after - before):+.1f} points" for before, after in pairwise(reached)
     ]
-    assert rounds[1]["against labels alone"] == f"{100 * (reached[2] - reached[0]):+.1f} points"
+    assert rounds[1]["on labels alone"] == f"{100 * (reached[2] - reached[0]):+.1f} points"
 
 
 def test_the_rows_that_meta_weights_spoke_for_and_against(config: RunConfig, folder: Path) -> None:
