@@ -25,6 +25,7 @@ from flows.exits import (
 )
 from flows.progress import Display
 from pipeline.config import RunConfig
+from pipeline.stage_names import name_of, name_of_head
 
 RunFolder = Annotated[Path, Argument(help="The folder of a run.")]
 
@@ -72,6 +73,7 @@ def _train(config: RunConfig, as_json: bool) -> None:
 def _follow(config: RunConfig, display: Display) -> Path:
     """The folder of the finished run. Ends the process, saying how to go on, when it is interrupted."""
     from httpx import TransportError
+    from prefect import tags
 
     from flows.cancelling import Stopped
     from flows.list_flow import self_train
@@ -79,7 +81,7 @@ def _follow(config: RunConfig, display: Display) -> Path:
     from flows.session import watched_by
 
     try:
-        with heeding_sigterm(), display, watched_by(display):
+        with heeding_sigterm(), display, watched_by(display), tags("listflow", *_kinds(config)):
             ensure_server()
             return Path(self_train(config)["run"])
     except (KeyboardInterrupt, Stopped):
@@ -88,6 +90,11 @@ def _follow(config: RunConfig, display: Display) -> Path:
         interrupted(display.folder, TERMINATED)
     except TransportError as error:
         fail(f"the Prefect server went away ({error}); {how_to_go_on(display.folder)}", UNEXPECTED)
+
+
+def _kinds(config: RunConfig) -> list[str]:
+    """What is trained, for a list of runs to be filtered by."""
+    return [name.partition(" (")[0] for name in (name_of(config.stage), name_of_head(config.head))]
 
 
 def _show_outcome(folder: Path, console: Console) -> None:

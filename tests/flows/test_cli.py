@@ -27,6 +27,14 @@ def refused(result: Result, *words: str) -> None:
         assert word in result.stderr
 
 
+def test_a_list_of_runs_can_be_filtered_by_what_they_train(finished: tuple[Path, Result]) -> None:
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        tags = {run.name: set(run.tags) for run in client.read_flow_runs()}
+    assert tags[f"task, {finished[0].name}"] == {"listflow", "list", "verbalizer"}
+
+
 def test_a_run_prints_its_report_as_the_one_line_of_stdout(finished: tuple[Path, Result]) -> None:
     folder, result = finished
     assert result.returncode == 0, result.stderr
