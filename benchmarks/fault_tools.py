@@ -145,7 +145,7 @@ class Journal:
         self._offset += len(whole)
         fresh = []
         for line in whole.splitlines():
-            process, number, phase, done, total, _ = line.split()
+            process, number, phase, done, total, _ = line.split("\t")
             fresh.append(Place(int(process), int(number), phase, int(done), int(total)))
         self.all += fresh
         return fresh

@@ -34,13 +34,14 @@ from flows.lineage import next_of
 
 # Chains, and interruptions in each.
 PLAN = {
-    "process": (4, 9), "cancel": (1, 6), "server": (1, 6), "child": (1, 5), "worker": (1, 5), "cancel child": (1, 3),
-    "cancel worker": (1, 3),
+    "process": (4, 9), "cancel": (1, 6), "server": (2, 6), "child": (1, 5), "worker": (1, 5), "cancel child": (1, 3),
+    "cancel worker": (1, 3), "gone": (1, 1),
 }  # fmt: skip
 NAMES = {
     "process": ("SIGKILL of `listflow run`", "`listflow resume`"),
     "cancel": ("cancelled, `listflow run`", "`listflow resume`"),
     "server": ("SIGKILL of the Prefect server, back after 2 s", "went on by itself"),
+    "gone": ("SIGKILL of the Prefect server, back after the run has ended", "`listflow resume`"),
     "child": ("SIGKILL of the run of `listflow serve`", "retry"),
     "worker": ("SIGKILL of a process worker and its run", "marked crashed, retry"),
     "cancel child": ("cancelled, `listflow serve`", "the next run"),
@@ -142,6 +143,7 @@ def of_command(bench: Bench, chain: Chain, moments: list[Place], draw: random.Ra
                 chain.notes.append(f"exit code {process.returncode}")
         else:
             process.kill()
+        told += bench.journal.read()
         chain.hits.append(words(told))
     finish(bench, chain)
     return [*attempts, bench.journal.read()]
@@ -165,6 +167,21 @@ def of_server(bench: Bench, chain: Chain, moments: list[Place], draw: random.Ran
     return [[*told, *bench.journal.read()]]
 
 
+def of_gone(bench: Bench, chain: Chain, moments: list[Place], draw: random.Random) -> list[list[Place]]:
+    """The server is killed and stays away until ``listflow run`` has given up."""
+    process, (moment,) = bench.start(), moments
+    told = bench.reach(moment, lambda: process.poll() is None)
+    bench.server.kill()
+    chain.hits.append(words(told))
+    began, code = time.monotonic(), process.wait()
+    said = (bench.out / "command.log").read_text()[-200:]
+    chain.notes.append(f"exit code {code} after {time.monotonic() - began:.0f} s: {said}")
+    told += bench.journal.read()
+    bench.server.start()
+    finish(bench, chain)
+    return [told, bench.journal.read()]
+
+
 def of_deployment(bench: Bench, chain: Chain, moments: list[Place], draw: random.Random) -> list[list[Place]]:
     """The run of a deployment is killed or cancelled, with its worker where it has one, and goes on by itself."""
     on_worker, attempts = chain.kind.endswith("worker"), []
@@ -183,6 +200,7 @@ def of_deployment(bench: Bench, chain: Chain, moments: list[Place], draw: random
             child = next(place.process for place in reversed(told or bench.journal.all))
             if chain.kind.startswith("cancel"):
                 cancel(bench, chain, lambda child=child: not Path(f"/proc/{child}").exists(), flow_run)
+                told += bench.journal.read()
                 flow_run = schedule(bench, deployment)
                 continue
             if on_worker:
@@ -192,6 +210,7 @@ def of_deployment(bench: Bench, chain: Chain, moments: list[Place], draw: random
                 bench.server.ask(f"flow_runs/{flow_run}/set_state", state={"type": "CRASHED"}, force=True)
                 looking = begin_worker(bench)
             tools.wait_until(lambda flow_run=flow_run: bench.server.state_of(flow_run) == "CRASHED", "CRASHED")
+            told += bench.journal.read()
             again = {"type": "SCHEDULED", "name": "AwaitingRetry"}
             bench.server.ask(f"flow_runs/{flow_run}/set_state", state=again, force=False)
         tools.wait_until(lambda: bench.server.state_of(flow_run) in ENDED, "the end")
@@ -203,7 +222,7 @@ def of_deployment(bench: Bench, chain: Chain, moments: list[Place], draw: random
 
 
 ENDED = {"COMPLETED", "FAILED", "CRASHED", "CANCELLED"}
-KIND = {"process": of_command, "cancel": of_command, "server": of_server}
+KIND = {"process": of_command, "cancel": of_command, "server": of_server, "gone": of_gone}
 
 
 def cancel(bench: Bench, chain: Chain, gone: Callable[[], bool], flow_run: str | None = None) -> None:

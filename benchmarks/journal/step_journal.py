@@ -19,7 +19,7 @@ class Journal:
         self.moved(Progress(0, "opened", 1, 1))
 
     def moved(self, now: Progress) -> None:
-        line = f"{os.getpid()} {now.round} {now.phase} {now.done} {now.total} {time.monotonic()}\n"
+        line = f"{os.getpid()}\t{now.round}\t{now.phase}\t{now.done}\t{now.total}\t{time.monotonic()}\n"
         os.write(self.file, line.encode())
 
 
