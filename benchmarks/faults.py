@@ -294,9 +294,8 @@ def one_chain(bench: Bench, kind: str, number: int, seed: int) -> Chain:
 def benches(out: Path) -> Iterator[dict[bool, Bench]]:
     """For runs of the command line (False) and of deployments (True)."""
     inputs, run, first = out / "inputs", out / "runs" / "plain", out / "lineage" / "first"
-    shutil.rmtree(out / "runs", ignore_errors=True)
-    shutil.rmtree(out / "lineage", ignore_errors=True)
-    shutil.rmtree(inputs, ignore_errors=True)
+    for before in ("inputs", "runs", "lineage", "home"):
+        shutil.rmtree(out / before, ignore_errors=True)
     inputs.mkdir(parents=True)
     tools.apart(lambda: tools.make_inputs(inputs))
     (out / "run.yaml").write_text(json.dumps(tools.overlay(inputs, run)))
