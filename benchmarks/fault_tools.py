@@ -181,7 +181,12 @@ class Server:
         kill_group(self._process)
 
     def ask(self, path: str, **query: Any) -> Any:
-        answer = httpx.post(f"{self.url}/{path}", json=query, timeout=60)
+        """What the server answers; a busy one is asked again."""
+        for _ in range(10):
+            answer = httpx.post(f"{self.url}/{path}", json=query, timeout=60)
+            if answer.status_code != 503:
+                break
+            time.sleep(1)
         answer.raise_for_status()
         return answer.json()
 

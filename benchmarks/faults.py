@@ -34,7 +34,7 @@ from flows.lineage import next_of
 
 # Chains, and interruptions in each.
 PLAN = {
-    "process": (4, 9), "cancel": (1, 6), "server": (2, 6), "child": (1, 5), "worker": (1, 5), "cancel child": (1, 3),
+    "process": (4, 9), "cancel": (1, 6), "server": (1, 6), "child": (1, 5), "worker": (1, 5), "cancel child": (1, 3),
     "cancel worker": (1, 3), "gone": (1, 1),
 }  # fmt: skip
 NAMES = {
@@ -108,7 +108,8 @@ def words(told: list[Place]) -> str:
     last = next((place for place in reversed(told) if place.phase != "opened"), None)
     if last is None:
         return "start"
-    return f"after {last.phase}" if last.done == last.total else last.phase
+    phase = last.phase.partition(",")[0]
+    return f"after {phase}" if last.done == last.total else phase
 
 
 def repeated(attempts: list[list[Place]]) -> int:
