@@ -92,7 +92,7 @@ def compare_workers(rows: int, repeats: int) -> None:
 
 def cluster(workers: int) -> LocalCluster:
     return LocalCluster(
-        workers, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0", memory_limit=None
+        n_workers=workers, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0", memory_limit=None
     )
 
 
