@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 
 from data.errors import InputError
 from pipeline.storing import FULL, storing, sync
+from pipeline.undisturbed import undisturbed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -101,7 +102,9 @@ def load_tensors(path: Path) -> dict[str, Tensor]:
     from safetensors.torch import load_file
 
     try:
-        return dict(load_file(path))
+        # The library would call an interruption damage.
+        with undisturbed():
+            return dict(load_file(path))
     except FileNotFoundError as error:
         raise InputError(f"weights file {path} is missing; resume the run to make it again.") from error
     except (SafetensorError, OSError, ValueError) as error:
@@ -115,7 +118,7 @@ def load_checked(path: Path) -> dict[str, Tensor]:
     from safetensors import safe_open
 
     tensors = load_tensors(path)
-    with safe_open(path, "pt") as file:
+    with undisturbed(), safe_open(path, "pt") as file:
         stored = file.metadata() or {}
     if stored.get("sha256") != _content(tensors):
         raise InputError(f"{path} is damaged; delete it and resume the run.")
@@ -155,7 +158,8 @@ def _packed(tensors: Mapping[str, Tensor], facts: dict[str, str] | None = None) 
     # Who asks for the state of a run should not wait for torch.
     from safetensors.torch import save
 
-    return save({name: tensor.contiguous() for name, tensor in tensors.items()}, facts)
+    with undisturbed():
+        return save({name: tensor.contiguous() for name, tensor in tensors.items()}, facts)
 
 
 def _content(tensors: Mapping[str, Tensor]) -> str:

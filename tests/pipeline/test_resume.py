@@ -12,10 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import tiny_overlay
+from safetensors import SafetensorError
 
 from data.errors import InputError
-from pipeline.checkpoint import verified
+from pipeline.checkpoint import load_checked, save_checked, verified
 from pipeline.config import RunConfig, build_config
 from pipeline.opening import open_run
 from pipeline.run import Progress
@@ -218,3 +220,21 @@ def test_a_damaged_step_checkpoint_costs_steps_and_changes_no_byte(
     self_train(build_config("fast", overlay), lambda now: starts.append(now.done) if now.phase == "warmup" else None)
     assert starts[0] == 1
     assert hashed(tmp_path / "run") == hashed(finished)
+
+
+def test_an_interruption_while_a_checkpoint_is_read_is_no_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import safetensors.torch
+
+    def interrupted(path: Path) -> dict[str, torch.Tensor]:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt as error:  # what the library does with whatever Python raises within it
+            raise SafetensorError("cut") from error
+        return {"a": torch.ones(2)}
+
+    save_checked(tmp_path / "a.step", {"a": torch.ones(2)})
+    monkeypatch.setattr(safetensors.torch, "load_file", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        load_checked(tmp_path / "a.step")
