@@ -11,6 +11,7 @@ import secrets
 import shutil
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -28,6 +29,8 @@ from pipeline.config import build_config
 from pipeline.selftrain import self_train
 
 PATIENCE = 180.0
+# As the tests are started: nothing says that its folder is on the path.
+PREFECT = (sys.executable, "-m", "prefect")
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ class Client:
 
     def prefect(self, *arguments: str) -> Result:
         """``prefect ...``, to its end; it must succeed."""
-        done = self._run(["prefect", "--no-prompt", *arguments])
+        done = self._run([*PREFECT, "--no-prompt", *arguments])
         assert done.returncode == 0, done.stdout + done.stderr
         return done
 

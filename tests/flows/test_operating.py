@@ -13,7 +13,7 @@ import yaml
 from commands import COMMAND
 from conftest import tiny_overlay
 from prefect.flows import load_flow_from_entrypoint
-from real_server import Client, grow, real_server, wait_until
+from real_server import PREFECT, Client, grow, real_server, wait_until
 
 from flows.lineage import continued
 from pipeline.checkpoint import file_digest
@@ -72,7 +72,7 @@ def test_a_worker_goes_on_when_a_corpus_grows(client: Client, first: Path, tmp_p
     )
     client.prefect("work-pool", "create", POOL, "--type", "process")
     client.prefect("deploy", "--all")
-    with client.running("prefect", "worker", "start", "--pool", POOL):
+    with client.running(*PREFECT, "worker", "start", "--pool", POOL):
         wait_until(lambda: [one for one in client.ask("work_pools") if one["status"] == "READY"], 60)
         before = len(client.runs(FLOW))
         grow(client, 20, 5)
