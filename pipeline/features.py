@@ -6,7 +6,7 @@ kept on disk and training starts above them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,7 @@ def with_features(
     folder: Path,
     made_by: str,
     on_rows: Callable[[int], None],
-    earlier: Iterable[Path] = (),
+    earlier: Sequence[Path] = (),
 ) -> Encoded:
     """``encoded`` with the output of the first ``depth`` layers, from ``folder``, or made into it.
 
@@ -50,7 +50,7 @@ def with_features(
     facts = {"key": content_key(encoded, made_by), "depth": depth, "dtype": backbone.dtype_name}
     manifest = verified(folder)
     if manifest is None or any(manifest[name] != value for name, value in facts.items()):
-        known = known_places(earlier, {piece.key for piece in pieces_of(encoded, made_by)})
+        known = known_places(earlier, {piece.key for piece in pieces_of(encoded, made_by)}) if earlier else {}
         with new_folder(folder, facts) as aside:
             _write(encoded, backbone, depth, aside, made_by, known, on_rows)
     stored = _STORED[backbone.dtype]
