@@ -51,3 +51,13 @@ class AutoEncoder(nn.Module):
     def forward(self, prompts: Tensor) -> tuple[Tensor, Tensor]:
         z = self.encode(prompts)
         return self.decoder(z), z
+
+    @staticmethod
+    def of(encoder: dict[str, Tensor], decoder: dict[str, Tensor], tokens: int) -> AutoEncoder:
+        """The frozen auto-encoder with these weights."""
+        part = Decoder.of(decoder, tokens)
+        with torch.device("meta"):
+            auto = AutoEncoder(part.dim, part.widen.out_features, *part.shape)
+        auto.encoder.load_state_dict(encoder, assign=True)
+        auto.decoder = part
+        return auto.requires_grad_(False)

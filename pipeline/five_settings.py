@@ -6,23 +6,24 @@ subspace is made of; its further runs, with other draws of labels, are unseen da
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from statistics import mean
-from tempfile import TemporaryDirectory
 
 import torch
 
 from data.errors import InputError
 from pipeline.autoencoder import AutoEncoder
-from pipeline.msf import MsfTick, all_prompts, find_subspace
-from pipeline.prompted_task import PromptedTask, accuracy, origin_of
+from pipeline.msf import MsfTick
+from pipeline.prompted_task import PromptedTask, accuracy
 from pipeline.pseudo_tokens import Intrinsic
 from pipeline.recipes import teacher_recipe
-from pipeline.subspace import pinned, save_subspace
+from pipeline.subspace import load_auto_encoder, pinned
 from pipeline.subspace_config import SubspaceConfig
+from pipeline.subspace_keeping import keep_subspace
 from pipeline.train import Material, Trainer
 
 SETTINGS = {
@@ -53,25 +54,38 @@ def relative(scores: Sequence[Score]) -> float | None:
 
 def evaluate_settings(
     tasks: Sequence[PromptedTask],
+    folder: Path,
     config: SubspaceConfig,
+    known: Sequence[Score] = (),
     on_step: Callable[[str, MsfTick], None] = lambda name, tick: None,
-) -> list[Score]:
-    """The scores of every run in every setting. InputError for fewer than two tasks, or runs without test rows."""
+) -> Iterator[list[Score]]:
+    """After each task that was left out, the scores so far; tasks left out in ``known`` are not measured again.
+
+    The subspace without a task stays in ``folder``. InputError for fewer than two tasks, or runs without test rows.
+    """
     names = sorted({task.name for task in tasks})
     if len(names) < 2:
         raise InputError(f"all runs are of task '{names[0]}'; an unseen task needs runs of at least two tasks.")
-    references = {id(task): task.accuracy(task.prompts()[0]) for task in tasks}
-    found: list[Score] = []
-    for name in names:
+    references: dict[int, float] = {}
+    found = list(known)
+    for number, name in enumerate(names, 1):
+        if name in {score.held_out for score in known}:
+            continue
+        references = references or {id(task): task.accuracy(task.prompts()[0]) for task in tasks}
         fold = _Fold.of(tasks, name)
-        auto = find_subspace(fold.known, config, on_step=partial(on_step, name))
-        with TemporaryDirectory() as scratch:
-            save_subspace(Path(scratch), auto, all_prompts(fold.known), origin_of(fold.known, config.dim), {})
-            for setting, runs in fold.settings().items():
-                for task in runs:
-                    score = _rebuilt(auto, task) if "MSF" in setting else tuned(task, Path(scratch))
-                    found.append(Score(setting, name, str(task.run.folder), score, references[id(task)]))
-    return found
+        space = folder / f"{number}-without-{re.sub('[^A-Za-z0-9.-]+', '_', name)}"
+        keep_subspace(fold.known, space, config, partial(on_step, name))
+        for setting, task, share in _measured(fold, space):
+            found.append(Score(setting, name, str(task.run.folder), share, references[id(task)]))
+        yield found
+
+
+def _measured(fold: _Fold, space: Path) -> Iterator[tuple[str, PromptedTask, float]]:
+    """(setting, run, accuracy) of all runs in all settings of a fold."""
+    auto = load_auto_encoder(space)
+    for setting, runs in fold.settings().items():
+        for task in runs:
+            yield setting, task, _rebuilt(auto, task) if "MSF" in setting else tuned(task, space)
 
 
 @dataclass(frozen=True)

@@ -53,6 +53,14 @@ def load_decoder(config: Intrinsic) -> tuple[Decoder, Tensor]:
     return _decoder(config.subspace, config.decoder, config.tokens)
 
 
+def load_auto_encoder(folder: Path) -> AutoEncoder:
+    """The frozen auto-encoder of the subspace in ``folder``; InputError when there is none."""
+    tokens = read_origin(folder).tokens
+    encoder, decoder = (load_tensors(folder / WHOLE / name) for name in (ENCODER, DECODER))
+    del decoder["start"]
+    return AutoEncoder.of(encoder, decoder, tokens)
+
+
 @lru_cache(maxsize=4)
 def _decoder(folder: str, digest: str, tokens: int) -> tuple[Decoder, Tensor]:
     """Kept: teacher and students of a run share one decoder, as they share the backbone."""

@@ -31,7 +31,7 @@ from pipeline.rounds import load_model
 from pipeline.selftrain import self_train
 from pipeline.stage_config import pseudo_tokens
 from pipeline.stages.ipt import IntrinsicPrompt
-from pipeline.subspace import Origin, load_decoder, pinned, save_subspace
+from pipeline.subspace import Origin, load_decoder, pinned, read_origin, save_subspace
 from pipeline.subspace_config import SubspaceConfig
 from pipeline.subspace_making import make_subspace
 
@@ -340,9 +340,12 @@ def test_a_finished_subspace_is_not_found_again(runs: list[Path], space: Path, t
         make_subspace(runs, tmp_path, SMALL)
 
 
-def test_the_unseen_task_is_never_part_of_its_subspace(runs: list[Path]) -> None:
+def test_the_unseen_task_is_never_part_of_its_subspace(runs: list[Path], tmp_path: Path) -> None:
     with open_tasks(runs) as tasks:
-        scores = evaluate_settings(tasks, SMALL)
+        *_, scores = evaluate_settings(tasks, tmp_path, SMALL)
+    assert {folder.name: read_origin(folder).tasks for folder in tmp_path.iterdir()} == {
+        "1-without-other": ("tiny",), "2-without-tiny": ("other",)
+    }  # fmt: skip
     per = {setting: [s for s in scores if s.setting == setting] for setting in SETTINGS}
     assert {len(per[name]) for name in ("T_train (MSF)", "T_train same (IST)")} == {2}
     assert [s.held_out for s in per["T_train diff (IST)"]] == ["other"]
@@ -352,9 +355,27 @@ def test_the_unseen_task_is_never_part_of_its_subspace(runs: list[Path]) -> None
         assert all((s.held_out == "other") != (Path(s.run).name == "other") for s in per[name])
 
 
-def test_one_task_alone_has_no_unseen_one(runs: list[Path]) -> None:
+def test_one_task_alone_has_no_unseen_one(runs: list[Path], tmp_path: Path) -> None:
     with open_tasks(runs[:2]) as tasks, pytest.raises(InputError, match="at least two tasks"):
-        evaluate_settings(tasks, SMALL)
+        list(evaluate_settings(tasks, tmp_path, SMALL))
+
+
+def test_interrupted_settings_go_on_with_the_next_task(runs: list[Path], tmp_path: Path) -> None:
+    whole = make_subspace(runs, tmp_path / "whole", SMALL, evaluate=True)
+    left_out: list[str] = []
+
+    def stop_in_the_second_fold(name: str, tick: object) -> None:
+        left_out.append(name)
+        if name == "tiny":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        make_subspace(runs, tmp_path / "cut", SMALL, evaluate=True, on_step=stop_in_the_second_fold)
+    assert set(left_out) == {"", "other", "tiny"}
+    resumed: list[str] = []
+    again = make_subspace(runs, tmp_path / "cut", SMALL, evaluate=True, on_step=lambda name, tick: resumed.append(name))
+    assert set(resumed) == {"tiny"}
+    assert again.scores == whole.scores
 
 
 def test_relative_scores() -> None:
