@@ -64,15 +64,16 @@ def cancellable(heed: Heed) -> Iterator[None]:
 
     A thread asks, so that a server which is slow or away holds nobody up.
     """
-    here = FlowRunContext.get()
-    if here is None or here.flow_run is None or os.environ.get(MANAGED) == "false":
+    flow_run = heeded_run()
+    if flow_run is None:
         yield
         return
-    over, flow_run = threading.Event(), here.flow_run.id
+    over = threading.Event()
     threading.Thread(target=copy_context().run, args=(_ask, flow_run, heed.cancelled, over), daemon=True).start()
     try:
         yield
-        _ask_once(flow_run, heed.cancelled)
+        if is_cancelled(flow_run):
+            raise RunCancelled
         heed.check()
     except RunCancelled:
         raise Stopped(_set_cancelled(flow_run)) from None
@@ -80,15 +81,25 @@ def cancellable(heed: Heed) -> Iterator[None]:
         over.set()
 
 
-def _ask(flow_run: UUID, cancelled: threading.Event, over: threading.Event) -> None:
-    while not over.wait(SECONDS_BETWEEN_QUESTIONS) and not cancelled.is_set():
-        _ask_once(flow_run, cancelled)
+def heeded_run() -> UUID | None:
+    """The flow run of this process where nobody else would end it; None outside of one, and in a runner or worker."""
+    here = FlowRunContext.get()
+    if here is None or here.flow_run is None or os.environ.get(MANAGED) == "false":
+        return None
+    return here.flow_run.id
 
 
-def _ask_once(flow_run: UUID, cancelled: threading.Event) -> None:
+def is_cancelled(flow_run: UUID) -> bool:
+    """Whether someone cancelled ``flow_run``; False too while the server does not answer."""
     with if_it_answers(), get_client(sync_client=True) as client:
         state = client.read_flow_run(flow_run).state
-        if state is not None and (state.is_cancelling() or state.is_cancelled()):
+        return state is not None and (state.is_cancelling() or state.is_cancelled())
+    return False
+
+
+def _ask(flow_run: UUID, cancelled: threading.Event, over: threading.Event) -> None:
+    while not over.wait(SECONDS_BETWEEN_QUESTIONS) and not cancelled.is_set():
+        if is_cancelled(flow_run):
             cancelled.set()
 
 

@@ -2,21 +2,24 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import copy_context
 from threading import Event, Thread
 from uuid import UUID
 
 from httpx import HTTPError
+from prefect.client.orchestration import get_client
 from prefect.context import FlowRunContext
 from prefect.exceptions import PrefectException
 from prefect.flow_runs import pause_flow_run, resume_flow_run
 from prefect.input import RunInput
 from prefect.logging import get_run_logger
+from prefect.states import Running
 from pydantic import Field
 
 from data.answers import parse_answers
 from data.errors import InputError
+from flows.cancelling import RunCancelled, heeded_run, is_cancelled
 from flows.exits import short
 from flows.review_view import form_text, lines_to_fill_in, show_review
 from pipeline.checkpoint import write_json
@@ -88,11 +91,11 @@ def _paused(asked: Asked, written: str, wrong: str, minutes: float) -> Correctio
 
 @contextmanager
 def _released(run: Run, asked: Asked, minutes: float, deadline: float) -> Iterator[None]:
-    """Inside the block a thread ends the pause when the review was answered by a file, or when time is up."""
+    """Inside the block a thread ends the pause: when a file answers, when time is up, or when the run is cancelled."""
     context = FlowRunContext.get()
     assert context is not None
     assert context.flow_run is not None
-    flow_run, over = context.flow_run.id, Event()
+    flow_run, heeded, over, cancelled = context.flow_run.id, heeded_run(), Event(), Event()
 
     def watch() -> None:
         while not over.wait(SECONDS_BETWEEN_LOOKS / 2):
@@ -100,14 +103,23 @@ def _released(run: Run, asked: Asked, minutes: float, deadline: float) -> Iterat
                 conclude(asked, (), unanswered=f"nobody answered within {minutes:g} minutes")
             if read_reviewed(run.folder, asked.round) is not None:
                 _resume(flow_run)
+            elif heeded and is_cancelled(heeded):
+                cancelled.set()
+                _wake(heeded)
 
     watcher = Thread(target=copy_context().run, args=(watch,), daemon=True)
     watcher.start()
     try:
         yield
+    except Exception:
+        # A pause that is woken up finds no answer in its form.
+        if not cancelled.is_set():
+            raise
     finally:
         over.set()
         watcher.join()
+    if cancelled.is_set():
+        raise RunCancelled
 
 
 def _resume(flow_run: UUID) -> None:
@@ -116,6 +128,12 @@ def _resume(flow_run: UUID) -> None:
         resume_flow_run(flow_run, run_input={})
     except (PrefectException, HTTPError, RuntimeError):
         return
+
+
+def _wake(flow_run: UUID) -> None:
+    """Ends the pause of a cancelled flow run, which would otherwise look for its answer until time is up."""
+    with suppress(PrefectException, HTTPError), get_client(sync_client=True) as client:
+        client.set_flow_run_state(flow_run, Running(), force=True)
 
 
 def _whose(ended: Reviewed) -> str:

@@ -7,3 +7,12 @@ from collections.abc import Callable
 COMMAND = (sys.executable, "-c", "from flows.cli import main; main()")
 Result = subprocess.CompletedProcess[str]
 Cli = Callable[..., Result]
+
+
+def cancel(flow_run: object) -> None:
+    """As the button of the Prefect UI does."""
+    from prefect.client.orchestration import get_client
+    from prefect.states import Cancelling
+
+    with get_client(sync_client=True) as client:
+        client.set_flow_run_state(flow_run, Cancelling())  # type: ignore[arg-type]

@@ -8,7 +8,7 @@ from pathlib import Path
 from shutil import copytree
 
 import pytest
-from commands import COMMAND, Cli, Result
+from commands import COMMAND, Cli, Result, cancel
 from conftest import tiny_overlay
 from test_cli import refused
 
@@ -26,14 +26,6 @@ def flow_run_of(folder: Path) -> str:
         runs = client.read_flow_runs()
     (found,) = [run for run in runs if (run.parameters.get("config") or {}).get("run_dir") == str(folder)]
     return str(found.id)
-
-
-def cancel(flow_run: str) -> None:
-    from prefect.client.orchestration import get_client
-    from prefect.states import Cancelling
-
-    with get_client(sync_client=True) as client:
-        client.set_flow_run_state(flow_run, Cancelling())
 
 
 def state_of(flow_run: str) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import COMMAND, Cli
+from commands import COMMAND, Cli, cancel
 from conftest import tiny_overlay
 
 from data.answers import read_answers
@@ -132,6 +132,26 @@ def test_nobody_answers_and_the_run_goes_on(config: RunConfig, cli: Cli) -> None
     done = cli("review", folder)
     assert done.returncode == 2
     assert "is closed, as nobody answered" in done.stderr
+
+
+def test_a_cancelled_run_waits_no_longer(config: RunConfig, tmp_path: Path) -> None:
+    from flows.cancelling import Stopped
+
+    began = time.monotonic()
+    with pytest.raises(Stopped):
+        run_flow(config, lambda folder: cancel(paused_run().id))
+    assert time.monotonic() - began < 60 * config.review.timeout
+    folder = Path(str(config.run_dir))
+    assert read_reviewed(folder, 1) is None
+    assert waits_until(folder, 1) is None
+
+    def answer(folder: Path) -> None:
+        eventually(lambda: waits_until(folder, 1))
+        answers = tmp_path / "answers.csv"
+        answers.write_text(f"row_id,label\n{first_rows(folder, 1)[0]},negative\n")
+        answer_review(folder, read_answers(str(answers)), "bob")
+
+    assert run_flow(config, answer).by == "bob"
 
 
 @pytest.mark.long
