@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from pipeline.checkpoint import load_tensors, save_tensors
+from data.errors import InputError
+from pipeline.checkpoint import load_checked, save_checked
 
 Parameters = Mapping[str, nn.Parameter]
 
@@ -19,14 +20,15 @@ def save_steps(path: Path, step: int, parameters: Parameters, optimiser: torch.o
     for name, parameter in parameters.items():
         tensors[f"weight/{name}"] = parameter.detach()
         tensors |= {f"{key}/{name}": value for key, value in optimiser.state[parameter].items()}
-    save_tensors(path, tensors)
+    save_checked(path, tensors)
 
 
 def restore_steps(path: Path, parameters: Parameters, optimiser: torch.optim.Optimizer) -> int:
-    """The number of steps that the file at ``path`` has behind it, now taken over; 0 without one."""
-    if not path.exists():
+    """The number of steps that the file at ``path`` has behind it, now taken over; 0 without one, or a damaged one."""
+    try:
+        tensors = load_checked(path)
+    except InputError:
         return 0
-    tensors = load_tensors(path)
     for name, parameter in parameters.items():
         parameter.data.copy_(tensors[f"weight/{name}"])
         # AdamW counts its steps on the CPU.
