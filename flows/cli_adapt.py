@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import ValidationError
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from typer import Argument, Option
 
 from flows.cli_options import AsJson, Verbose
+from flows.counting import Count
 from flows.environment import prepare
 from flows.exits import INTERRUPTED, fail
 from flows.values import Values, given_values
@@ -67,11 +67,9 @@ def _follow(backbone: str, sources: list[str], out: Path, values: Values, consol
         config = AdaptConfig.model_validate(values)
     except ValidationError as error:
         raise refusal(error, AdaptConfig) from error
-    columns = (TextColumn("masked-LM training"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[loss]}"))
-    with Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal) as bar:
-        line = bar.add_task("", total=config.steps, loss="")
+    with Count(console, "load the backbone and the texts") as count:
 
         def on_step(tick: AdaptTick) -> None:
-            bar.update(line, completed=tick.step, loss=f"loss {tick.loss:.3f}")
+            count.show(tick.step, tick.steps, "masked-LM training", f"loss {tick.loss:.3f}")
 
         return train(backbone, sources, out, config, on_step)

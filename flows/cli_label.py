@@ -5,15 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from typer import Argument, Option
 
 from flows.cli_options import AsJson, Verbose
 from flows.cli_run import RunFolder
+from flows.counting import Count
 from flows.environment import prepare
 from flows.exits import INTERRUPTED, TERMINATED, UNEXPECTED, Terminated, fail, heeding_sigterm, short
 
@@ -71,7 +72,7 @@ def _follow(request: LabelRequest, console: Console) -> dict[str, Any]:
     from flows.server import ensure_server
 
     try:
-        with heeding_sigterm(), _bar(console) as tell, told(tell):
+        with heeding_sigterm(), Count(console, "start Prefect") as count, told(partial(_shown, count)):
             ensure_server()
             with _known_to_workers():
                 return label_corpus(request)
@@ -97,27 +98,8 @@ def _stopped(code: int) -> NoReturn:
     fail(f"interrupted; {AGAIN}", code)
 
 
-@contextmanager
-def _bar(console: Console) -> Iterator[Any]:
-    """A moving line in a terminal, a plain one for every tenth of the rows elsewhere; yields what moves it."""
-    bar = Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("rows"), TimeRemainingColumn(),
-        console=console, transient=True, disable=not console.is_terminal,
-    )  # fmt: skip
-    line = bar.add_task("start Prefect", total=None)
-    said = -1
-
-    def tell(found: Standing) -> None:
-        nonlocal said
-        words = f"{found.shards:,} of {found.all_shards:,} shards"
-        bar.update(line, description=words, completed=found.rows, total=found.all_rows)
-        tenth = 10 * found.rows // found.all_rows
-        if not console.is_terminal and tenth > said:
-            console.print(f"{words}, {found.rows:,} of {found.all_rows:,} rows", highlight=False)
-        said = max(said, tenth)
-
-    with bar:
-        yield tell
+def _shown(count: Count, found: Standing) -> None:
+    count.show(found.rows, found.all_rows, "rows", f"in {found.shards:,} of {found.all_shards:,} shards")
 
 
 def _show(facts: dict[str, Any], output: Path, console: Console) -> None:

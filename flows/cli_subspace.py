@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from typer import Argument, Option
 
 from flows.cli_options import AsJson, Verbose
+from flows.counting import Count
 from flows.environment import prepare
 from flows.exits import INTERRUPTED, fail
 from flows.values import Values, given_values
@@ -62,13 +62,11 @@ def _follow(runs: list[Path], out: Path, values: Values, evaluate: bool, console
         config = SubspaceConfig.model_validate(values)
     except ValidationError as error:
         raise refusal(error, SubspaceConfig) from error
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[loss]}"))
-    with Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal) as bar:
-        line = bar.add_task("subspace", total=config.steps, loss="")
+    with Count(console, "load the runs") as count:
 
         def on_step(left_out: str, tick: MsfTick) -> None:
             words = f"subspace without {left_out}" if left_out else "subspace"
-            bar.update(line, description=words, completed=tick.step, loss=f"loss {tick.loss:.3f}")
+            count.show(tick.step, tick.steps, words, f"loss {tick.loss:.3f}")
 
         return make_subspace(runs, out, config, evaluate, on_step)
 

@@ -6,8 +6,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from flows.counting import moving_line
 from flows.exits import short
 
 if TYPE_CHECKING:
@@ -39,11 +39,8 @@ class Display:
         self.folder: Path | None = None
         self._console, self._rounds = console, rounds
         self._said: tuple[int, str] | None = None
-        self._bar = Progress(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[loss]}"),
-            TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal,
-        )  # fmt: skip
-        self._line = self._bar.add_task("start Prefect, load the backbone", total=None, loss="")
+        self._bar = moving_line(console)
+        self._line = self._bar.add_task("start Prefect, load the backbone", total=None, note="")
 
     def __enter__(self) -> Display:
         self._bar.start()
@@ -82,7 +79,7 @@ class Display:
         self._said = (place.round, place.phase)
 
     def _move(self, where: str, place: Place) -> None:
-        shown: dict[str, Any] = {"description": where, "loss": "" if place.loss is None else f"loss {place.loss:.3f}"}
+        shown: dict[str, Any] = {"description": where, "note": "" if place.loss is None else f"loss {place.loss:.3f}"}
         if place.done <= 1 or self._bar.tasks[0].total != place.total:
             self._bar.reset(self._line, total=place.total, completed=place.done, **shown)
         else:
