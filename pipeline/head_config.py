@@ -16,6 +16,12 @@ class VerbalizerHead(Section):
     trained: bool = Field(True, description="off: it stays the backbone's own, and the stage alone moves")
     centre: bool = Field(False, description="start with equal mean logits per class on unlabelled text")
 
+    @model_validator(mode="after")
+    def _stays_as_it_is(self) -> VerbalizerHead:
+        if self.centre and not self.trained:
+            raise ValueError("centre moves the bias of the head, which trained=false leaves alone; choose one of them")
+        return self
+
 
 class LinearHead(Section):
     """One linear map of pooled features: the classic baseline."""

@@ -27,6 +27,8 @@ def _of_stages(stages: Sequence[AnyStage]) -> Iterator[str]:
             yield from _of_unified(stage)
         elif stage.kind == "ptuning":
             yield f"the {stage.tokens} pseudo tokens of stage ptuning are no words of the vocabulary"
+        elif stage.kind not in {"bitfit", "none"}:
+            yield f"stage {stage.kind} is no part of the weights"
 
 
 def _of_unified(stage: Unified) -> Iterator[str]:

@@ -80,7 +80,8 @@ def _wrap(layer: nn.Module, place: Place, backbone: Backbone, config: Unified, g
         sizes = (backbone.hidden_size, backbone.hidden_size)
     else:
         path = _path(backbone, place)
-        sizes = _sizes(layer.get_submodule(path))
+        sizes = _sizes(layer.get_submodule(_within(layer, path)))
+    path = _within(layer, path)
     sizes = sizes if config.insertion == "parallel" else (sizes[1], sizes[1])
     change = Bottleneck(*sizes, config, generator)
     wrapper: type[Sequential | Parallel | ParallelToBlock] = (
@@ -90,6 +91,18 @@ def _wrap(layer: nn.Module, place: Place, backbone: Backbone, config: Unified, g
         wrapper = ParallelToBlock
     layer.set_submodule(path, wrapper(layer.get_submodule(path), change))
     return change
+
+
+def _within(layer: nn.Module, path: str) -> str:
+    """``path`` as it is in ``layer`` now, where other stages may stand around the modules on the way."""
+    steps, module = [], layer
+    for name in path.split("."):
+        while not hasattr(module, name):
+            steps.append("inner")
+            module = module.get_submodule("inner")
+        steps.append(name)
+        module = module.get_submodule(name)
+    return ".".join(steps)
 
 
 def _sizes(module: Any) -> tuple[int, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -159,19 +160,20 @@ def test_the_gradient_is_the_sum_of_both_with_every_engine(engine: str) -> None:
 
 def _check_sum(phase: Phase, encoder: str, engine: str) -> None:
     gradients: list[list[Tensor]] = []
-    weights = []
+    weights: list[np.ndarray] = []
     for with_class, with_extra in ((True, True), (True, False), (False, True)):
         model, prompt = build(encoder=encoder)
         extra = auxiliary(prompt)
         trainer = Trainer(model, replace(recipe(extra, engine=engine), phases=((phase, 1),)), material(prompt))
         if with_class:
-            trainer._take[phase](trainer, 0)
+            taken = trainer._take[phase](trainer, 0)
+            weights += [taken.weighed[1]] if taken.weighed else []
         if with_extra:
             assert trainer._guess(extra, trainer._texts(phase, 0)) > 0
         gradients.append([torch.zeros_like(p) if p.grad is None else p.grad.clone() for p in trainer.parameters])
-        weights += [weights for _, weights in trainer.state.weighed]
     for both, first, second in zip(*gradients, strict=True):
         torch.testing.assert_close(both, first + second, rtol=1e-4, atol=1e-6)
+    assert len(weights) == (2 if phase == "reweighted" else 0)
     assert all((one == weights[0]).all() for one in weights)
     assert any(part.abs().max() > 1e-6 for part in gradients[2])
 

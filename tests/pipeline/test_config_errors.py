@@ -69,6 +69,10 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
         {"head": {"kind": "ytuning", "width": 128, "heads": 3}},
         "config key 'head': width 128 cannot be divided among 3 heads.",
     ),
+    "centre of a frozen head": (
+        {"head": {"trained": False, "centre": True}},
+        "config key 'head': centre moves the bias of the head, which trained=false leaves alone; choose one of them.",
+    ),
     "section": ({"studnt": {}}, "config key 'studnt': unknown key 'studnt'; did you mean 'student'?"),
     "key of a section": (
         {"student": {"stps": 1}},

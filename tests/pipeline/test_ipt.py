@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from conftest import tiny_backbone, tiny_overlay
 from test_ptuning import TASK
 from test_reweight import step_of
@@ -183,28 +184,35 @@ def test_only_the_coordinates_are_trained(space: Path) -> None:
     assert all(p.grad is None for p in part_of(model).decoder[0].parameters())
 
 
-def test_its_gradient_is_the_decoders_jacobian_times_that_of_the_prompt(space: Path) -> None:
-    part = part_of(built(space)[0])
-    decoder = part.decoder[0].double()
-    try:
-        z = part.z.detach().double().requires_grad_()
-        upstream = torch.randn(TOKENS, decoder.shape[1], dtype=torch.float64)
-        (own,) = torch.autograd.grad((decoder(z) * upstream).sum(), z)
-        jacobian = torch.func.jacrev(decoder)(z.detach())
-        assert torch.allclose(own, torch.einsum("ted,te->d", jacobian, upstream), rtol=1e-10, atol=1e-12)
-    finally:
-        part.decoder[0].float()
-
-
-def test_a_soft_prompt_of_the_decoded_vectors_gives_the_same_logits(space: Path) -> None:
-    model, prompt = built(space)
+def as_soft_prompt(model: Classifier, prompt: Prompt, space: Path) -> Classifier:
+    """A classifier whose pseudo tokens are the vectors that ``model`` decodes."""
     config, tensors = flat(model, [ipt_stage(space)])
     backbone = tiny_backbone()
     words = label_word_ids(prompt.task, backbone.tokenizer, backbone.word_rows)
     plain = Classifier(backbone, config, VerbalizerHead(trained=False), words)
     plain.load(tensors)
+    return plain
+
+
+def test_its_gradient_is_the_decoders_jacobian_times_that_of_the_prompt(space: Path) -> None:
+    """I8: grad_z = J^T grad_P, with grad_P from the same loss under a flat prompt of the decoded vectors."""
+    model, prompt = built(space)
+    batch, gold = prompt.encode([("w1 w2 good", None), ("w9", None)]).batch([0, 1]), torch.tensor([0, 1])
+    gradients = []
+    for each in (model, as_soft_prompt(model, prompt, space)):
+        (tensor,) = each.tunable().values()
+        gradients += torch.autograd.grad(F.cross_entropy(each(batch), gold), tensor)
+    own, of_prompt = gradients
+    assert own.abs().max() > 1e-4
+    part = part_of(model)
+    jacobian = torch.func.jacrev(part.decoder[0])(part.z.detach())
+    torch.testing.assert_close(own, torch.einsum("ted,te->d", jacobian, of_prompt), rtol=1e-4, atol=1e-6)
+
+
+def test_a_soft_prompt_of_the_decoded_vectors_gives_the_same_logits(space: Path) -> None:
+    model, prompt = built(space)
     encoded = prompt.encode([("w1 w2 good", None), ("w9", None)])
-    assert torch.equal(logits_of(model, encoded), logits_of(plain, encoded))
+    assert torch.equal(logits_of(model, encoded), logits_of(as_soft_prompt(model, prompt, space), encoded))
 
 
 @pytest.mark.parametrize("engine", ["fused", "jvp"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -19,13 +19,14 @@ from data.task import Task
 from pipeline import plain_model
 from pipeline.backbone import Backbone
 from pipeline.checkpoint import new_folder, save_tensors, write_json
-from pipeline.head_config import AnyHead
+from pipeline.head_config import AnyHead, VerbalizerHead
 from pipeline.merge import merge, resolved
+from pipeline.mergeable import check_mergeable
 from pipeline.model import Classifier
 from pipeline.plain_model import export
 from pipeline.predict import Predictor
 from pipeline.prompt import label_word_ids
-from pipeline.stage_config import AnyStage, stages
+from pipeline.stage_config import AnyStage, BitFit, stages
 from pipeline.stages.bottleneck import Bottleneck, Parallel, Sequential
 
 LABELS = {"no": "bad", "yes": "good", "so": "fine"}
@@ -215,6 +216,14 @@ def test_what_cannot_be_merged_says_so(
     with pytest.raises(InputError, match=rf"{said}.*`listflow predict`\.$"):
         export(run, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_stage_that_merging_does_not_know_is_refused() -> None:
+    class Scaling(BitFit):
+        kind: Literal["scaling"] = "scaling"  # type: ignore[assignment]
+
+    with pytest.raises(InputError, match="stage scaling is no part of the weights"):
+        check_mergeable([Scaling()], VerbalizerHead(), "run")
 
 
 def test_a_bias_for_a_map_without_one_is_refused(tmp_path: Path) -> None:

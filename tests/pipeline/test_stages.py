@@ -598,6 +598,10 @@ def test_saved_tensors_come_back_exactly(preset: str) -> None:
         ["bitfit", "prefix"],
         ["lora", "bitfit"],
         ["bitfit", "scaled_parallel"],
+        ["scaled_parallel", "bitfit"],
+        ["scaled_parallel", "list"],
+        ["mam", "list"],
+        ["parallel", "pfeiffer"],
         ["houlsby", "bitfit"],
         ["bitfit", "list"],
     ],
@@ -615,6 +619,17 @@ def test_stages_combine(names: list[str]) -> None:
 def test_the_heads_may_stand_beside_another_place() -> None:
     values = {"form": "relu", "place": ["attention_heads", "ffn_output"], "insertion": "parallel", "width": 4}
     assert stage_count(build(stages({"kind": "unified"} | values))) == LAYERS * 2 * 2 * 4 * D
+
+
+@pytest.mark.parametrize("family", ["bert", "distilbert"])
+@pytest.mark.parametrize("places", [["ffn_output", "ffn_intermediate"], ["attention_output", "attention_query"]])
+def test_a_block_and_a_map_within_it_may_be_changed_in_either_order(family: str, places: list[str]) -> None:
+    backbone = tiny_backbone(family)
+    counts = {
+        stage_count(build(stages({"kind": "unified", "insertion": "parallel", "width": 4, "place": order}), backbone))
+        for order in (places, places[::-1])
+    }
+    assert len(counts) == 1
 
 
 # Config
