@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import json
 from pathlib import Path
 from typing import Any, Literal
 
@@ -105,6 +106,20 @@ class Backbone(nn.Module):
                 parameter.detach().to(dtype or parameter.dtype).contiguous().view(torch.uint8).cpu().numpy().data
             )
         return total.hexdigest()
+
+    def is_the_one(self, checksum: str, dtype: str) -> bool:
+        """Whether it has the parameters whose ``checksum`` was taken in ``dtype``; True where nobody can tell.
+
+        bfloat16 is made of float32 by rounding, and nothing gives the lost bits back.
+        """
+        comparable = self.dtype in {torch.float32, getattr(torch, dtype)}
+        return not comparable or self.checksum(getattr(torch, dtype)) == checksum
+
+    def settings(self) -> str:
+        """What the model does with its parameters, as JSON; not where it was loaded from, nor by which version."""
+        aside = {"_name_or_path", "name_or_path", "transformers_version", "architectures"}
+        known = {name: value for name, value in self.model.config.to_dict().items() if name not in aside}
+        return json.dumps(known, sort_keys=True, default=str)
 
 
 def load_backbone(name: str, precision: Precision = "auto", device: str = "auto") -> Backbone:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 MANIFEST = "manifest.json"
 FORMAT = 1
+ASKED_FOR = frozenset({"config.json", "inputs.json"})
 
 
 def file_digest(path: Path) -> str:
@@ -47,7 +48,9 @@ def read_json(path: Path) -> Any:
     except FileNotFoundError as error:
         raise InputError(f"{path} is missing; is {path.parent} the folder of a run?") from error
     except ValueError as error:
-        raise InputError(f"{path} is damaged ({error}); delete its folder and resume the run.") from error
+        # What a person asked for cannot be made again, and other files of its folder may hold a person's answers.
+        remedy = "restore it from a copy" if path.name in ASKED_FOR else "restore it, or delete it and resume the run"
+        raise InputError(f"{path} is damaged ({error}); {remedy}.") from error
     _check_format(path, value)
     return value
 

@@ -23,7 +23,7 @@ def adopt_teacher(run: Run, parent: Parent, began: float) -> dict[str, Any]:
     offset = None if parent.offset is None else torch.tensor(parent.offset)
     model = run.new_classifier(0, offset)
     model.load(load_tensors(parent.model / "weights.safetensors"))
-    unfitted = parent.unfitted(run.inputs.digests["labelled"], len(run.gold))
+    unfitted = parent.unfitted(run.config, run.inputs.digests["labelled"], len(run.gold))
     if run.config.rounds.promote == "gated" and unfitted is None:
         unfitted = cross_validated(run, offset)
     facts = {"zero_shot": None, "offset": parent.offset, "continues": parent.weights}

@@ -23,10 +23,12 @@ ERRORS = 3.0  # standard errors beyond which a difference is no accident
 LEAST = 0.05  # differences below this are not worth a warning, however sure
 
 
-def measure_drift(run: Run, winner: int) -> Drift:
-    """The ``Drift`` of a continued run whose final model is that of round ``winner``."""
+def measure_drift(run: Run, winner: int) -> Drift | None:
+    """The ``Drift`` of a continued run whose final model is that of round ``winner``; None without old or new rows."""
     fresh = run.fresh_rows()
     known = np.setdiff1d(np.arange(len(run.corpus)), fresh, assume_unique=True)
+    if not len(known) or not len(fresh):
+        return None
     words, old = _halves(_sample(run, "old", known, 2 * ROWS))
     vocabulary = set(_words(run, words))
     before = _side(run, "old", old, vocabulary)

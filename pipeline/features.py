@@ -71,16 +71,22 @@ def _write(
     below, kept = lower(backbone, depth), list[tuple[str, int]]()
     with (folder / VALUES).open("wb") as file:
         for piece in pieces_of(encoded, made_by):
-            place = known.get(piece.key)
-            values = _computed(piece.texts, backbone, below) if place is None else _copied(place, backbone)
+            values = _copied(known.get(piece.key), backbone)
+            values = _computed(piece.texts, backbone, below) if values is None else values
             file.write(values.data)  # not tofile, which does not say that the disk is full
             kept.append((piece.key, piece.tokens))
             on_rows(len(piece.texts))
     write_json(folder / PIECES, kept)
 
 
-def _copied(place: Place, backbone: Backbone) -> np.ndarray:
-    whole = np.memmap(place.file, dtype=_STORED[backbone.dtype], mode="r").reshape(-1, backbone.hidden_size)
+def _copied(place: Place | None, backbone: Backbone) -> np.ndarray | None:
+    """The values at ``place``; None without one, or where another run has cleared a shared folder meanwhile."""
+    if place is None:
+        return None
+    try:
+        whole = np.memmap(place.file, dtype=_STORED[backbone.dtype], mode="r").reshape(-1, backbone.hidden_size)
+    except FileNotFoundError:
+        return None
     return whole[place.tokens]
 
 

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from data.errors import InputError
 from data.task import Task
 from pipeline.backbone import Backbone, Precision, load_backbone
@@ -64,9 +62,7 @@ class Finished:
         """The backbone that the run was trained on, as it was or as asked; InputError when it is another one now."""
         card = self.trained_on
         backbone = load_backbone(card["name"], precision or card["precision"], device or card["device"])
-        # bfloat16 is made of float32 by rounding, and nothing gives the lost bits back.
-        comparable = backbone.dtype in {torch.float32, getattr(torch, card["dtype"])}
-        if comparable and backbone.checksum(getattr(torch, card["dtype"])) != card["checksum"]:
+        if not backbone.is_the_one(card["checksum"], card["dtype"]):
             raise InputError(
                 f"backbone '{card['name']}' is not the one this model was trained on; restore that version."
             )

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import torch
-from filelock import FileLock
+import transformers
+from filelock import FileLock, Timeout
 
 from pipeline.backbone import Backbone
 from pipeline.checkpoint import MANIFEST
@@ -50,23 +52,43 @@ def with_kept_features(run: Run) -> Run:
 
 
 def frozen_layers(backbone: Backbone, depth: int) -> str:
-    """What besides the texts decides the values to the last bit: weights, depth, and what computes them."""
-    layers = f"{backbone.checksum()} {depth} {backbone.dtype_name} {backbone.device.type}"
-    return f"{layers} {torch.__version__} {torch.get_num_threads()}"
+    """What besides the texts decides the values to the last bit: the frozen model, depth, and what computes them."""
+    layers = f"{backbone.checksum()} {backbone.settings()} {depth} {backbone.dtype_name} {backbone.device.type}"
+    return f"{layers} {torch.__version__} {transformers.__version__} {torch.get_num_threads()}"
 
 
 def forget_oldest(folder: Path, most_bytes: float, keep: set[str]) -> None:
     """Removes what was used longest ago until ``folder`` holds ``most_bytes`` at most; never what is in ``keep``.
 
-    A run that still reads what goes keeps reading it: its files are open.
+    A run that still reads what goes keeps reading it: its files are open. What another run is making stays.
     """
     found = _kept_before(folder)
-    sizes = {kept: sum(file.stat().st_size for file in kept.iterdir()) for kept in found}
+    sizes = {kept: _size(kept) for kept in found}
     total = sum(sizes.values())
     for kept in found:
-        if total > most_bytes and kept.name not in keep:
-            shutil.rmtree(kept, ignore_errors=True)
+        if total > most_bytes and kept.name not in keep and _removed(kept):
             total -= sizes[kept]
+
+
+def _removed(kept: Path) -> bool:
+    try:
+        with FileLock(_lock_of(kept), timeout=0):
+            shutil.rmtree(kept, ignore_errors=True)
+    except Timeout:
+        return False
+    return True
+
+
+def _size(kept: Path) -> int:
+    """In bytes; 0 where another run has removed it meanwhile."""
+    try:
+        return sum(file.stat().st_size for file in kept.iterdir())
+    except FileNotFoundError:
+        return 0
+
+
+def _lock_of(kept: Path) -> Path:
+    return kept.with_suffix(".lock")
 
 
 def _kept(run: Run, name: str, encoded: Encoded, made_by: str) -> Encoded:
@@ -76,15 +98,19 @@ def _kept(run: Run, name: str, encoded: Encoded, made_by: str) -> Encoded:
         return with_features(encoded, run.backbone, depth, _own(run.folder, name), made_by, on_rows, before)
     folder = _shared(run) / content_key(encoded, made_by)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_suffix(".lock")):
+    with FileLock(_lock_of(folder)):
         found = with_features(encoded, run.backbone, depth, folder, made_by, on_rows, _kept_before(_shared(run)))
         (folder / MANIFEST).touch()
     return found
 
 
 def _kept_before(folder: Path) -> list[Path]:
-    """What a shared folder holds; what was used longest ago comes first."""
-    return sorted((path.parent for path in folder.glob(f"*/{MANIFEST}")), key=lambda f: (f / MANIFEST).stat().st_mtime)
+    """What a shared folder holds whole; what was used longest ago comes first."""
+    used: dict[Path, float] = {}
+    for path in folder.glob(f"[!.]*/{MANIFEST}"):
+        with suppress(FileNotFoundError):  # another run may remove it at this very moment
+            used[path.parent] = path.stat().st_mtime
+    return sorted(used, key=used.__getitem__)
 
 
 def _own(run: Path, name: str) -> Path:

@@ -28,10 +28,10 @@ from pipeline.kept_features import keeps_features, with_kept_features
 from pipeline.notices import notices_of
 from pipeline.parent import pinned_parent
 from pipeline.prompt import Prompt, label_word_ids
-from pipeline.prompt_start import pinned_start
+from pipeline.prompt_start import check_start, pinned_start
 from pipeline.pseudo_tokens import Intrinsic, PTuning
 from pipeline.run import Notify, Run, counter
-from pipeline.sources import Sources, resolve_sources, spell_out
+from pipeline.sources import Sources, located, resolve_sources, spell_out
 from pipeline.stage_config import AnyStage, pseudo_tokens
 from pipeline.subspace import check_subspace, pinned
 from pipeline.template_start import spell_start
@@ -53,6 +53,7 @@ def open_run(
     ``keep_features`` passes every text through the frozen layers once, unless that was done before. ``backbone`` is the
     one that the configuration names, where it is loaded already.
     """
+    config = located(config)
     sources = resolve_sources(config)
     config, parent = pinned_parent(config.model_copy(update={"stage": tuple(map(_pinned, config.stage))}))
     backbone = backbone or load_backbone(config.backbone.name, config.backbone.precision, config.backbone.device)
@@ -66,8 +67,10 @@ def open_run(
     folder = Path(config.run_dir or f"runs/{sources.task.name}-{fingerprint[:12]}").resolve()
     _check_owner(folder, fingerprint, config, sources)
     with single_writer(folder):
-        run = replace(_assemble(config, sources, reviewed, backbone, folder, fingerprint, notify), parent=parent)
+        run = _assemble(config, sources, reviewed, backbone, folder, fingerprint, notify)
+        run = replace(run, parent=parent and parent.knowing(run.inputs.corpus))
         check_subspace(config.stage, backbone, run.prompt)
+        check_start(config.stage, backbone)
         run = replace(run, notices=(*words_notices, *notices_of(run)))
         run.new_classifier(0, None)  # a stage or head that does not fit the backbone is refused here
         keep_rows(folder, reviewed)

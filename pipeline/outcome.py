@@ -65,7 +65,8 @@ def publish(run: Run, last: int) -> dict[str, Any]:
         _write_predictions(run, winner, last, predictions)
         write_json(marker, _marker(inputs, predictions))
     if run.parent is not None and not (run.folder / DRIFT).exists():
-        write_json(run.folder / DRIFT, asdict(measure_drift(run, winner)))
+        drift = measure_drift(run, winner)
+        write_json(run.folder / DRIFT, drift and asdict(drift))
     manifest = verified(folder) or {}
     write_report(build_report(run, manifest, last), run.folder)
     return manifest
@@ -73,7 +74,7 @@ def publish(run: Run, last: int) -> dict[str, Any]:
 
 def _drift_of(run: Run) -> Drift | None:
     path = run.folder / DRIFT
-    return TypeAdapter(Drift).validate_python(read_json(path)) if path.exists() else None
+    return TypeAdapter(Drift | None).validate_python(read_json(path)) if path.exists() else None
 
 
 def _notices(run: Run, drift: Drift | None, last: int) -> tuple[str, ...]:

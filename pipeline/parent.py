@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +15,10 @@ from data.read import Row
 from pipeline.carried import reviewed_rows
 from pipeline.checkpoint import load_tensors, read_json, verified
 from pipeline.config import RunConfig
+from pipeline.sources import absolute_backbone
 
 WEIGHTS, EVIDENCE = "weights.safetensors", "evidence.safetensors"
+LOOKED_AT = 1000
 
 
 @dataclass(frozen=True)
@@ -53,11 +55,20 @@ class Parent:
             first["offset"], _last_rows(corpus), reviewed_rows(folder, config["rounds"]["count"], corpus),
         )  # fmt: skip
 
-    def unfitted(self, labelled: str, rows: int) -> Tensor | None:
+    def unfitted(self, config: RunConfig, labelled: str, rows: int) -> Tensor | None:
         """(K, C) logits of the labelled rows before the model was fitted to them; None for other labelled rows."""
         kept = load_tensors(self.model / EVIDENCE).get("labelled")
-        same = kept is not None and labelled == self.digests["labelled"] and len(kept) == rows
-        return kept if same else None
+        ours = config.data.model_dump(mode="json", include={"columns", "shots", "balanced"})
+        drawn_alike = all(self.config["data"][key] == value for key, value in ours.items())
+        same = drawn_alike and config.seed == self.config["seed"] and labelled == self.digests["labelled"]
+        return kept if same and kept is not None and len(kept) == rows else None
+
+    def knowing(self, corpus: Corpus) -> Parent:
+        """Itself, without the sources whose rows in ``corpus`` are other ones: another file under an old name."""
+        before, spans = Corpus(self.folder / "inputs" / CORPUS_FILE), corpus.spans()
+        old = {name: span for name, span in before.spans().items() if name in spans}
+        same = {name for name, span in old.items() if not _differ(before, span, corpus, spans[name])}
+        return replace(self, last_rows={name: last for name, last in self.last_rows.items() if name in same})
 
     def check(self, config: RunConfig, labels: list[str], digests: dict[str, str]) -> None:
         """InputError where ``config`` asks for what its model cannot go on as; NothingNew for the same text."""
@@ -70,7 +81,7 @@ class Parent:
         for part in ("stage", "head"):
             if ours[part] != self.config[part]:
                 raise InputError(f"{self.folder} has another {part} than this run; leave it as it was, or start anew.")
-        if ours["backbone"]["name"] != self.config["backbone"]["name"]:
+        if ours["backbone"]["name"] != absolute_backbone(self.config["backbone"]["name"]):
             raise InputError(
                 f"{self.folder} was trained on backbone '{self.config['backbone']['name']}', not on "
                 f"'{ours['backbone']['name']}'; leave it as it was, or start anew."
@@ -85,9 +96,24 @@ def nothing_new(folder: Path) -> NothingNew:
     return NothingNew(f"no unlabelled row is new since {folder}; ingest some, or pass another file to --unlabelled.")
 
 
+def _differ(old: Corpus, old_span: range, new: Corpus, new_span: range) -> bool:
+    """Whether rows of one number have different texts, in up to ``LOOKED_AT`` rows from all over the source."""
+    for index in old_span[:: 1 + len(old_span) // LOOKED_AT]:
+        row = _number(old, index)
+        place = new.upto(new_span, row) - 1
+        if place < 0 or _number(new, new_span[place]) != row:
+            continue  # left out here, as one that has a label now
+        if old.texts([index]) != new.texts([new_span[place]]):
+            return True
+    return False
+
+
+def _number(corpus: Corpus, index: int) -> int:
+    return int(corpus.row_ids([index])[0].rpartition(":")[2])
+
+
 def _last_rows(corpus: Corpus) -> dict[str, int]:
-    lasts = {name: corpus.row_ids([span[-1]])[0] for name, span in corpus.spans().items()}
-    return {name: int(row_id.rpartition(":")[2]) for name, row_id in lasts.items()}
+    return {name: _number(corpus, span[-1]) for name, span in corpus.spans().items()}
 
 
 def pinned_parent(config: RunConfig) -> tuple[RunConfig, Parent | None]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from data.errors import InputError
 from pipeline.checkpoint import read_json, verified
 from pipeline.prompt import Encoded
 
@@ -62,8 +63,12 @@ def known_places(folders: Iterable[Path], wanted: Set[str]) -> dict[str, Place]:
 
 
 def _places(folder: Path) -> dict[str, Place]:
-    path, first, places = folder / PIECES, 0, dict[str, Place]()
-    for key, tokens in read_json(path) if path.exists() else ():
+    first, places = 0, dict[str, Place]()
+    try:
+        kept = read_json(folder / PIECES)
+    except InputError:
+        return places
+    for key, tokens in kept:
         places[key] = Place(folder / VALUES, slice(first, first + tokens))
         first += tokens
     return places

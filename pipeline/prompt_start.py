@@ -5,13 +5,16 @@ A finished run keeps its prompt as plain vectors (see ``pipeline/export.py``), s
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from torch import Tensor
 
 from data.errors import InputError
-from pipeline.checkpoint import load_tensors, verified
+from pipeline.backbone import Backbone
+from pipeline.checkpoint import load_tensors, read_json, verified
 from pipeline.pseudo_tokens import PTuning
+from pipeline.stage_config import AnyStage
 
 WEIGHTS = "weights.safetensors"
 
@@ -33,22 +36,29 @@ def pinned_start(stage: PTuning) -> PTuning:
     return stage.model_copy(update={"prompt": str(folder), "digest": digest})
 
 
-def start_from(stage: PTuning, size: int) -> Tensor:
+def check_start(stages: Sequence[AnyStage], backbone: Backbone) -> None:
+    """InputError for a prompt that was trained on another backbone."""
+    for stage in stages:
+        if isinstance(stage, PTuning) and stage.start == "prompt":
+            trained_on = read_json(Path(stage.prompt) / "final" / "model.json")["backbone"]
+            if not backbone.is_the_one(trained_on["checksum"], trained_on["dtype"]):
+                raise InputError(
+                    f"stage.prompt {stage.prompt} was trained on backbone '{trained_on['name']}', and this run's "
+                    f"'{backbone.name}' is another; name a run on the same backbone."
+                )
+
+
+def start_from(stage: PTuning) -> Tensor:
     """(n, E) fp32: the trained prompt of the run that a pinned ``stage`` names; InputError where it does not fit."""
     tensors = load_tensors(Path(stage.prompt) / "final" / WEIGHTS)
     found = [value for name, value in tensors.items() if name.startswith("stage.") and name.endswith(".embedding")]
     if len(found) != 1:
         raise InputError(f"stage.prompt {stage.prompt} has no prompt of its own; name a run with pseudo tokens.")
-    tokens, own = found[0].shape
+    tokens = len(found[0])
     if tokens != stage.tokens:
         raise InputError(
             f"stage.prompt {stage.prompt} has {tokens} pseudo tokens and stage.tokens is {stage.tokens}; "
             f"set stage.tokens={tokens}."
-        )
-    if own != size:
-        raise InputError(
-            f"stage.prompt {stage.prompt} was trained on a backbone with embeddings of {own} numbers, and this one has "
-            f"{size}; name a run on the same backbone."
         )
     return found[0].float().clone()
 

@@ -70,6 +70,8 @@ class PTuning(PseudoTokens):
             raise ValueError("start prompt needs encoder none: the vectors of another run are tuned as they are")
         if self.depth != 2 and self.encoder != "mlp":
             raise ValueError("depth belongs to encoder mlp")
+        if self.aux_weight and not self.aux_probability:
+            raise ValueError("aux_weight weighs nothing with aux_probability 0, which hides no word")
         if self.encoder == "none" and self.hidden:
             raise ValueError("hidden belongs to an encoder; encoder none has none")
         return self

@@ -221,5 +221,5 @@ def _known(cell: str, known: Iterable[str]) -> str:
 def _read(path: Path) -> Any:
     stored = read_json(path)
     if not isinstance(stored, dict) or stored.get("format") != FORMAT:
-        raise InputError(f"{path} is damaged; delete its folder and resume the run.")
+        raise InputError(f"{path} is damaged; restore it, or delete it and resume the run.")
     return stored

@@ -16,6 +16,7 @@ from pipeline.config import RunConfig
 from pipeline.prompt import fill_in_words
 
 DEMO_SHOTS = 30
+EMBEDDED = "minilm"
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,20 @@ class Sources:
         )
         task = _absolute(config.task) if config.task and Path(config.task).is_file() else config.task
         return config.model_copy(update={"data": data, "task": task})
+
+
+def located(config: RunConfig) -> RunConfig:
+    """``config`` with a local backbone, and the folder of kept features, by paths that hold in any folder."""
+    own = config.backbone
+    cache = str(Path(own.cache_dir).expanduser().resolve()) if own.cache_dir else ""
+    backbone = own.model_copy(update={"name": absolute_backbone(own.name), "cache_dir": cache})
+    return config.model_copy(update={"backbone": backbone})
+
+
+def absolute_backbone(name: str) -> str:
+    """``name`` as it is, or the whole path of a local folder or file."""
+    path = Path(name).expanduser()
+    return str(path.resolve()) if name != EMBEDDED and path.exists() else name
 
 
 def resolve_sources(config: RunConfig) -> Sources:

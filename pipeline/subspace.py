@@ -104,8 +104,7 @@ def read_origin(folder: str | Path) -> Origin:
 
 def _check(stage: Intrinsic, origin: Origin, backbone: Backbone, layout: str) -> None:
     where = f"stage.subspace {stage.subspace}"
-    other = origin.dtype == backbone.dtype_name and origin.checksum != backbone.checksum()
-    if other or origin.backbone != backbone.name:
+    if not backbone.is_the_one(origin.checksum, origin.dtype):
         raise InputError(
             f"{where} was found on backbone '{origin.backbone}', and this run's '{backbone.name}' is another; "
             "find one for it with `listflow subspace`."

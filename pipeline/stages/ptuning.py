@@ -140,7 +140,7 @@ def _start(backbone: Backbone, config: PTuning, generator: torch.Generator) -> T
         drawn = torch.empty(config.tokens, rows.shape[1]).normal_(generator=generator)
         return drawn * spread if config.encoder == "none" else drawn
     if config.start == "prompt":
-        return start_from(config, rows.shape[1])
+        return start_from(config)
     found = _word_ids(backbone, config)
     copied = rows[list(islice(cycle(found), config.tokens))].float().cpu().clone()
     return copied if config.encoder == "none" else copied / spread

@@ -17,6 +17,7 @@ from pipeline.drift import warnings_of
 from pipeline.drift_facts import Side
 from pipeline.opening import load_config, open_run
 from pipeline.outcome import report_of
+from pipeline.parent import Parent
 from pipeline.rounds import prompt_tune, pseudo_label
 from pipeline.selftrain import self_train
 
@@ -109,6 +110,47 @@ def test_nothing_new_is_said(tiny_files: dict[str, Path], corpus: Path, tmp_path
         open_run(next_run(before, tmp_path / "two")),
     ):
         pass
+
+
+def test_another_file_under_an_old_name_is_new_and_one_that_grew_is_not(
+    tiny_files: dict[str, Path], tmp_path: Path
+) -> None:
+    first, grown, other = (tmp_path / folder / "pool.jsonl" for folder in ("first", "grown", "other"))
+    for path, rows in (
+        (first, sentences(40, 2, labelled=False)),
+        (grown, sentences(40, 2, labelled=False) + sentences(8, 3, labelled=False)),
+        (other, sentences(30, 5, labelled=False)),
+    ):
+        path.parent.mkdir()
+        write_jsonl(path, rows)
+    config = build_config("fast", tiny_overlay(tiny_files | {"unlabelled": first}, tmp_path / "one"))
+    self_train(config)
+    before = load_config(tmp_path / "one")
+
+    def onto(path: Path) -> RunConfig:
+        data = before.data.model_copy(update={"unlabelled": (str(path),)})
+        return next_run(before, tmp_path / path.parent.name / "run", data=data)
+
+    with open_run(onto(grown)) as run:
+        assert run.fresh_rows().tolist() == list(range(40, 48))
+    with open_run(onto(other)) as run:
+        assert run.fresh_rows().tolist() == list(range(30))
+    # No old row is there to compare the new ones with.
+    self_train(onto(other))
+    assert report_of(tmp_path / "other" / "run").drift is None
+
+
+def test_what_is_known_of_other_labelled_rows_is_not_taken_over(tiny_files: dict[str, Path], tmp_path: Path) -> None:
+    overlay = tiny_overlay(tiny_files, tmp_path / "one")
+    overlay["data"] = {**dict(overlay["data"]), "shots": 6}  # type: ignore[call-overload]
+    config = build_config("fast", overlay)
+    self_train(config)
+    parent, digest = Parent.open(tmp_path / "one"), read_json(tmp_path / "one" / "inputs.json")["digests"]["labelled"]
+    config = load_config(tmp_path / "one")
+    assert parent.unfitted(config, digest, 6) is not None
+    assert parent.unfitted(config.model_copy(update={"seed": 2}), digest, 6) is None
+    data = config.data.model_copy(update={"balanced": not config.data.balanced})
+    assert parent.unfitted(config.model_copy(update={"data": data}), digest, 6) is None
 
 
 def test_an_unfinished_or_changed_parent_is_refused(tiny_files: dict[str, Path], corpus: Path, tmp_path: Path) -> None:

@@ -18,6 +18,8 @@ from data.ingest import ingest
 from data.task import Columns
 from pipeline.checkpoint import read_json, single_writer, verified, write_json
 from pipeline.config import build_config
+from pipeline.opening import load_config, open_run
+from pipeline.predict import Predictor
 from pipeline.retention import removals
 from pipeline.run import Progress
 from pipeline.selftrain import self_train
@@ -174,3 +176,20 @@ def test_a_newer_format_is_refused_and_left_alone(
     with pytest.raises(InputError, match="newer version of listflow"):
         self_train(config)
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
+
+
+def test_a_backbone_beside_the_user_is_found_from_elsewhere(
+    tiny_files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    overlay = tiny_overlay(tiny_files, tmp_path / "run")
+    overlay["backbone"] = {"name": tiny_files["backbone"].name, "precision": "fp32", "cache_dir": "kept"}
+    monkeypatch.chdir(tiny_files["backbone"].parent)
+    self_train(build_config("fast", overlay))
+    monkeypatch.chdir(tmp_path)
+    stored = load_config(tmp_path / "run").backbone
+    assert (stored.name, stored.cache_dir) == (
+        str(tiny_files["backbone"]), str(tiny_files["backbone"].parent / "kept"),
+    )  # fmt: skip
+    with open_run(load_config(tmp_path / "run")):
+        pass
+    assert Predictor.open(tmp_path / "run").predict(["w1 good"])

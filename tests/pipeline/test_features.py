@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from conftest import CONFIGS, sentences, tiny_backbone, tiny_overlay, write_jsonl
+from filelock import FileLock
 from torch import Tensor, nn
 
 from data.task import Task
@@ -16,13 +19,14 @@ from pipeline import features, pieces, split
 from pipeline.attention import SHAPED_LIKE_BERT
 from pipeline.backbone import Backbone
 from pipeline.config import build_config
+from pipeline.features import _copied, with_features
 from pipeline.head_config import VerbalizerHead
 from pipeline.kept_features import forget_oldest, frozen_layers
 from pipeline.last_layer import narrow
 from pipeline.model import Classifier
 from pipeline.opening import open_run
 from pipeline.outcome import report_of
-from pipeline.pieces import content_key
+from pipeline.pieces import content_key, known_places, pieces_of
 from pipeline.prompt import Prompt, Text
 from pipeline.selftrain import self_train
 from pipeline.split import lower, upper
@@ -180,10 +184,19 @@ def test_the_longest_unused_goes_first(tmp_path: Path) -> None:
         (tmp_path / name / "values.bin").write_bytes(b"x" * 100)
         (tmp_path / name / "manifest.json").write_bytes(b"")
         os.utime(tmp_path / name / "manifest.json", (1000 - age, 1000 - age))
+    half_made = tmp_path / ".newest.part"
+    shutil.copytree(tmp_path / "oldest", half_made)
+
+    def left() -> set[str]:
+        return {folder.name for folder in tmp_path.iterdir() if folder.is_dir()}
+
     forget_oldest(tmp_path, 250, keep=set())
-    assert {folder.name for folder in tmp_path.iterdir()} == {"new", "old"}
+    assert left() == {"new", "old", half_made.name}
+    with FileLock(tmp_path / "new.lock"):
+        forget_oldest(tmp_path, 0, keep={"old"})
+        assert left() == {"new", "old", half_made.name}
     forget_oldest(tmp_path, 0, keep={"old"})
-    assert {folder.name for folder in tmp_path.iterdir()} == {"old"}
+    assert left() == {"old", half_made.name}
 
 
 def test_the_key_knows_all_that_decides_the_values() -> None:
@@ -195,9 +208,30 @@ def test_the_key_knows_all_that_decides_the_values() -> None:
         prompt = Prompt(task.model_copy(update={"template": template}), backbone.tokenizer, length)
         return content_key(prompt.encode(texts), frozen_layers(backbone, depth))
 
-    others = [key(other), key(depth=2), key(template="{text} the plot was {mask} ."), key(length=12)]
-    assert key() == key()
-    assert len({key(), *others}) == 5
+    narrower = tiny_backbone()
+    narrower.model.config = copy.deepcopy(narrower.model.config)
+    narrower.model.config.num_attention_heads //= 2
+    others = [key(other), key(narrower), key(depth=2), key(template="{text} the plot was {mask} ."), key(length=12)]
+    assert key() == key(tiny_backbone())
+    assert len({key(), *others}) == 6
+
+
+def test_pieces_that_are_gone_or_damaged_are_computed(tmp_path: Path) -> None:
+    backbone, task = tiny_backbone(), Task(name="t", template="{text} {mask} .", labels={"no": "bad", "yes": "good"})
+    encoded = Prompt(task, backbone.tokenizer, 32).encode([("w1 w2", None), ("w3", None)])
+
+    def values(name: str, *earlier: Path) -> bytes:
+        found = with_features(encoded, backbone, 1, tmp_path / name, "layers", lambda rows: None, earlier).features
+        assert found is not None
+        return found.values.tobytes()
+
+    expected = values("first")
+    known = known_places([tmp_path / "first"], {piece.key for piece in pieces_of(encoded, "layers")})
+    assert known
+    (tmp_path / "first" / "pieces.json").write_text("[")
+    assert values("second", tmp_path / "first", tmp_path / "never") == expected
+    shutil.rmtree(tmp_path / "first")
+    assert _copied(next(iter(known.values())), backbone) is None
 
 
 def test_without_room_a_run_says_so_and_goes_on(tiny_files: dict[str, Path], tmp_path: Path) -> None:

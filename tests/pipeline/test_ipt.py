@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -285,7 +286,9 @@ def test_a_subspace_of_another_length_or_layout_is_refused(
         pass
 
 
-def test_a_subspace_of_another_backbone_is_refused(tiny_files: dict[str, Path], space: Path, tmp_path: Path) -> None:
+def test_prompts_of_another_backbone_are_refused(
+    tiny_files: dict[str, Path], runs: list[Path], space: Path, tmp_path: Path
+) -> None:
     other = tiny_backbone(seed=9)
     for part in (other.model, other.tokenizer):
         part.save_pretrained(tmp_path / "backbone")
@@ -293,6 +296,17 @@ def test_a_subspace_of_another_backbone_is_refused(tiny_files: dict[str, Path], 
     overlay["backbone"] = {"name": str(tmp_path / "backbone"), "precision": "fp32"}
     with pytest.raises(InputError, match="was found on backbone"), open_run(build_config("fast", overlay)):
         pass
+    overlay["stage"] = {"kind": "soft_prompt", "tokens": TOKENS, "start": "prompt", "prompt": str(runs[0])}
+    with pytest.raises(InputError, match="was trained on backbone"), open_run(build_config("fast", overlay)):
+        pass
+
+
+def test_the_same_backbone_in_another_folder_will_do(tiny_files: dict[str, Path], space: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_files["backbone"], tmp_path / "moved")
+    overlay = ipt_overlay(tiny_files, tmp_path / "run", space)
+    overlay["backbone"] = {"name": str(tmp_path / "moved"), "precision": "fp32"}
+    with open_run(build_config("fast", overlay)) as run:
+        assert run.backbone.name == str(tmp_path / "moved")
 
 
 def test_another_decoder_in_the_same_folder_is_refused(
