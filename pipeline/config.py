@@ -58,7 +58,9 @@ class StudentConfig(Section):
     steps: int = Field(1000, ge=1, le=1_000_000, description="pseudo-labelled steps, warm-up included")
     batch: int = Field(16, ge=1, le=1024, description="pseudo-labelled rows a step")
     warmup: float = Field(0.6, ge=0, le=1, description="fraction of the steps with uniform weights")
-    cutoff: float = Field(0.0, ge=0, lt=1, description="share of a pseudo-labelled text's tokens that is hidden")
+    cutoff: float = Field(
+        0.0, ge=0, lt=1, description="share of a pseudo-labelled row's tokens that is hidden, never the mask"
+    )
     tail_epochs: int = Field(50, ge=0, le=10_000, description="labelled passes that close the round")
     tail_batch: int = Field(4, ge=1, le=1024)
 
@@ -181,8 +183,8 @@ def build_config(preset: str = "fast", *overlays: dict[str, Any]) -> RunConfig:
     if preset not in PRESETS:
         raise InputError(f"unknown preset '{preset}'; use one of: {', '.join(PRESETS)}.")
     merged: dict[str, Any] = {"head": {"kind": "verbalizer"}}
-    suited = [FAST_FOR[part].get(_kind_of(part, overlays), {}) for part in FAST_FOR if preset == "fast"]
-    for layer in (PRESETS[preset], *suited, *overlays):
+    suited = [FAST_FOR[part].get(kind, {}) for part in FAST_FOR for kind in _kinds_of(part, overlays)]
+    for layer in (PRESETS[preset], *(suited if preset == "fast" else ()), *overlays):
         merged = _overlay(merged, layer)
     try:
         return RunConfig.model_validate(merged)
@@ -203,6 +205,8 @@ def _overlay(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     for key, value in above.items():
         if key in {"stage", "head"} and isinstance(value, str):
             value = {"kind": value}
+        if key == "stage" and isinstance(value, list | tuple) and isinstance(merged.get(key), dict):
+            value = [_with_layers(merged[key], item) for item in value]
         nested = isinstance(value, dict) and isinstance(merged.get(key), dict)
         if nested:
             under = _of_kind(merged[key], value) if key in {"stage", "head"} else merged[key]
@@ -211,11 +215,21 @@ def _overlay(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _kind_of(part: str, overlays: Sequence[dict[str, Any]]) -> str:
-    """The kind of stage or head that the last overlay to name one asks for; empty for a list, or where none does."""
-    named = [overlay[part] for overlay in overlays if overlay.get(part)]
-    kinds = [value.get("kind") if isinstance(value, dict) else value for value in named]
-    return next((kind if isinstance(kind, str) else "" for kind in reversed(kinds) if kind), "")
+def _kinds_of(part: str, overlays: Sequence[dict[str, Any]]) -> list[str]:
+    """The kinds of the stages, or of the head, that the last overlay to name any asks for."""
+    for overlay in reversed(overlays):
+        given = overlay.get(part)
+        items = given if isinstance(given, list | tuple) else [given]
+        kinds = [item.get("kind") if isinstance(item, dict) else item for item in items]
+        if named := [kind for kind in kinds if kind and isinstance(kind, str)]:
+            return named
+    return []
+
+
+def _with_layers(below: dict[str, Any], item: Any) -> Any:
+    """``item`` of a list of stages in the layers that ``below`` chose, where it lives in layers and names none."""
+    stage = {"kind": item} if isinstance(item, str) else item
+    return _of_kind(below, stage) | stage if isinstance(stage, dict) and "kind" in stage else item
 
 
 def _of_kind(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:

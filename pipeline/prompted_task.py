@@ -104,6 +104,8 @@ def open_tasks(folders: Sequence[Path]) -> Iterator[list[PromptedTask]]:
             run = stack.enter_context(open_run(config, keep_features=False, backbone=backbone))
             tasks.append(_task(run))
         _check_lengths(tasks)
+        if sum(len(task.rounds) for task in tasks) < 2:
+            raise InputError(f"{folders[0]} brings one prompt, and one spans nothing; finish that run, or give more.")
         yield tasks
 
 

@@ -8,7 +8,6 @@ prepending P_k and P_v, with position ids left alone.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pipeline import tape
@@ -32,27 +31,30 @@ class FlatPrefix(nn.Module):
 
 
 class SharedPrefix(nn.Module):
-    """All layers' keys and values from one embedding through an MLP: (l, D) -> hidden -> tanh -> (l, 2 D n)."""
+    """All layers' keys and values from one embedding through an MLP: (l, D) -> hidden -> tanh -> (l, 2 D) a layer."""
 
     def __init__(self, hidden: int, layers: int, config: Unified, generator: torch.Generator) -> None:
         super().__init__()
         self.embedding = nn.Parameter(torch.empty(config.width, hidden).normal_(std=1.0, generator=generator))
         self.first = nn.Linear(hidden, config.mlp)
-        self.second = nn.Linear(config.mlp, 2 * hidden * layers)
-        for linear in (self.first, self.second):
+        # A map for each layer, as the gradient of a slice is as large as what it was cut from.
+        last = [nn.Linear(config.mlp, 2 * hidden) for _ in range(layers)]
+        self.second = nn.ModuleList(last)
+        for linear in (self.first, *last):
             nn.init.normal_(linear.weight, std=config.init_std, generator=generator)
             nn.init.zeros_(linear.bias)
         if config.init == "lora":
-            with torch.no_grad():
-                self.second.weight.view(layers, 2, hidden, -1)[:, 1].zero_()  # all values, no key
+            for linear in last:
+                nn.init.zeros_(linear.weight[hidden:])  # all values, no key
 
     def of_layer(self, place: int) -> Tensor:
         """(2, l, D): key and value of the layer at ``place`` among those that have a prefix."""
-        size = 2 * self.embedding.shape[1]
-        rows = slice(place * size, (place + 1) * size)
-        hidden = torch.tanh(self.first(self.embedding))
-        both = F.linear(hidden, self.second.weight[rows], self.second.bias[rows])
+        both: Tensor = self.second[place](torch.tanh(self.first(self.embedding)))
         return both.unflatten(-1, (2, -1)).transpose(0, 1)
+
+    def behind(self, place: int) -> tuple[nn.Parameter, ...]:
+        """What ``of_layer`` is made of."""
+        return (self.embedding, *self.first.parameters(), *self.second[place].parameters())
 
 
 class PrefixOfLayer(nn.Module):
@@ -64,7 +66,7 @@ class PrefixOfLayer(nn.Module):
 
     def forward(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """Each (1 or B, l, D)."""
-        both = tape.generated(self.shared.of_layer(self.place), self.shared.parameters(), like)
+        both = tape.generated(self.shared.of_layer(self.place), self.shared.behind(self.place), like)
         return both[:, 0], both[:, 1]
 
 

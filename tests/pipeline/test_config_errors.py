@@ -124,3 +124,13 @@ def test_a_value_of_the_head_is_one_of_the_default_head() -> None:
     assert build_config("fast", {"head": "linear"}, {"head": {"pool": "first"}}).head == LinearHead(pool="first")
     with pytest.raises(InputError, match="leaves nothing to train"):
         build_config("fast", {"stage": "none", "head": {"trained": False}})
+
+
+def test_the_fast_preset_suits_a_list_as_it_suits_one_stage() -> None:
+    both = build_config("fast", {"stage": ["prefix", {"kind": "lora", "layers": "all"}, "bitfit"]})
+    assert [getattr(stage, "layers", "") for stage in both.stage] == ["top:1", "all", "top:1"]
+    alone, beside = (build_config("fast", {"stage": stage}) for stage in ("ptuning", ["lora", "ptuning"]))
+    assert (beside.teacher, beside.student, beside.rounds) == (alone.teacher, alone.student, alone.rounds)
+    assert alone.teacher != both.teacher
+    released = build_config("released", {"stage": ["prefix", "lora"]})
+    assert [getattr(stage, "layers", "") for stage in released.stage] == ["all", "all"]

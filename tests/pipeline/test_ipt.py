@@ -343,6 +343,9 @@ def test_runs_that_do_not_fit_together_are_refused(
     longer = prompt_run(tiny_files, tmp_path / "longer", tokens=5)
     with pytest.raises(InputError, match="differ in length"), open_tasks([runs[0], longer]):
         pass
+    shutil.copytree(runs[0], tmp_path / "cut", ignore=shutil.ignore_patterns("round-01", "round-02"))
+    with pytest.raises(InputError, match="brings one prompt"), open_tasks([tmp_path / "cut"]):
+        pass
     adapter = tmp_path / "adapter"
     self_train(build_config("fast", tiny_overlay(tiny_files, adapter)))
     with pytest.raises(InputError, match="has no prompt of its own"), open_tasks([adapter]):
