@@ -3,7 +3,7 @@
 import hashlib
 import os
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from itertools import accumulate, count, islice, pairwise
 from pathlib import Path
@@ -104,13 +104,15 @@ def build_corpus(
     is_pair: bool,
     out: Path,
     exclude: Set[str] = frozenset(),
+    digests: Mapping[str, str] | None = None,
 ) -> BuiltCorpus:
     """Stream all sources once into `out`, leaving out blank texts and rows whose `text_key` is in `exclude`.
 
+    digests: the content of sources by their `corpus_names`; one that is a growing corpus is read as it was then.
     The file appears only when it is complete. Raises InputError for a bad source or if no row is left.
     """
     tally = _Tally()
-    rows = _kept_rows(sources, columns, is_pair, exclude, tally)
+    rows = _kept_rows(sources, columns, is_pair, exclude, digests or {}, tally)
     aside = out.with_name(f"{out.name}.part")
     try:
         with pa.OSFile(str(aside), "wb") as file, pa.ipc.new_stream(file, SCHEMA) as writer:
@@ -142,11 +144,16 @@ def text_key(text: str, pair: str | None) -> str:
 
 
 def _kept_rows(
-    sources: Sequence[str], columns: Columns, is_pair: bool, exclude: Set[str], tally: _Tally
+    sources: Sequence[str],
+    columns: Columns,
+    is_pair: bool,
+    exclude: Set[str],
+    digests: Mapping[str, str],
+    tally: _Tally,
 ) -> Iterator[tuple[str, int, str, str | None]]:
     for name, source in zip(corpus_names(sources), sources, strict=True):
         tally.kept[name] = 0
-        for row in read_rows(source, columns, is_pair=is_pair):
+        for row in read_rows(source, columns, is_pair=is_pair, as_of=digests.get(name)):
             if not row.text or row.pair == "":
                 tally.blank += 1
             elif exclude and text_key(row.text, row.pair) in exclude:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -69,17 +69,21 @@ def open_inputs(
     return Inputs(rows, test_rows, built.corpus, task, notices, digests)
 
 
-def source_digests(labelled: str, unlabelled: Sequence[str], test: str | None) -> dict[str, str]:
+def source_digests(
+    labelled: str, unlabelled: Sequence[str], test: str | None, before: Mapping[str, str] | None = None
+) -> dict[str, str]:
     """Return the sha256 of every source, keyed as in `Inputs.digests`.
 
+    before: what this said when a run was first opened; a corpus that has only grown since counts as it was then.
     Raises InputError for a source that cannot be read, or is both the labelled and an unlabelled one.
     """
     if not unlabelled:
         raise InputError("No unlabelled rows are given; pass at least one file with --unlabelled.")
     digests = {"labelled": digest(labelled)}
     for name, source in zip(corpus_names(unlabelled), unlabelled, strict=True):
-        digests[f"unlabelled/{name}"] = digest(source)
-        if digests[f"unlabelled/{name}"] == digests["labelled"]:
+        role = f"unlabelled/{name}"
+        digests[role] = digest(source, (before or {}).get(role))
+        if digests[role] == digests["labelled"]:
             raise InputError(f"{source}: is the labelled file too; pass a file of unlabelled rows.")
     return digests | ({"test": digest(test)} if test else {})
 
@@ -126,7 +130,10 @@ def _corpus(
         if found:
             return found
         (folder / RECORD_FILE).unlink(missing_ok=True)
-        built = build_corpus(sources, columns, is_pair=is_pair, out=folder / CORPUS_FILE, exclude=exclude)
+        contents = {name: digests[f"unlabelled/{name}"] for name in corpus_names(sources)}
+        built = build_corpus(
+            sources, columns, is_pair=is_pair, out=folder / CORPUS_FILE, exclude=exclude, digests=contents
+        )
         _record(folder, made_of, built)
         return built
     except OSError as error:

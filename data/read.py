@@ -31,15 +31,17 @@ def read_rows(
     labels: Sequence[str] | None = None,
     want_label: bool = False,
     task_column: str | None = None,
+    as_of: str | None = None,
 ) -> Iterator[Row]:
     """Yield the rows of a file (csv, tsv, jsonl, parquet), hub data set (`owner/name[:config:split]`) or corpus folder.
 
     With `want_label` every row must have a text and a label, one of `labels` if these are given; without
     it labels are not read and blank texts are left to the caller. `task_column` is where rows name their task.
+    `as_of`: what `digest` said of a corpus, which has the rows of then, however much it has grown since.
     Raises InputError as soon as it meets a source, column or row that it cannot use.
     """
     if is_corpus(source):
-        yield from _corpus_rows(source, is_pair=is_pair, named=want_label or task_column is not None)
+        yield from _corpus_rows(source, is_pair=is_pair, named=want_label or task_column is not None, as_of=as_of)
         return
     parts = ("text_a", "text_b") if is_pair else ("text",)
     names = [getattr(columns, part) for part in parts]
@@ -61,10 +63,14 @@ def read_rows(
         raise InputError(f"{source}: is empty; it needs at least one row of data.")
 
 
-def digest(source: str | Path) -> str:
-    """Return the sha256 of a file's bytes in hex, or a hub data set's own fingerprint. Raises InputError."""
+def digest(source: str | Path, before: str | None = None) -> str:
+    """Return the sha256 of a file's bytes in hex, or a hub data set's own fingerprint. Raises InputError.
+
+    That of a corpus is over its shards; it is `before` where that was its digest once, and it has only grown since.
+    """
     if is_corpus(str(source)):
-        return read_manifest(Path(source)).digest()
+        manifest = read_manifest(Path(source))
+        return before if before and manifest.as_of(before) else manifest.digest()
     if not is_hub_id(str(source)):
         with open_source(str(source)) as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
@@ -77,9 +83,12 @@ def stem(source: str) -> str:
     return match["name"].rpartition("/")[2] if match else Path(source).stem
 
 
-def _corpus_rows(source: str, *, is_pair: bool, named: bool) -> Iterator[Row]:
+def _corpus_rows(source: str, *, is_pair: bool, named: bool, as_of: str | None) -> Iterator[Row]:
     """The rows of a corpus, numbered over all of its shards, so that a row keeps its number as the corpus grows."""
-    manifest = read_manifest(Path(source))
+    present = read_manifest(Path(source))
+    manifest = present if as_of is None else present.as_of(as_of)
+    if manifest is None:
+        raise InputError(f"{source}: its first shards are others than before; restore the corpus from a backup.")
     if named:
         raise InputError(f"{source}: is a corpus, whose rows have no labels; pass a file with labels.")
     if manifest.is_pair != is_pair:

@@ -13,7 +13,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -68,6 +68,15 @@ class Manifest:
     def digest(self) -> str:
         """sha256 over the content of all shards in their order."""
         return hashlib.sha256("".join(shard.sha256 for shard in self.shards).encode()).hexdigest()
+
+    def as_of(self, digest: str) -> Manifest | None:
+        """The corpus as it was when its digest was ``digest``: its first shards. None when they never had that one."""
+        read = hashlib.sha256()
+        for count in range(len(self.shards) + 1):
+            if read.hexdigest() == digest:
+                return replace(self, shards=self.shards[:count])
+            read.update("".join(shard.sha256 for shard in self.shards[count : count + 1]).encode())
+        return None
 
 
 def corpus_folder(home: Path, name: str) -> Path:

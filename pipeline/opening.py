@@ -134,7 +134,7 @@ def _check_owner(folder: Path, fingerprint: str, config: RunConfig, sources: Sou
     if stored["fingerprint"] != fingerprint:
         _check_labels(folder, list(sources.task.labels))
         raise InputError(
-            f"{folder} holds a run of {_difference(stored, config)}; choose another --run-dir, "
+            f"{folder} holds a run of {_difference(stored, config, folder, sources)}; choose another --run-dir, "
             "or go on with that run by `listflow resume`."
         )
 
@@ -149,7 +149,7 @@ def _check_labels(folder: Path, labels: list[str]) -> None:
         )
 
 
-def _difference(stored: dict[str, Any], config: RunConfig) -> str:
+def _difference(stored: dict[str, Any], config: RunConfig, folder: Path, sources: Sources) -> str:
     # A key that an earlier version did not have had the value that is its default now.
     ours, theirs, default = map(_flat, (config.model_dump(mode="json"), stored["config"], _defaults()))
     theirs = default | theirs
@@ -158,7 +158,9 @@ def _difference(stored: dict[str, Any], config: RunConfig) -> str:
         return f"another config ({keys[0]} is {theirs.get(keys[0])!r} there and {ours[keys[0]]!r} here)"
     if stored["versions"] != versions():
         return f"other versions ({stored['versions']} there, {versions()} here)"
-    return "other input files (their contents or the task changed since)"
+    before = read_json(folder / "inputs.json").get("digests", {})
+    changed = [role for role, digest in sources.digests.items() if before.get(role) != digest]
+    return f"other input files ({', '.join(changed) or 'their contents or the task'} changed since)"
 
 
 def _defaults() -> dict[str, Any]:

@@ -12,6 +12,7 @@ from data.inputs import source_digests
 from data.read import read_rows
 from data.task import Columns, Task, infer_task, load_task, parse_columns
 from pipeline.backbone import Backbone
+from pipeline.checkpoint import read_json
 from pipeline.config import RunConfig
 from pipeline.prompt import fill_in_words
 
@@ -62,7 +63,10 @@ def absolute_backbone(name: str) -> str:
 
 
 def resolve_sources(config: RunConfig) -> Sources:
-    """The task and files of ``config``; with neither task nor files, the embedded demo."""
+    """The task and files of ``config``; with neither task nor files, the embedded demo.
+
+    Of a corpus, a run that is in its folder already has the rows that were there when it was first opened.
+    """
     data = config.data
     if data.labelled is None:
         return _demo(config)
@@ -70,7 +74,7 @@ def resolve_sources(config: RunConfig) -> Sources:
         raise InputError("no unlabelled file is given; self-training needs one: pass --unlabelled FILE.")
     columns = parse_columns(data.columns) if data.columns else None
     task = load_task(config.task) if config.task else _infer(data.labelled, columns or Columns())
-    digests = source_digests(data.labelled, data.unlabelled, data.test)
+    digests = source_digests(data.labelled, data.unlabelled, data.test, _recorded(config))
     return Sources(
         task, data.labelled, data.unlabelled, data.test, columns or task.columns, data.shots, digests,
         inferred=config.task is None,
@@ -96,6 +100,14 @@ def _demo(config: RunConfig) -> Sources:
     digests = source_digests(labelled, [unlabelled], test)
     shots = config.data.shots or DEMO_SHOTS
     return Sources(task, labelled, (unlabelled,), test, task.columns, shots, digests, inferred=False)
+
+
+def _recorded(config: RunConfig) -> dict[str, str]:
+    """The digests of the run that ``config`` goes on with; none for a new one."""
+    folder = Path(config.run_dir) if config.run_dir else None
+    if folder is None or not (folder / "config.json").exists():
+        return {}
+    return dict(read_json(folder / "inputs.json").get("digests", {}))
 
 
 def _infer(labelled: str, columns: Columns) -> Task:

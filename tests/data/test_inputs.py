@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import pytest
 
 import data.inputs
 from data.errors import InputError
-from data.inputs import Inputs, open_inputs
+from data.ingest import ingest
+from data.inputs import Inputs, open_inputs, source_digests
 from data.task import Columns, Task
 
 TASK = Task.model_validate({"name": "t", "template": "{text} {mask}.", "labels": {"good": "great", "bad": "terrible"}})
@@ -163,6 +165,23 @@ def test_changed_inputs_build_the_corpus_anew(files: dict[str, Any], monkeypatch
     assert opened(files).corpus.texts([1]) == [("changed", None)]
     opened(files, shots=2)
     assert len(built) == 2, "new content, then other labelled rows to leave out"
+
+
+def test_a_corpus_has_the_rows_of_its_digest(files: dict[str, Any], tmp_path: Path) -> None:
+    """However long it takes between the two, and whatever is ingested meanwhile."""
+    corpus = tmp_path / "tickets"
+    files["unlabelled"] = [str(corpus)]
+    ingest(corpus, [write(tmp_path, "march.csv", "text", "u", "v")], Columns())
+    digests = source_digests(files["labelled"], files["unlabelled"], files["test"])
+    ingest(corpus, [write(tmp_path, "april.csv", "text", "w")], Columns())
+    assert opened(files, digests=digests).corpus.row_ids(range(2)) == ["tickets:1", "tickets:2"]
+    assert source_digests(files["labelled"], files["unlabelled"], files["test"], digests) == digests
+    assert source_digests(files["labelled"], files["unlabelled"], files["test"]) != digests
+    shutil.rmtree(corpus)
+    ingest(corpus, [write(tmp_path, "may.csv", "text", "x", "y")], Columns())
+    assert source_digests(files["labelled"], files["unlabelled"], files["test"], digests) != digests
+    with pytest.raises(InputError, match=r"tickets: its first shards are others than before"):
+        opened(files, digests=digests, folder=tmp_path / "other")
 
 
 @pytest.mark.parametrize("broken", ["unlabelled.arrow", "unlabelled.json"])

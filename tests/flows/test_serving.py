@@ -77,6 +77,21 @@ def test_the_flow_goes_on(server: None, first: Path, corpus: Path) -> None:
     assert Path(f"{first}-002", "report.html").exists()
 
 
+def test_an_interrupted_run_is_resumed_though_its_corpus_has_grown(server: None, first: Path, corpus: Path) -> None:
+    grow(corpus, 20, 5)
+    two = next_of(first)
+    assert two.config is not None
+    with open_run(two.config) as run:
+        prompt_tune(run)
+    grow(corpus, 10, 6)
+    assert next_of(first).words == "resumes tickets-002"
+    assert go_on(str(first))["run"] == f"{first}-002"  # type: ignore[index]
+    three = next_of(first)
+    assert (three.words, three.config is not None) == ("continues tickets-002", True)
+    with open_run(three.config or two.config) as run:
+        assert any("10 of 90 unlabelled rows are new since tickets-002" in notice for notice in run.notices)
+
+
 def test_what_is_deployed(first: Path) -> None:
     found = deployment_of(Wanted(first, None, 2.5, ("tickets",), "weekly"))
     assert found["interval"] == timedelta(hours=2.5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from pipeline.opening import load_config, open_run
 from pipeline.outcome import report_of
 from pipeline.parent import Parent
 from pipeline.rounds import prompt_tune, pseudo_label
+from pipeline.run import Progress
 from pipeline.selftrain import self_train
 
 
@@ -101,6 +103,38 @@ def test_an_interrupted_continuation_goes_on_with_the_same_bytes(
     self_train(load_config(tmp_path / "halves"))
     for name in ("round-02/student/weights.safetensors", "final/weights.safetensors", "predictions.parquet"):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "halves" / name).read_bytes()
+
+
+def test_an_interrupted_run_goes_on_with_the_rows_it_began_with(
+    tiny_files: dict[str, Path], corpus: Path, tmp_path: Path
+) -> None:
+    whole = first_run(tiny_files, corpus, tmp_path / "whole")
+
+    def stop(now: Progress) -> None:
+        if (now.round, now.phase) == (1, "warmup"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        self_train(whole.model_copy(update={"run_dir": str(tmp_path / "halves")}), stop)
+    grow(corpus, 30, 7)
+    # The run's own copy of the rows may have been lost too.
+    (tmp_path / "halves" / "inputs" / "unlabelled.json").unlink()
+    assert self_train(load_config(tmp_path / "halves")).data.unlabelled == 60
+    for name in ("round-02/student/weights.safetensors", "final/weights.safetensors", "predictions.parquet"):
+        assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "halves" / name).read_bytes()
+    with open_run(next_run(load_config(tmp_path / "halves"), tmp_path / "next")) as run:
+        assert run.fresh_rows().tolist() == list(range(60, 90))
+
+
+def test_a_run_does_not_go_on_with_other_rows(tiny_files: dict[str, Path], corpus: Path, tmp_path: Path) -> None:
+    grow(corpus, 60, 2)
+    config = build_config("fast", tiny_overlay(tiny_files | {"unlabelled": corpus}, tmp_path / "run"))
+    with open_run(config):
+        pass
+    shutil.rmtree(corpus)
+    grow(corpus, 60, 3)
+    with pytest.raises(InputError, match=r"other input files \(unlabelled/tickets changed since"), open_run(config):
+        pass
 
 
 def test_nothing_new_is_said(tiny_files: dict[str, Path], corpus: Path, tmp_path: Path) -> None:

@@ -163,7 +163,10 @@ def test_changed_inputs_are_refused(tiny_files: dict[str, Path], tmp_path: Path)
     with open_run(build_config("fast", overlay)):
         pass
     labelled.write_text(labelled.read_text() + '{"text": "one more", "label": "positive"}\n')
-    with pytest.raises(InputError, match="other input files"), open_run(build_config("fast", overlay)):
+    with (
+        pytest.raises(InputError, match=r"other input files \(labelled changed since"),
+        open_run(build_config("fast", overlay)),
+    ):
         pass
 
 
