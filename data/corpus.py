@@ -1,7 +1,6 @@
 """The unlabelled rows of all sources as one memory-mapped Arrow table: any size, next to no memory."""
 
 import hashlib
-import os
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from data.disk import replacing
 from data.errors import InputError
 from data.read import read_rows, stem
 from data.task import Columns
@@ -113,17 +113,13 @@ def build_corpus(
     """
     tally = _Tally()
     rows = _kept_rows(sources, columns, is_pair, exclude, digests or {}, tally)
-    aside = out.with_name(f"{out.name}.part")
-    try:
+    with replacing(out) as aside:
         with pa.OSFile(str(aside), "wb") as file, pa.ipc.new_stream(file, SCHEMA) as writer:
             while some := list(islice(rows, ROWS_AT_ONCE)):
                 writer.write_batch(pa.record_batch([list(cells) for cells in zip(*some, strict=True)], SCHEMA))
         if not any(tally.kept.values()):
             lost = f"{tally.blank} blank, {tally.excluded} among the labelled rows"
             raise InputError(f"{', '.join(sources)}: no unlabelled row is left ({lost}); add more rows.")
-        os.replace(aside, out)
-    finally:
-        aside.unlink(missing_ok=True)
     return BuiltCorpus(Corpus(out), tally.blank, tally.excluded, tally.kept)
 
 

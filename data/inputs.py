@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data.corpus import BuiltCorpus, Corpus, build_corpus, corpus_names, text_key
+from data.disk import replacing
 from data.errors import InputError
 from data.read import Row, digest, read_rows
 from data.splits import draw
@@ -151,9 +152,8 @@ def _record(folder: Path, made_of: dict[str, object], built: BuiltCorpus) -> Non
         "per_source": built.per_source,
     }
     record = {"made_of": made_of, "sha256": digest(str(folder / CORPUS_FILE)), "counts": counts}
-    aside = folder / f"{RECORD_FILE}.part"
-    aside.write_text(json.dumps(record, indent=2) + "\n", "utf-8")
-    os.replace(aside, folder / RECORD_FILE)
+    with replacing(folder / RECORD_FILE) as aside:
+        aside.write_text(json.dumps(record, indent=2) + "\n", "utf-8")
 
 
 def _reopen(folder: Path, made_of: dict[str, object]) -> BuiltCorpus | None:

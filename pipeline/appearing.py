@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
-from pipeline.storing import storing, sync
+from data.disk import put
+from pipeline.storing import storing
 
 
 @contextmanager
@@ -18,8 +18,6 @@ def appears(path: Path) -> Iterator[Path]:
     with storing(path.parent):
         try:
             yield aside
-            sync(aside)
-            os.replace(aside, path)
-            sync(path.parent)
+            put(aside, path)
         finally:
             aside.unlink(missing_ok=True)

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
+from data.disk import replacing, sync
 from data.errors import InputError
-from pipeline.storing import FULL, storing, sync
+from pipeline.storing import FULL, storing
 from pipeline.undisturbed import undisturbed
 
 if TYPE_CHECKING:
@@ -149,12 +150,8 @@ def single_writer(folder: Path) -> Iterator[None]:
 
 def _put(path: Path, content: bytes) -> None:
     """``content`` at ``path``, on the disk before it is seen there."""
-    with storing(path.parent):
-        aside = path.with_name(f"{path.name}.part")
+    with storing(path.parent), replacing(path) as aside:
         aside.write_bytes(content)
-        sync(aside)
-        os.replace(aside, path)
-        sync(path.parent)
 
 
 def _packed(tensors: Mapping[str, Tensor], facts: dict[str, str] | None = None) -> bytes:

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from pydantic import TypeAdapter
 from torch import Tensor
 
+from data.disk import replacing
 from data.errors import InputError
 from pipeline import evaluate
 from pipeline.backbone import Backbone
@@ -119,14 +120,13 @@ def _identity(backbone: Backbone) -> dict[str, str]:
 
 
 def _write_predictions(run: Run, winner: int, last: int, path: Path) -> None:
-    aside = path.with_name(f"{path.name}.part")
     writer: pq.ParquetWriter | None = None
-    for table in _prediction_tables(run, winner, last):
-        writer = writer or pq.ParquetWriter(aside, table.schema)
-        writer.write_table(table)
-    assert writer is not None
-    writer.close()
-    aside.replace(path)
+    with replacing(path) as aside:
+        for table in _prediction_tables(run, winner, last):
+            writer = writer or pq.ParquetWriter(aside, table.schema)
+            writer.write_table(table)
+        assert writer is not None
+        writer.close()
 
 
 def _prediction_tables(run: Run, winner: int, last: int) -> Iterator[pa.Table]:

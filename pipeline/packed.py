@@ -6,13 +6,13 @@ between the tokenizer's first and last special token, as a classifier's input is
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from data.disk import replacing
 from data.errors import InputError
 from data.read import read_rows
 from data.task import Columns
@@ -46,9 +46,8 @@ def pack(sources: Sequence[str], columns: Columns, tokenizer: Any, length: int, 
     """
     if None in (tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.mask_token_id):
         raise InputError("this backbone's tokenizer lacks a mask, first or last token; choose another.")
-    aside = path.with_name(f"{path.name}.part")
     tokens = 0
-    try:
+    with replacing(path) as aside:
         with aside.open("wb") as file:
             for texts in _portions(text for source in sources for text in _paragraphs(source, columns)):
                 ids = _flat_ids(texts, tokenizer)
@@ -58,9 +57,6 @@ def pack(sources: Sequence[str], columns: Columns, tokenizer: Any, length: int, 
             found = f"{tokens} tokens" if tokens else "no text at all"
             least = f"two sequences of {length} are the least"
             raise InputError(f"{', '.join(sources)}: {found}, and {least}; add more text.")
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
 
 
 def _paragraphs(source: str, columns: Columns) -> Iterator[str]:

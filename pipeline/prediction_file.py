@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
+from data.disk import replacing
 from data.errors import InputError
 
 
@@ -24,19 +24,16 @@ def write_tables(out: Path, tables: Iterable[pa.Table]) -> int:
         raise InputError(f"{out}: predictions are written as .csv, .tsv, .jsonl or .parquet; choose one of these.")
     if not out.parent.is_dir():
         raise InputError(f"{out}: the folder {out.parent} does not exist; create it first.")
-    aside, count, writer = out.with_name(f"{out.name}.part"), 0, None
-    try:
-        for table in tables:
-            writer = writer or _writer(out.suffix, aside, table.schema)
-            writer.write_table(table)
-            count += table.num_rows
-    except BaseException:
-        aside.unlink(missing_ok=True)
-        raise
-    finally:
-        if writer is not None:
-            writer.close()
-    os.replace(aside, out)
+    count, writer = 0, None
+    with replacing(out) as aside:
+        try:
+            for table in tables:
+                writer = writer or _writer(out.suffix, aside, table.schema)
+                writer.write_table(table)
+                count += table.num_rows
+        finally:
+            if writer is not None:
+                writer.close()
     return count
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from base64 import b64encode
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from rich.table import Table
 from rich.text import Text
 
+from data.disk import replacing
 from data.errors import InputError
 from pipeline.drift_facts import Drift
 from pipeline.evaluate import Metrics, ReliabilityBin
@@ -229,9 +229,8 @@ def _cells(record: RoundReport) -> tuple[str, ...]:
 
 
 def _write(path: Path, content: bytes) -> None:
-    aside = path.with_name(f"{path.name}.part")
-    aside.write_bytes(content)
-    os.replace(aside, path)
+    with replacing(path) as aside:
+        aside.write_bytes(content)
 
 
 _PAGES = Environment(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from data.disk import replacing
 from data.errors import InputError
 from pipeline.contested import contested_rows
 from pipeline.review_state import (
@@ -104,14 +104,12 @@ def corrected_rows(run: Run, number: int) -> np.ndarray:
 
 def write_csv(path: Path, rows: tuple[Contested, ...]) -> None:
     """The rows as a person fills them in: ``label`` is empty, and only ``row_id`` and ``label`` are read back."""
-    aside = path.with_name(f"{path.name}.part")
-    with aside.open("w", encoding="utf-8-sig", newline="") as file:
+    with replacing(path) as aside, aside.open("w", encoding="utf-8-sig", newline="") as file:
         table = csv.writer(file)
         table.writerow(["row_id", "label", "teacher", "probability", "runner_up", "why", "text", "second text"])
         for row in rows:
             cells = (row.row_id, "", row.label, f"{row.probability:.3f}", row.runner_up, row.why, row.text, row.pair)
             table.writerow([_harmless(cell or "") for cell in cells])
-    os.replace(aside, path)
 
 
 def _harmless(cell: str) -> str:

@@ -1,4 +1,4 @@
-"""What storing needs besides writing: a sentence where there is no room, and to outlast a loss of power."""
+"""A sentence where there is no room to store anything, or no permission."""
 
 from __future__ import annotations
 
@@ -26,12 +26,3 @@ def storing(folder: Path, reasons: frozenset[int] = REFUSED) -> Iterator[None]:
             f"cannot write to {folder} ({os.strerror(error.errno)}); free some space or choose another folder, then "
             "give the same command again."
         ) from error
-
-
-def sync(path: Path) -> None:
-    """Waits until a file, or the names in a folder, would survive a loss of power."""
-    opened = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)
