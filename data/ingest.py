@@ -17,10 +17,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock
 
+from data.disk import sync
 from data.errors import InputError
 from data.read import Row, digest, read_rows, stem
 from data.seen import KEPT_OUT, Seen, keys_of
-from data.shards import INDEX, SCHEMA, SHARDS, Manifest, Shard, read_manifest, shard_rows, write_manifest
+from data.settling import aside_of, settle, undo_begun
+from data.shards import INDEX, MANIFEST, SCHEMA, Manifest, Shard, read_manifest, shard_rows
 from data.task import Columns
 
 ROWS_A_SHARD = 100_000
@@ -63,10 +65,9 @@ def ingest(
             taken = _Taken(folder, seen, manifest, rows_a_shard, on_rows)
             for source, sha256 in zip(sources, digests, strict=True):
                 taken.take(read_rows(source, columns, is_pair=is_pair), stem(source), sha256)
-            # Either may be lost: the next ingest brings the index in step with the manifest.
-            seen.commit()
             whole = replace(taken.manifest, dropped=dict(Counter(manifest.dropped) + taken.dropped))
-            write_manifest(folder, whole)
+            seen.commit()
+            settle(folder, manifest, whole)
     return Ingested(whole.rows - manifest.rows, dict(taken.dropped), whole)
 
 
@@ -112,9 +113,8 @@ class _Taken:
     def _write(self, rows: Iterator[Row], source: str, sha256: str) -> Shard:
         number, first = self.manifest.last + 1, self.manifest.rows + 1
         shard = Shard(number, first, 0, "", source, sha256, datetime.now(UTC).isoformat(timespec="seconds"))
-        path, count = self.folder / shard.file, 0
-        path.parent.mkdir(exist_ok=True)
-        aside = path.with_suffix(".part")
+        aside, count = aside_of(self.folder, shard), 0
+        aside.parent.mkdir(exist_ok=True)
         with pq.ParquetWriter(aside, SCHEMA) as writer:
             while some := list(islice(rows, ROWS_AT_ONCE)):
                 numbers = range(first + count, first + count + len(some))
@@ -123,25 +123,22 @@ class _Taken:
                 count += len(some)
         with aside.open("rb") as file:
             sha256_of_shard = hashlib.file_digest(file, "sha256").hexdigest()
-        os.replace(aside, path)
+        sync(aside)
         return replace(shard, rows=count, sha256=sha256_of_shard)
 
 
 def _open(folder: Path, is_pair: bool) -> Manifest:
-    """The manifest, or a new one; what an interrupted ingest left is swept away."""
+    """The manifest, or a new one; what an interrupted ingest left is swept away. InputError where shards lack one."""
     try:
         manifest = read_manifest(folder)
     except InputError:
-        if (folder / "manifest.json").exists():
+        if (folder / MANIFEST).exists():
             raise
         manifest = Manifest(folder.name, is_pair)
     if manifest.is_pair != is_pair:
         kind = "two texts a row" if manifest.is_pair else "one text a row"
         raise InputError(f"corpus '{manifest.name}' has {kind}; ingest files of another kind into another corpus.")
-    known = {shard.file for shard in manifest.shards}
-    for file in (folder / SHARDS).glob("*"):
-        if f"{SHARDS}/{file.name}" not in known:
-            file.unlink()
+    undo_begun(folder, manifest)
     return manifest
 
 

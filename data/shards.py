@@ -2,15 +2,14 @@
 
 CORPUS/manifest.json  CORPUS/shards/000001.parquet ...  CORPUS/seen.sqlite
 
-What the manifest does not name is not part of the corpus, so an ingest that was interrupted leaves it as it was. The
-index of texts is made again from the shards if it is lost.
+What the manifest does not name is not part of the corpus, so an ingest that was interrupted leaves it as it was: see
+``data.settling``. The index of texts is made again from the shards if it is lost.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
@@ -110,12 +109,10 @@ def read_manifest(folder: Path) -> Manifest:
     return manifest
 
 
-def write_manifest(folder: Path, manifest: Manifest) -> None:
-    """Puts ``manifest`` in the place of the one before, in one go."""
-    stored: dict[str, Any] = {"format": FORMAT, **asdict(manifest)}
-    aside = folder / f"{MANIFEST}.part"
-    aside.write_text(json.dumps(stored, indent=1, ensure_ascii=False) + "\n", "utf-8")
-    os.replace(aside, folder / MANIFEST)
+def dump_manifest(manifest: Manifest, before: Manifest) -> str:
+    """What ``read_manifest`` reads, and the digest of the corpus ``before`` that its newest shards were added to."""
+    stored: dict[str, Any] = {"format": FORMAT, **asdict(manifest), "before": before.digest()}
+    return json.dumps(stored, indent=1, ensure_ascii=False) + "\n"
 
 
 def shard_rows(folder: Path, shard: Shard) -> Iterator[dict[str, Any]]:

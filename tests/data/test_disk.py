@@ -10,6 +10,7 @@ import pytest
 
 from data.corpus import build_corpus
 from data.disk import replacing
+from data.ingest import ingest
 from data.task import Columns
 
 
@@ -29,8 +30,9 @@ class Journal:
     def replace(self, aside: Path, path: Path) -> None:
         found = aside.stat()
         assert self.synced.get(found.st_ino) == (found.st_mtime_ns, found.st_size), path
-        self.unsynced_names.add(Path(path).parent)
-        self.moved.append(Path(path).name)
+        assert self.unsynced_names <= {path.parent}, path
+        self.unsynced_names.add(path.parent)
+        self.moved.append(path.name)
         os.rename(aside, path)
 
 
@@ -66,3 +68,11 @@ def test_the_rows_of_a_run_are_on_the_disk(tmp_path: Path, journal: Journal) -> 
     (tmp_path / "x.csv").write_text("text\na\n")
     build_corpus([str(tmp_path / "x.csv")], Columns(), is_pair=False, out=tmp_path / "rows.arrow")
     assert (journal.moved, journal.unsynced_names) == (["rows.arrow"], set())
+
+
+def test_a_corpus_is_on_the_disk_before_its_manifest_names_it(tmp_path: Path, journal: Journal) -> None:
+    source, folder = tmp_path / "x.csv", tmp_path / "tickets"
+    source.write_text("text\na\nb\nc\n")
+    ingest(folder, [str(source)], Columns(), rows_a_shard=2)
+    assert journal.moved == ["000001.parquet", "000002.parquet", "manifest.json"]
+    assert journal.unsynced_names == set()

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
 from data import ingest as module
+from data import settling
 from data.corpus import build_corpus
 from data.errors import InputError
 from data.ingest import Ingested, ingest
 from data.read import digest, read_rows
-from data.seen import Keys
+from data.seen import Keys, Seen
 from data.shards import INDEX, MANIFEST, corpus_folder, read_manifest
 from data.task import Columns
 
@@ -91,7 +94,7 @@ def test_an_interrupted_ingest_leaves_the_corpus_as_it_was(
     def never(*given: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(module, "write_manifest", never)
+    monkeypatch.setattr(module, "settle", never)
     with pytest.raises(KeyboardInterrupt):
         add(folder, *texts, rows_a_shard=1000)
     monkeypatch.undo()
@@ -99,6 +102,91 @@ def test_an_interrupted_ingest_leaves_the_corpus_as_it_was(
     assert add(folder, *texts).added == len(texts)
     assert texts_of(folder) == ["one", "two", *texts]
     assert all(path.read_bytes() == content for path, content in before.items() if path.name != MANIFEST)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_an_ingest_that_is_killed_at_any_moment_leaves_the_corpus_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: bool
+) -> None:
+    """Killed before each call that makes something last, and once more while that is undone."""
+    texts, before, moments = ["a", "b", "c", "d"], [] if first else ["one", "two"], 0
+    while True:
+        moments += 1
+        folder = tmp_path / str(moments)
+        if not first:
+            add(folder, "one", "two")
+        if not killed_at(moments, monkeypatch, folder, texts):
+            break
+        found = texts_of(folder) if (folder / MANIFEST).exists() else []
+        assert found in (before, [*before, *texts])
+        if found == before:
+            killed_at(3, monkeypatch, folder, texts)
+        add(folder, *texts)
+        assert texts_of(folder) == [*before, *texts]
+        assert {str(path.relative_to(folder)) for path in folder.rglob("*.p*")} == {
+            shard.file for shard in read_manifest(folder).shards
+        }
+    assert moments > 9
+
+
+def killed_at(moment: int, monkeypatch: pytest.MonkeyPatch, folder: Path, texts: list[str]) -> bool:
+    """Whether an ingest was killed before its so-manieth call; it ends where it makes fewer."""
+    calls = iter(range(1, moment))
+
+    def counted(call: Callable[..., None]) -> Callable[..., None]:
+        def counting(*given: object, **named: object) -> None:
+            if next(calls, None) is None:
+                raise KeyboardInterrupt
+            call(*given, **named)
+
+        return counting
+
+    with monkeypatch.context() as patched:
+        for home, name in ((os, "replace"), (os, "fsync"), (Path, "unlink"), (Seen, "commit")):
+            patched.setattr(home, name, counted(getattr(home, name)))
+        try:
+            add(folder, *texts, rows_a_shard=2)
+        except KeyboardInterrupt:
+            return True
+    return False
+
+
+def test_shards_of_a_lost_or_older_manifest_are_never_removed(folder: Path) -> None:
+    add(folder, "one")
+    older = (folder / MANIFEST).read_bytes()
+    add(folder, "two", "three")
+    newest = (folder / MANIFEST).read_bytes()
+    (folder / MANIFEST).unlink()
+    with pytest.raises(InputError, match=r"000001\.parquet is a shard that manifest\.json does not name"):
+        add(folder, "four")
+    (folder / MANIFEST).write_bytes(older)
+    with pytest.raises(InputError, match=r"000002\.parquet is a shard that manifest\.json does not name"):
+        add(folder, "four")
+    (folder / MANIFEST).write_bytes(newest)
+    assert add(folder, "four").added == 1
+    assert texts_of(folder) == ["one", "two", "three", "four"]
+    (folder / "shards" / "000003.parquet").rename(folder / "moved")
+    (folder / "shards" / "000002.parquet").unlink()
+    (folder / MANIFEST).write_bytes(older)
+    assert add(folder, "two").added == 1
+
+
+def test_what_was_begun_on_another_manifest_is_no_leftover(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    add(folder, "one")
+    older = (folder / MANIFEST).read_bytes()
+    add(folder, "two")
+
+    def never(*given: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(settling, "put", never)
+    with pytest.raises(KeyboardInterrupt):
+        add(folder, "three")
+    monkeypatch.undo()
+    assert (folder / "shards" / "000003.parquet").exists()
+    (folder / MANIFEST).write_bytes(older)
+    with pytest.raises(InputError, match=r"000002\.parquet is a shard"):
+        add(folder, "four")
 
 
 def test_an_ingest_that_stops_halfway_through_a_file_adds_nothing(folder: Path, tmp_path: Path) -> None:
@@ -133,7 +221,7 @@ def test_a_full_disk_is_told_and_costs_nothing(
     def full(*given: object) -> None:
         raise problem
 
-    monkeypatch.setattr(module, "write_manifest", full)
+    monkeypatch.setattr(module, "settle", full)
     with pytest.raises(InputError, match=r"nothing can be stored there .* The corpus is as it was"):
         add(folder, "two")
     monkeypatch.undo()
