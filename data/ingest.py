@@ -19,10 +19,11 @@ from filelock import FileLock
 
 from data.disk import sync
 from data.errors import InputError
+from data.kept_out import read_kept_out, write_kept_out
 from data.read import Row, digest, read_rows, stem
 from data.seen import KEPT_OUT, Seen, keys_of
 from data.settling import aside_of, settle, undo_begun
-from data.shards import INDEX, MANIFEST, SCHEMA, Manifest, Shard, read_manifest, shard_rows
+from data.shards import INDEX, KEPT_OUT_FILE, MANIFEST, SCHEMA, Manifest, Shard, read_manifest, shard_rows
 from data.task import Columns
 
 ROWS_A_SHARD = 100_000
@@ -66,6 +67,8 @@ def ingest(
             for source, sha256 in zip(sources, digests, strict=True):
                 taken.take(read_rows(source, columns, is_pair=is_pair), stem(source), sha256)
             whole = replace(taken.manifest, dropped=dict(Counter(manifest.dropped) + taken.dropped))
+            if keep_out or not (folder / KEPT_OUT_FILE).exists():
+                write_kept_out(folder, seen.kept_out())
             seen.commit()
             settle(folder, manifest, whole)
     return Ingested(whole.rows - manifest.rows, dict(taken.dropped), whole)
@@ -142,17 +145,19 @@ def _open(folder: Path, is_pair: bool) -> Manifest:
     return manifest
 
 
-def _index(folder: Path, manifest: Manifest) -> Seen:
-    """The index of the corpus's texts, in step with its manifest."""
-    seen = Seen(folder / INDEX)
-    seen.forget_after(manifest.last)
-    last = seen.last_shard()
-    for shard in manifest.shards:
-        if shard.number > last:
-            rows = shard_rows(folder, shard)
-            while some := list(islice(rows, ROWS_AT_ONCE)):
-                seen.judge(keys_of([(row["text"], row["pair"]) for row in some]), shard.number)
-    return seen
+@contextmanager
+def _index(folder: Path, manifest: Manifest) -> Iterator[Seen]:
+    """The index of the corpus's texts, in step with its manifest and with what may not come in."""
+    with Seen(folder / INDEX) as seen:
+        seen.forget_after(manifest.last)
+        last = seen.last_shard()
+        for shard in manifest.shards:
+            if shard.number > last:
+                rows = shard_rows(folder, shard)
+                while some := list(islice(rows, ROWS_AT_ONCE)):
+                    seen.judge(keys_of([(row["text"], row["pair"]) for row in some]), shard.number)
+        seen.judge(read_kept_out(folder), KEPT_OUT)
+        yield seen
 
 
 def _keep_out(seen: Seen, file: str, columns: Columns, is_pair: bool) -> None:

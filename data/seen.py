@@ -16,6 +16,7 @@ from data.errors import InputError
 Verdict = Literal["new", "exact", "near", "kept out"]
 KEPT_OUT = 0  # in place of a shard's number: texts that may never come in
 ASKED_AT_ONCE = 500
+DIGEST_BYTES = 16
 _TABLE = "CREATE TABLE IF NOT EXISTS seen (near BLOB PRIMARY KEY, exact BLOB, shard INTEGER) WITHOUT ROWID"
 
 
@@ -75,6 +76,11 @@ class Seen:
         )
         return verdicts
 
+    def kept_out(self) -> list[Keys]:
+        """The texts that may never come in, in one order however they came."""
+        found = self._base.execute("SELECT exact, near FROM seen WHERE shard = ? ORDER BY near", (KEPT_OUT,))
+        return [Keys(exact, near) for exact, near in found]
+
     def last_shard(self) -> int:
         """The highest shard with a text in the index; 0 without any."""
         with closing(self._base.execute("SELECT max(shard) FROM seen")) as found:
@@ -111,7 +117,7 @@ _WORDS = _WordsOnly()
 
 
 def _digest(text: str) -> bytes:
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=DIGEST_BYTES).digest()
 
 
 def keys_of(texts: Iterable[tuple[str, str | None]]) -> list[Keys]:

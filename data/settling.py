@@ -3,7 +3,8 @@
 Each step is on the disk before the next one begins, so a loss of power leaves no more than a kill does:
 
 1. the shards, under names aside;
-2. the index of texts, which may run ahead of the manifest, as the next ingest brings it in step;
+2. the digests of texts to keep out, then the index of texts: both may run ahead of the manifest, as the next ingest
+   brings the index in step;
 3. the new manifest aside, which tells of the names to come and of the corpus that they are added to;
 4. the shards under their own names;
 5. the manifest under its own name: from now on the shards are part of the corpus, and nothing is aside.

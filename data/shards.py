@@ -1,9 +1,10 @@
 """A corpus that grows: append-only Parquet shards, and a manifest that says what each of them holds.
 
-CORPUS/manifest.json  CORPUS/shards/000001.parquet ...  CORPUS/seen.sqlite
+CORPUS/manifest.json  CORPUS/shards/000001.parquet ...  CORPUS/seen.sqlite  CORPUS/kept-out.txt
 
 What the manifest does not name is not part of the corpus, so an ingest that was interrupted leaves it as it was: see
-``data.settling``. The index of texts is made again from the shards if it is lost.
+``data.settling``. The index of texts is made again from the shards, and from the digests of those that were kept
+out, if it is lost.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import pyarrow.parquet as pq
 from data.errors import InputError
 
 FORMAT = 1
-MANIFEST, SHARDS, INDEX = "manifest.json", "shards", "seen.sqlite"
+MANIFEST, SHARDS, INDEX, KEPT_OUT_FILE = "manifest.json", "shards", "seen.sqlite", "kept-out.txt"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 SCHEMA = pa.schema([("row", pa.int64()), ("text", pa.large_string()), ("pair", pa.large_string())])
 ROWS_AT_ONCE = 1024

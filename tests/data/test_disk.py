@@ -74,5 +74,5 @@ def test_a_corpus_is_on_the_disk_before_its_manifest_names_it(tmp_path: Path, jo
     source, folder = tmp_path / "x.csv", tmp_path / "tickets"
     source.write_text("text\na\nb\nc\n")
     ingest(folder, [str(source)], Columns(), rows_a_shard=2)
-    assert journal.moved == ["000001.parquet", "000002.parquet", "manifest.json"]
+    assert journal.moved == ["kept-out.txt", "000001.parquet", "000002.parquet", "manifest.json"]
     assert journal.unsynced_names == set()

@@ -19,7 +19,7 @@ from data.errors import InputError
 from data.ingest import Ingested, ingest
 from data.read import digest, read_rows
 from data.seen import Keys, Seen
-from data.shards import INDEX, MANIFEST, corpus_folder, read_manifest
+from data.shards import INDEX, KEPT_OUT_FILE, MANIFEST, corpus_folder, read_manifest
 from data.task import Columns
 
 COLUMNS = Columns()
@@ -203,6 +203,26 @@ def test_a_lost_index_is_made_again(folder: Path) -> None:
     add(folder, "one", "two")
     (folder / INDEX).unlink()
     assert add(folder, "two", "three").dropped["exact"] == 1
+
+
+def test_what_is_kept_out_stays_out_when_the_index_is_made_again(folder: Path, tmp_path: Path) -> None:
+    add(folder, "one", keep_out=[write(tmp_path / "held.jsonl", ["secret one", "secret two"])])
+    add(folder, "two", keep_out=[write(tmp_path / "more.jsonl", ["secret three", "one"])])
+    add(folder, "three")
+    (folder / INDEX).unlink()
+    done = add(folder, "Secret one.", "secret two", "secret THREE", "one", "four")
+    assert (done.added, done.dropped) == (1, {"blank": 0, "kept out": 3, "exact": 1})
+
+
+def test_what_an_earlier_version_kept_out_is_written_down(folder: Path, tmp_path: Path) -> None:
+    add(folder, "one", keep_out=[write(tmp_path / "held.jsonl", ["secret"])])
+    (folder / KEPT_OUT_FILE).write_text("no digest\n")
+    with pytest.raises(InputError, match=r"kept-out\.txt is damaged; delete it"):
+        add(folder, "two")
+    (folder / KEPT_OUT_FILE).unlink()
+    add(folder, "two")
+    (folder / INDEX).unlink()
+    assert add(folder, "secret").added == 0
 
 
 def test_a_broken_index_is_told(folder: Path) -> None:
