@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from flows.runs import RunStatus, status_of
 from pipeline.checkpoint import read_json
 from pipeline.config import RunConfig
-from pipeline.opening import load_config
+from pipeline.opening import BEFORE_RECORD, load_config
 
 
 @dataclass(frozen=True)
@@ -20,29 +21,50 @@ class Next:
 
 
 def next_of(first: Path) -> Next:
-    """What comes after the run in ``first`` and all that went on from it: the newest is resumed, or continued.
+    """What comes after the run in ``first`` and its lineage: the newest is resumed, or continued.
 
     InputError when ``first`` is no run.
     """
-    runs = lineage(first.resolve())
+    first = first.resolve()
+    runs = lineage(first)
     newest = runs[-1]
     if newest.state == "running":
         return Next(None, f"{newest.folder.name} is running")
     if newest.state == "interrupted":
         return Next(load_config(newest.folder), f"resumes {newest.folder.name}")
-    folder = first.resolve().parent / f"{first.resolve().name}-{len(runs) + 1:03d}"
-    return Next(continued(newest.folder, folder), f"continues {newest.folder.name}")
+    return Next(continued(newest.folder, _free(first)), f"continues {newest.folder.name}")
 
 
 def lineage(first: Path) -> list[RunStatus]:
-    """The run in ``first``, the one that went on from it, and so on; of several the last by name."""
-    found = [status_of(first)]
-    parents = {
-        read_json(path)["config"].get("continues"): path.parent for path in sorted(first.parent.glob("*/config.json"))
-    }
-    while (child := parents.pop(str(found[-1].folder), None)) is not None:
+    """The run in ``first``, the one named ``first``-NNN that went on from it, and so on; of several the last number.
+
+    A run of another name, such as one that a person continued, is no part of it.
+    """
+    found, folders = [status_of(first)], _numbered(first).values()
+    recorded = [folder for folder in folders if (folder / "config.json").exists()]
+    children = {read_json(folder / "config.json")["config"].get("continues"): folder for folder in recorded}
+    while (child := children.pop(str(found[-1].folder), None)) is not None:
         found.append(status_of(child))
     return found
+
+
+def _numbered(first: Path) -> dict[int, Path]:
+    """Whatever is named ``first``-NNN, by its number, in ascending order."""
+    # Not 12 digits: they end the name that a run gets by itself, and may all be decimal.
+    named = re.compile(rf"{re.escape(first.name)}-([0-9]{{3,9}})")
+    found = ((named.fullmatch(path.name), path) for path in first.parent.iterdir())
+    return dict(sorted((int(match[1]), path) for match, path in found if match))
+
+
+def _free(first: Path) -> Path:
+    """The place after the last that is taken, so that numbers ascend even where a run was removed."""
+    last = max((number for number, path in _numbered(first).items() if _is_taken(path)), default=1)
+    return first.with_name(f"{first.name}-{last + 1:03d}")
+
+
+def _is_taken(path: Path) -> bool:
+    """Whether it holds more than what a run leaves that was killed before it was recorded."""
+    return not path.is_dir() or any(inside.name not in BEFORE_RECORD for inside in path.iterdir())
 
 
 def continued(before: Path, folder: Path | None) -> RunConfig:

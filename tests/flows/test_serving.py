@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from datetime import timedelta
 from pathlib import Path
 
@@ -59,6 +61,31 @@ def test_a_lineage_goes_on_resumes_and_waits(first: Path, corpus: Path) -> None:
     self_train(again.config)
     assert next_of(first).words == "continues tickets-002"
     assert [status.folder.name for status in lineage(first)] == ["tickets", "tickets-002"]
+
+
+def continue_into(before: Path, folder: Path) -> None:
+    """As much of a continued run as a lineage looks at."""
+    shutil.copytree(before, folder)
+    record = read_json(folder / "config.json")
+    record["config"]["continues"] = str(before)
+    (folder / "config.json").write_text(json.dumps(record))
+
+
+def test_a_manual_continuation_is_no_part_of_a_lineage(first: Path) -> None:
+    for before, folder in (("", "-002"), ("-002", "-003"), ("", "-0a1b2c3d4e5f"), ("", "-123456789012")):
+        continue_into(Path(f"{first}{before}"), Path(f"{first}{folder}"))
+    assert [run.folder.name for run in lineage(first)] == ["tickets", "tickets-002", "tickets-003"]
+    four = next_of(first)
+    assert four.config is not None
+    assert (four.words, four.config.run_dir) == ("continues tickets-003", f"{first}-004")
+
+
+def test_a_lineage_takes_a_free_number(first: Path) -> None:
+    Path(f"{first}-003", "of somebody else").mkdir(parents=True)
+    Path(f"{first}-004", "inputs").mkdir(parents=True)  # what a run leaves that was killed before it was recorded
+    four = next_of(first)
+    assert four.config is not None
+    assert (four.words, four.config.run_dir) == ("continues tickets", f"{first}-004")
 
 
 def test_nothing_new_and_a_running_one_are_no_errors(server: None, first: Path, corpus: Path) -> None:
