@@ -15,6 +15,7 @@ from flows.cli_options import AsJson, Verbose
 from flows.counting import Count
 from flows.environment import prepare
 from flows.exits import INTERRUPTED, fail
+from flows.plain_console import plain_console
 from flows.values import Values, given_values
 from pipeline.config_errors import refusal
 
@@ -37,7 +38,7 @@ def adapt(
 ) -> None:
     """Teach a backbone the words of a domain before a run."""
     prepare(verbose)
-    console = Console(stderr=as_json)
+    console = plain_console(stderr=as_json)
     values: Values = {"steps": steps, "seed": seed, "columns": _columns(columns)}
     given = given_values(values, set or ())
     try:

@@ -6,12 +6,12 @@ import json
 from dataclasses import asdict
 from typing import Annotated
 
-from rich.console import Console
 from rich.table import Table
 from typer import Option
 
 from flows.cli_options import AsJson, Verbose
 from flows.environment import prepare
+from flows.plain_console import plain_console
 
 
 def automations(
@@ -25,7 +25,7 @@ def automations(
     from flows.server import check_server
 
     check_server()
-    found, console = remove_automations() if remove else apply_automations(), Console(stderr=as_json)
+    found, console = remove_automations() if remove else apply_automations(), plain_console(stderr=as_json)
     table = Table("automation", "what it does", "now")
     for one in found:
         table.add_row(one.name, one.words, one.fate if one.enabled else f"{one.fate}, switched off")

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from rich.console import Console
 from typer import Option
 
 from flows.cli_options import Verbose
 from flows.cli_run import RunFolder
 from flows.environment import prepare
+from flows.plain_console import plain_console
 
 
 def export(
@@ -22,7 +22,7 @@ def export(
     prepare(verbose)
     from pipeline.plain_model import export as write
 
-    with Console(stderr=True).status("merge the model"):
+    with plain_console(stderr=True).status("merge the model"):
         write(folder, output)
     said = f"plain model in {output}; the code to use it is in {output / 'README.md'}"
-    Console().print(said, soft_wrap=True, highlight=False)
+    plain_console().print(said, soft_wrap=True, highlight=False)

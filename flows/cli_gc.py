@@ -7,13 +7,13 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Annotated
 
-from rich.console import Console
 from rich.table import Table
 from typer import Argument, Option
 
 from flows.cli_options import AsJson
 from flows.cli_results import RUNS
 from flows.exits import short
+from flows.plain_console import plain_console
 
 
 def gc(
@@ -25,7 +25,7 @@ def gc(
     """Free the disk of what finished runs no longer need. Says what would go, unless --delete is given."""
     from pipeline.retention import removals, remove
 
-    found, console = removals(parent, days), Console(stderr=as_json)
+    found, console = removals(parent, days), plain_console(stderr=as_json)
     totals: dict[tuple[Path, str], int] = defaultdict(int)
     for removal in found:
         totals[removal.run, removal.what] += removal.bytes

@@ -13,6 +13,7 @@ from typer import Argument, Option
 from flows.cli_options import AsJson, Verbose
 from flows.environment import prepare
 from flows.exits import short
+from flows.plain_console import plain_console
 
 if TYPE_CHECKING:
     from data.ingest import Ingested
@@ -43,7 +44,7 @@ def ingest(
     from data.task import Columns, parse_columns
     from flows.events import corpus_added
 
-    folder, console = corpus_folder(home, corpus), Console(stderr=as_json)
+    folder, console = corpus_folder(home, corpus), plain_console(stderr=as_json)
     with console.status("read") as state:
         read = 0
 

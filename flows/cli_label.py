@@ -17,6 +17,7 @@ from flows.cli_run import RunFolder
 from flows.counting import Count
 from flows.environment import prepare
 from flows.exits import INTERRUPTED, TERMINATED, UNEXPECTED, Terminated, fail, heeding_sigterm, short
+from flows.plain_console import plain_console
 
 if TYPE_CHECKING:
     from flows.label_request import LabelRequest
@@ -58,7 +59,7 @@ def label(
     # Bad input should not have to wait until Prefect is up.
     check_request(request)
     Labelling.open(run, corpus, output)
-    console = Console(stderr=as_json)
+    console = plain_console(stderr=as_json)
     facts = _follow(request, console)
     _show(facts, output, console)
     if as_json:

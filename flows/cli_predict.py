@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from rich.console import Console
 from typer import Argument, Option
 
 from flows.cli_options import Verbose
 from flows.environment import prepare
+from flows.plain_console import plain_console
 
 
 def predict(
@@ -24,7 +24,7 @@ def predict(
     prepare(verbose)
     from pipeline.predictors import Predictors
 
-    console = Console(stderr=True)
+    console = plain_console(stderr=True)
     with console.status("load the model") as state:
         predictors, done = Predictors.open(folders), 0
 
@@ -37,4 +37,4 @@ def predict(
             rows = predictors.predict_file(input, output, columns, on_rows)
         else:
             rows = predictors.predict_file_by_task(input, output, task_column, columns, on_rows)
-    Console().print(f"{rows:,} rows labelled in {output}", soft_wrap=True, highlight=False)
+    plain_console().print(f"{rows:,} rows labelled in {output}", soft_wrap=True, highlight=False)

@@ -15,6 +15,7 @@ from flows.cli_options import AsJson, Verbose
 from flows.cli_run import RunFolder
 from flows.environment import prepare
 from flows.exits import short
+from flows.plain_console import plain_console
 from flows.runs import RunStatus, find_runs, rounds_of, status_of
 
 RUNS = Path("runs")
@@ -26,7 +27,7 @@ def status(
 ) -> None:
     """Show all runs, or the rounds of one and what is left."""
     found = [status_of(folder)] if folder else find_runs(RUNS)
-    console = Console(stderr=as_json)
+    console = plain_console(stderr=as_json)
     if not found:
         console.print(f"no runs in {RUNS}/; start one with: listflow run")
     elif folder:
@@ -43,7 +44,7 @@ def report(folder: RunFolder, as_json: AsJson = False, verbose: Verbose = False)
     from pipeline.outcome import report_of
     from pipeline.report import text_table, write_report
 
-    found, console = report_of(folder), Console(stderr=as_json)
+    found, console = report_of(folder), plain_console(stderr=as_json)
     write_report(found, folder)
     console.print(text_table(found))
     console.print(short(folder / "report.html"), soft_wrap=True, highlight=False)

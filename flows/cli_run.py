@@ -23,6 +23,7 @@ from flows.exits import (
     interrupted,
     short,
 )
+from flows.plain_console import plain_console
 from flows.progress import Display
 from pipeline.config import RunConfig
 from pipeline.stage_names import name_of, name_of_head
@@ -63,7 +64,7 @@ def _train(config: RunConfig, as_json: bool) -> None:
 
     # Bad input should not have to wait until Prefect is up.
     resolve_sources(config)
-    console = Console(stderr=as_json)
+    console = plain_console(stderr=as_json)
     folder = _follow(config, Display(console, config.rounds.count))
     _show_outcome(folder, console)
     if as_json:

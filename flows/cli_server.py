@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
-from rich.console import Console
 from typer import Option
 
 from flows.environment import prepare
 from flows.exits import short
+from flows.plain_console import plain_console
 
 
 def server(
@@ -22,7 +22,9 @@ def server(
     from flows.hosting import CLIENT, PASSWORD, host, prepare_server
 
     ready = prepare_server(home, port)
-    say = Console(stderr=True, soft_wrap=True, highlight=False).print
-    say(f"a client connects with: . {short(ready.home / CLIENT)}")
-    say(f"in a browser: {ready.url}, with the whole line in {short(ready.home / PASSWORD)}")
+    for line in (
+        f"a client connects with: . {short(ready.home / CLIENT)}",
+        f"in a browser: {ready.url}, with the whole line in {short(ready.home / PASSWORD)}",
+    ):
+        plain_console(stderr=True).print(line, soft_wrap=True, highlight=False)
     host(ready)

@@ -15,6 +15,7 @@ from flows.cli_options import AsJson, Verbose
 from flows.counting import Count
 from flows.environment import prepare
 from flows.exits import INTERRUPTED, fail
+from flows.plain_console import plain_console
 from flows.values import Values, given_values
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def subspace(
 ) -> None:
     """Find the subspace that trained prompts share, so that a new task tunes a few numbers."""
     prepare(verbose)
-    console = Console(stderr=as_json)
+    console = plain_console(stderr=as_json)
     given = given_values({"dim": dim, "steps": steps, "seed": seed}, set or ())
     try:
         outcome = _follow(runs, out, given, evaluate, console)

@@ -11,8 +11,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 def moving_line(console: Console) -> Progress:
     """Description, bar, done of all, a note, time left; shown in a terminal only, and gone at the end."""
     return Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}"),
-        TimeRemainingColumn(), console=console, transient=True, disable=not console.is_terminal,
+        TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}", markup=False), TimeRemainingColumn(),
+        console=console, transient=True, disable=not console.is_terminal,
     )  # fmt: skip
 
 
@@ -38,5 +39,6 @@ class Count:
         self._bar.update(self._line, completed=done, total=total, description=words, note=note)
         tenth = 10 * done // total
         if not self._console.is_terminal and self._said != (words, tenth):
-            self._console.print(" ".join(filter(None, (f"{words}: {done:,} of {total:,}", note))), highlight=False)
+            line = " ".join(filter(None, (f"{words}: {done:,} of {total:,}", note)))
+            self._console.print(line, markup=False, highlight=False)
         self._said = words, tenth

@@ -64,7 +64,7 @@ class Display:
             "steps": f"{teacher:,} for the teacher, then {self._rounds} rounds x {sum(student.values()):,}",
             "kept in": short(run.folder),
         }.items():
-            self._console.print(f"{name:>9}  {value}", soft_wrap=True, highlight=False)
+            self._console.print(f"{name:>9}  {value}", soft_wrap=True, highlight=False, markup=False)
         for notice in run.notices:
             self._console.print(f"{'note':>9}  {notice}", soft_wrap=True, highlight=False, markup=False)
 
@@ -75,7 +75,7 @@ class Display:
         if self._console.is_terminal:
             self._move(where, place)
         elif self._said != (place.round, place.phase):
-            self._console.print(where, soft_wrap=True, highlight=False)
+            self._console.print(where, soft_wrap=True, highlight=False, markup=False)
         self._said = (place.round, place.phase)
 
     def _move(self, where: str, place: Place) -> None:
