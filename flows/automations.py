@@ -20,6 +20,8 @@ HEARTBEAT, CRASHED = "prefect.flow-run.heartbeat", "prefect.flow-run.Crashed"
 ENDED = {f"prefect.flow-run.{name}" for name in ("Completed", "Failed", "Cancelled", "Crashed")}
 FLOW_RUN = ResourceSpecification({"prefect.resource.id": "prefect.flow-run.*"})
 OUR_FLOW = ResourceSpecification({"prefect.resource.role": "flow", "prefect.resource.name": "listflow*"})
+# Of the flow that goes on: a range of shards is given out again by the labelling that it belongs to.
+GO_ON = ResourceSpecification({"prefect.resource.role": "flow", "prefect.resource.name": "listflow-continue"})
 ANY_DEPLOYMENT = ResourceSpecification({"prefect.resource.role": "deployment"})
 
 RESUME = AutomationCore(
@@ -29,7 +31,7 @@ RESUME = AutomationCore(
     trigger=EventTrigger(
         expect={CRASHED},
         match=FLOW_RUN,
-        match_related=[OUR_FLOW, ANY_DEPLOYMENT],
+        match_related=[GO_ON, ANY_DEPLOYMENT],
         for_each={"related:deployment:prefect.resource.id"},
         posture=Posture.Reactive,
         threshold=1,

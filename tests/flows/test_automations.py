@@ -11,8 +11,13 @@ from commands import Cli
 from prefect.client.orchestration import get_client
 from prefect.events.actions import DoNothing
 from prefect.events.schemas.automations import Automation, AutomationCore, EventTrigger, Posture
+from prefect.events.schemas.events import Resource
 
 from flows.automations import DECLARED, RESUME, SILENT, apply_automations, remove_automations
+from flows.continuing import go_on
+from flows.label_flow import label_corpus
+from flows.label_shards_flow import label_shards
+from flows.list_flow import self_train
 
 pytest_plugins = ["flow_fixtures"]
 OTHER = AutomationCore(
@@ -27,7 +32,7 @@ def there() -> dict[str, Automation]:
         return {one.name: one for one in client.read_automations()}
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def clean(server: None) -> Iterator[None]:
     """No automation before a test, and none after it."""
     yield
@@ -36,6 +41,7 @@ def clean(server: None) -> Iterator[None]:
             client.delete_automation(one.id)
 
 
+@pytest.mark.usefixtures("clean")
 def test_the_same_again_changes_nothing() -> None:
     assert [found.fate for found in apply_automations()] == ["created"] * len(DECLARED)
     before = there()
@@ -44,6 +50,7 @@ def test_the_same_again_changes_nothing() -> None:
     assert set(before) == {automation.name for automation in DECLARED}
 
 
+@pytest.mark.usefixtures("clean")
 def test_what_differs_is_updated_and_what_is_no_longer_declared_goes() -> None:
     apply_automations()
     silent = there()[SILENT.name]
@@ -55,6 +62,7 @@ def test_what_differs_is_updated_and_what_is_no_longer_declared_goes() -> None:
     assert (now.id, now.trigger.within) == (silent.id, timedelta(seconds=1200))  # type: ignore[union-attr]
 
 
+@pytest.mark.usefixtures("clean")
 def test_one_that_a_person_has_switched_off_stays_off() -> None:
     apply_automations()
     with get_client(sync_client=True) as client:
@@ -65,6 +73,7 @@ def test_one_that_a_person_has_switched_off_stays_off() -> None:
     assert (there()[RESUME.name].enabled, there()[RESUME.name].description) == (False, "another")
 
 
+@pytest.mark.usefixtures("clean")
 def test_nobody_elses_is_touched() -> None:
     with get_client(sync_client=True) as client:
         client.create_automation(OTHER)
@@ -74,6 +83,19 @@ def test_nobody_elses_is_touched() -> None:
     assert set(there()) == {OTHER.name}
 
 
+def test_only_a_run_that_goes_on_is_started_again() -> None:
+    flow, _ = RESUME.trigger.match_related  # type: ignore[union-attr]
+    wanted = {one.name: flow.matches(of_flow(one.name)) for one in (go_on, self_train, label_corpus, label_shards)}
+    assert [name for name, is_matched in wanted.items() if is_matched] == [go_on.name]
+
+
+def of_flow(name: str) -> Resource:
+    """What an event says of the flow of its run."""
+    facts = {"prefect.resource.id": "prefect.flow.1", "prefect.resource.role": "flow", "prefect.resource.name": name}
+    return Resource(facts)
+
+
+@pytest.mark.usefixtures("clean")
 def test_the_command_says_what_it_did(cli: Cli) -> None:
     first = cli("automations", "--json")
     assert first.returncode == 0, first.stderr
