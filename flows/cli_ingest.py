@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 from rich.console import Console
 from typer import Argument, Option
 
+from data.errors import InputError
 from flows.cli_options import AsJson, Verbose
 from flows.environment import prepare
 from flows.exits import short
@@ -42,7 +44,6 @@ def ingest(
     from data.ingest import ingest as append
     from data.shards import corpus_folder
     from data.task import Columns, parse_columns
-    from flows.events import corpus_added
 
     folder, console = corpus_folder(home, corpus), plain_console(stderr=as_json)
     with console.status("read") as state:
@@ -55,10 +56,21 @@ def ingest(
 
         named = parse_columns(columns) if columns else Columns()
         done = append(folder, files, named, is_pair=pairs, keep_out=keep_out or (), on_rows=on_rows)
-    corpus_added(folder, done)
     _show(folder, done, console)
+    _tell(folder, done)
     if as_json:
         print(json.dumps({"added": done.added, "dropped": done.dropped, "corpus": asdict(done.manifest)}))
+
+
+def _tell(folder: Path, done: Ingested) -> None:
+    """Tells the server. That it is away is no error: the rows are in."""
+    from flows.events import corpus_added
+
+    try:
+        corpus_added(folder, done)
+    except InputError as error:
+        seen = "the rows are in, and `listflow serve` sees them when it is started again"
+        print(f"listflow: {seen}, but no run could be told now: {error}", file=sys.stderr)
 
 
 def _show(folder: Path, done: Ingested, console: Console) -> None:

@@ -16,7 +16,8 @@ def serve(
     cron: Annotated[str | None, Option(help="When to go on, such as '0 6 * * mon'.")] = None,
     every: Annotated[float | None, Option(help="Or: hours from one run to the next.")] = None,
     corpus: Annotated[
-        list[str] | None, Option(help="Or: when this corpus was added to by `listflow ingest`; repeatable.")
+        list[str] | None,
+        Option(help="Or: when `listflow ingest` added to this corpus, also before; repeatable."),
     ] = None,
     name: Annotated[str | None, Option(help="Of the deployment. Default: that of the run's folder.")] = None,
     verbose: Verbose = False,

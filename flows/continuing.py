@@ -8,7 +8,7 @@ from prefect.runtime import flow_run
 from prefect.serializers import JSONSerializer
 from prefect.states import Completed, State
 
-from data.errors import NothingNew
+from data.errors import InputError, NothingNew
 from flows.lineage import next_of
 from flows.list_flow import self_train
 from pipeline.config import RunConfig
@@ -34,6 +34,19 @@ def go_on(run: str) -> dict[str, Any] | State[None]:
         return self_train(what.config)
     except NothingNew as reason:
         return Completed(message=str(reason))
+
+
+def has_news(run: Path) -> bool:
+    """Whether ``go_on`` has something to do: also where it would fail, as its flow run says so to whoever looks."""
+    try:
+        what = next_of(run)
+        if what.config is not None:
+            _check_news(what.config)
+    except NothingNew:
+        return False
+    except InputError:
+        return True
+    return what.config is not None
 
 
 def _check_news(config: RunConfig) -> None:

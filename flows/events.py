@@ -7,18 +7,28 @@ from pathlib import Path
 from data.ingest import Ingested
 
 CORPUS_ADDED = "listflow.corpus.added"
+SECONDS = 5.0  # an ingest is done by then, and should not seem to hang
 
 
 def corpus_added(folder: Path, done: Ingested) -> bool:
-    """Emits an event that an automation can start a run on; False where no server is configured or nothing came in."""
-    from prefect.events import emit_event
-    from prefect.settings import get_current_settings
+    """Tells the server, which can start a run on it; False where none is configured or nothing came in.
 
-    if get_current_settings().api.url is None or not done.added:
+    InputError where the server does not take it.
+    """
+    from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+
+    if not PREFECT_API_URL.value() or not done.added:
         return False
-    emit_event(
-        CORPUS_ADDED,
+    from prefect.events import Event
+
+    from flows.server import server_client
+
+    event = Event(
+        event=CORPUS_ADDED,
         resource={"prefect.resource.id": f"listflow.corpus.{folder.name}", "prefect.resource.name": folder.name},
         payload={"path": str(folder.resolve()), "added": done.added, "rows": done.manifest.rows},
     )
+    # Asked and answered, where Prefect's emit_event leaves it to a thread that nobody hears of.
+    with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}), server_client(timeout=SECONDS) as client:
+        client.request("POST", "/events", json=[event.model_dump(mode="json")])
     return True

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 from httpx import HTTPStatusError, TransportError
-from prefect.client.orchestration import get_client
+from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.settings import PREFECT_API_URL
 
 from data.errors import InputError
@@ -36,12 +39,22 @@ def ensure_server() -> None:
 
 def check_server() -> None:
     """InputError where no server is configured, none answers, or it refuses this client."""
+    with server_client() as client:
+        client.api_version()
+
+
+@contextmanager
+def server_client(**settings: Any) -> Iterator[SyncPrefectClient]:
+    """A client of the configured server, with ``settings`` of httpx.
+
+    InputError where none is configured, or where it does not answer or refuses what the block asks.
+    """
     url = PREFECT_API_URL.value()
     if not url:
         raise InputError(f"this needs a Prefect server, and PREFECT_API_URL names none; {HOW_TO_START}.")
     try:
-        with get_client(sync_client=True) as client:
-            client.api_version()
+        with get_client(sync_client=True, httpx_settings=settings) as client:
+            yield client
     except TransportError as error:
         raise InputError(f"no Prefect server answers at {url}; {HOW_TO_START}, or set PREFECT_API_URL.") from error
     except HTTPStatusError as error:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -9,13 +11,17 @@ from typing import Any
 
 from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
 from prefect.client.schemas.schedules import CronSchedule
+from prefect.deployments import run_deployment
 from prefect.deployments.runner import EntrypointType
 from prefect.events import DeploymentEventTrigger
+from prefect.exceptions import TerminationSignal
+from prefect.runner import Runner
 
 from data.errors import InputError
 from data.shards import NAME
-from flows.continuing import go_on
+from flows.continuing import go_on, has_news
 from flows.events import CORPUS_ADDED
+from flows.plain_console import plain_console
 from flows.runs import status_of
 from flows.server import check_server
 
@@ -35,11 +41,19 @@ def serve_run(wanted: Wanted) -> None:
     """Serves until it is stopped. InputError for a schedule that cannot be read, no run, or no server."""
     options = deployment_of(wanted)
     check_server()
-    go_on.serve(**options)
+    runner = Runner(name=wanted.name, limit=1)
+    runner.add_flow(go_on, **options)
+    deployment = f"{go_on.name}/{wanted.name}"
+    # From here on an event starts a run. One that came before, or that no server heard, is made good.
+    if wanted.corpora and has_news(wanted.run):
+        run_deployment(deployment, timeout=0)
+    plain_console().print(f"serves {deployment}, until it is stopped", soft_wrap=True, highlight=False)
+    with suppress(KeyboardInterrupt, TerminationSignal):
+        asyncio.run(runner.start())
 
 
 def deployment_of(wanted: Wanted) -> dict[str, Any]:
-    """What ``Flow.serve`` is told: one run at a time, late ones wait, a burst of ingests starts one run."""
+    """What the runner is told: one run at a time, late ones wait, a burst of ingests starts one run."""
     status_of(wanted.run)
     _check(wanted)
     triggers = [_trigger(corpus) for corpus in wanted.corpora]
@@ -47,7 +61,7 @@ def deployment_of(wanted: Wanted) -> dict[str, Any]:
     return {
         "name": wanted.name, "parameters": {"run": str(wanted.run.resolve())}, "cron": wanted.cron,
         "interval": timedelta(hours=wanted.hours) if wanted.hours else None, "triggers": triggers,
-        "global_limit": one_at_a_time, "limit": 1, "tags": ["listflow"],
+        "concurrency_limit": one_at_a_time, "tags": ["listflow"],
         # By module: loaded as a file, a flow does not find the types of its parameters.
         "entrypoint_type": EntrypointType.MODULE_PATH,
         "description": f"Goes on from {wanted.run.name} with rows that are new since.",

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from commands import Cli
 from conftest import sentences, tiny_overlay, write_jsonl
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from data.errors import InputError
 from data.ingest import ingest
 from data.task import Columns
-from flows.continuing import go_on
+from flows.continuing import go_on, has_news
+from flows.events import corpus_added
 from flows.lineage import lineage, next_of
-from flows.serving import Wanted, deployment_of
+from flows.serving import Wanted, deployment_of, serve_run
 from pipeline.checkpoint import read_json, single_writer
 from pipeline.config import build_config
 from pipeline.opening import open_run
@@ -123,7 +127,7 @@ def test_what_is_deployed(first: Path) -> None:
     found = deployment_of(Wanted(first, None, 2.5, ("tickets",), "weekly"))
     assert found["interval"] == timedelta(hours=2.5)
     assert found["parameters"] == {"run": str(first)}
-    assert found["global_limit"].limit == 1
+    assert found["concurrency_limit"].limit == 1
     (trigger,) = found["triggers"]
     assert trigger.match.root == {"prefect.resource.id": "listflow.corpus.tickets"}
 
@@ -143,6 +147,65 @@ def test_what_could_never_run_is_refused(
 ) -> None:
     with pytest.raises(InputError, match=message):
         deployment_of(Wanted(first, cron, hours, corpora, "name"))
+
+
+def test_serve_looks_once_for_what_came_before_it(first: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+
+    class Runner:
+        def __init__(self, **options: Any) -> None: ...
+
+        def add_flow(self, *flow: Any, **options: Any) -> None:
+            told.append("registered")
+
+        async def start(self) -> None:
+            told.append("started")
+
+    monkeypatch.setattr("flows.serving.Runner", Runner)
+    monkeypatch.setattr("flows.serving.check_server", lambda: None)
+    monkeypatch.setattr("flows.serving.run_deployment", lambda name, timeout: told.append(name))
+    by_corpus, by_time = (Wanted(first, *rest, "weekly") for rest in ((None, None, ("tickets",)), (None, 2.5, ())))
+    serve_run(by_corpus)
+    assert told == ["registered", "started"]
+    grow(corpus, 20, 5)
+    for wanted, run in ((by_corpus, ["listflow-continue/weekly"]), (by_time, [])):
+        told.clear()
+        serve_run(wanted)
+        assert told == ["registered", *run, "started"]
+
+
+def test_what_goes_on_has_news(first: Path, corpus: Path, tiny_files: dict[str, Path]) -> None:
+    assert not has_news(first)
+    grow(corpus, 20, 5)
+    assert has_news(first)
+    with single_writer(first):
+        assert not has_news(first)
+    moved = tiny_files["labelled"].rename(tiny_files["labelled"].with_suffix(".away"))
+    try:
+        assert has_news(first)  # its run says what is wrong
+    finally:
+        moved.rename(tiny_files["labelled"])
+
+
+def test_an_ingest_tells_the_server(server: None, corpus: Path) -> None:
+    corpus.parent.mkdir()
+    rows = write_jsonl(corpus.parent / "more.jsonl", sentences(3, 2, labelled=False))
+    done = ingest(corpus, [str(rows)], Columns())
+    assert corpus_added(corpus, done)
+    assert not corpus_added(corpus, ingest(corpus, [str(rows)], Columns()))
+
+
+def test_an_ingest_without_its_server_is_done_and_says_so(cli: Cli, tmp_path: Path) -> None:
+    rows = write_jsonl(tmp_path / "more.jsonl", sentences(3, 2, labelled=False))
+    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
+        began = time.monotonic()
+        done = cli("ingest", "tickets", rows, f"--home={tmp_path}")
+    assert time.monotonic() - began < 5
+    assert done.returncode == 0
+    assert "3 new rows" in done.stdout
+    assert done.stderr.count("\n") == 1
+    assert "the rows are in" in done.stderr
+    assert "no Prefect server answers at http://127.0.0.1:9/api" in done.stderr
 
 
 def test_the_command_line_goes_on_too(cli: Cli, first: Path, corpus: Path, tmp_path: Path) -> None:
