@@ -49,9 +49,9 @@ def label_corpus(request: LabelRequest) -> dict[str, Any]:
     task_run_name="label shards {first} to {last}", cache_policy=NO_CACHE, persist_result=False,
     result_serializer=JSONSerializer(), cache_result_in_memory=False,
 )  # fmt: skip
-def label_some(run: str, corpus: str, output: str, first: int, last: int, threads: int) -> int:
+def label_some(run: str, corpus: str, output: str, first: int, last: int, threads: int, driver: str) -> int:
     """How many of a range of shards it labelled: those that were not."""
-    return label_range(Path(run), Path(corpus), Path(output), first, last, threads)
+    return label_range(Path(run), Path(corpus), Path(output), first, last, threads, driver)
 
 
 def ranges_of(numbers: list[int], most: int) -> list[Range]:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -13,8 +14,10 @@ from prefect.deployments import run_deployment
 from prefect.deployments.runner import EntrypointType
 from prefect.exceptions import ObjectNotFound
 from prefect.settings import get_current_settings
+from prefect.states import Cancelling
 
 from data.errors import InputError
+from flows.away import if_it_answers
 from flows.label_request import LabelRequest
 from flows.label_runners import Range, parameters
 from flows.label_shards_flow import label_shards
@@ -27,9 +30,10 @@ def run_children(
     work: Labelling, request: LabelRequest, ranges: Sequence[Range], look: Callable[[], None]
 ) -> list[str]:
     """Runs the deployment on each range of shards and returns when all have ended: why some failed, if they did."""
-    name = _full_name(request)
-    with get_client(sync_client=True) as client, work.stopping_workers():
-        started = [_start(name, request, a_range) for a_range in ranges]
+    started: list[UUID] = []
+    with get_client(sync_client=True) as client, work.stopping_workers(), _cancelling(client, started):
+        for a_range in ranges:
+            started.append(_start(work, request, a_range))
         while True:
             found = _read(client, started)
             if all(run.state and run.state.is_final() for run in found):
@@ -70,9 +74,24 @@ def _full_name(request: LabelRequest) -> str:
     return f"{label_shards.name}/{request.deployment}"
 
 
-def _start(name: str, request: LabelRequest, a_range: Range) -> UUID:
+@contextmanager
+def _cancelling(client: SyncPrefectClient, started: list[UUID]) -> Iterator[None]:
+    """Whatever ends the block other than its end cancels what was ``started``: a child may wait for a machine."""
+    try:
+        yield
+    except BaseException:
+        with if_it_answers():
+            for one in started:
+                # One that has ended stays as it is; one that somebody deleted is none.
+                with suppress(ObjectNotFound):
+                    client.set_flow_run_state(one, Cancelling())
+        raise
+
+
+def _start(work: Labelling, request: LabelRequest, a_range: Range) -> UUID:
     words = "label shards {} to {}".format(*a_range)
-    run = run_deployment(name, parameters=parameters(request, a_range), timeout=0, flow_run_name=words)
+    told = parameters(work, request, a_range)
+    run = run_deployment(_full_name(request), parameters=told, timeout=0, flow_run_name=words)
     assert isinstance(run, FlowRun)  # outside of async code it is no coroutine
     return run.id
 

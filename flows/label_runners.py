@@ -30,18 +30,18 @@ def run_tasks(
     ``look`` is called now and then meanwhile.
     """
     with _runner(request) as runner, work.stopping_workers():
-        futures = [runner.submit(task, parameters(request, a_range)) for a_range in ranges]
+        futures = [runner.submit(task, parameters(work, request, a_range)) for a_range in ranges]
         while not all(future.wrapped_future.done() for future in futures):
             time.sleep(SECONDS_BETWEEN_LOOKS)
             look()
         return [reason for future in futures if (reason := _reason(future))]
 
 
-def parameters(request: LabelRequest, a_range: Range) -> dict[str, Any]:
+def parameters(work: Labelling, request: LabelRequest, a_range: Range) -> dict[str, Any]:
     """What a task or a child flow is told."""
     first, last = a_range
     paths = {"run": request.run, "corpus": request.corpus, "output": request.output}
-    return {**paths, "first": first, "last": last, "threads": request.threads}
+    return {**paths, "first": first, "last": last, "threads": request.threads, "driver": work.driver}
 
 
 def end_with_parent() -> None:

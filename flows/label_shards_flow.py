@@ -13,6 +13,9 @@ from pipeline.label_worker import label_range
     name="listflow-label-shards", flow_run_name="shards {first} to {last}", persist_result=False,
     result_serializer=JSONSerializer(),
 )  # fmt: skip
-def label_shards(run: str, corpus: str, output: str, first: int, last: int, threads: int = 1) -> int:
-    """Labels the shards ``first`` to ``last`` of a corpus, save those that are labelled; returns how many it did."""
-    return label_range(Path(run), Path(corpus), Path(output), first, last, threads)
+def label_shards(run: str, corpus: str, output: str, first: int, last: int, threads: int = 1, driver: str = "") -> int:
+    """Labels the shards ``first`` to ``last`` of a corpus, save those that are labelled; returns how many it did.
+
+    ``driver`` is the id of the labelling that it works for: it ends with it.
+    """
+    return label_range(Path(run), Path(corpus), Path(output), first, last, threads, driver)

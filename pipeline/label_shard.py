@@ -22,15 +22,11 @@ from pipeline.predict import Predictor
 ROWS_AT_ONCE = 8192
 
 
-class Stopped(Exception):
-    """Someone asked all workers of a labelling to stop."""
-
-
 def label_shard(work: Labelling, shard: Shard, predictor: Predictor) -> None:
     """Writes the labels of a shard, then the record that makes them count.
 
     Its batches hold rows of this shard only, so that the file is the same whoever makes it. InputError when the shard
-    was changed by hand, or nothing can be written; Stopped when all workers were told to.
+    was changed by hand, or nothing can be written; Stopped when its driver has stopped.
     """
     began, counts = time.monotonic(), np.zeros(len(work.labels), dtype=np.int64)
     with appears(work.output(shard)) as aside:
@@ -47,8 +43,7 @@ def _write(aside: Path, work: Labelling, shard: Shard, predictor: Predictor) -> 
     """The class indices of each batch, when it is written."""
     with pq.ParquetWriter(aside, _schema(work.labels)) as writer:
         for batch in shard_batches(work.corpus, shard, ROWS_AT_ONCE):
-            if work.is_stopped():
-                raise Stopped(f"shard {shard.number} was left: the labelling was interrupted")
+            work.check_driven()
             soft = predictor.probabilities(list(zip(batch["text"].to_pylist(), batch["pair"].to_pylist(), strict=True)))
             tops = soft.argmax(1)
             ids = pc.binary_join_element_wise(work.manifest.name, batch["row"].cast(pa.string()), ":")

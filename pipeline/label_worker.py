@@ -30,19 +30,22 @@ _LOADING = threading.Lock()
 _BACKBONES: dict[str, Backbone] = {}
 
 
-def label_range(run: Path, corpus: Path, folder: Path, first: int, last: int, threads: int = 1) -> int:
+def label_range(
+    run: Path, corpus: Path, folder: Path, first: int, last: int, threads: int = 1, driver: str = ""
+) -> int:
     """Labels what is left of the shards ``first`` to ``last``; returns how many it labelled.
 
     ``threads`` is how many torch uses; another number changes the last digits of probabilities. A shard that cannot be
-    labelled keeps no other from it: the first InputError is raised at the end.
+    labelled keeps no other from it: the first InputError is raised at the end. Stopped where ``driver``, by default
+    who drives the labelling now, has stopped.
     """
     torch.set_num_threads(threads)
-    work, count, refused = Labelling.open(run, corpus, folder), 0, None
-    predictor = _predictor(work)
+    work, count, refused = Labelling.open(run, corpus, folder).driven_by(driver), 0, None
     for shard in work.manifest.shards:
         if first <= shard.number <= last and not work.is_done(shard):
+            work.check_driven()  # before a model is loaded for nothing
             try:
-                label_shard(work, shard, predictor)
+                label_shard(work, shard, _predictor(work))
                 count += 1
             except InputError as error:
                 refused = refused or error

@@ -3,6 +3,7 @@
 OUT/000001.parquet ...    row_id, label, confidence, p_<label>: a file for every shard of the corpus, one table together
 OUT/_labelling.json       what it is made of
 OUT/_shards/000001.json   what each file is, written after the file; only with it a shard counts as done
+OUT/.driver               who gives out the work now: its workers, wherever they are, go on while its id stands there
 
 Whoever reads OUT as a Parquet data set passes over names that begin with an underscore. The folder alone says what is
 done, so that workers on any machine need to tell nobody, and whoever starts again begins with what is left.
@@ -13,9 +14,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 from filelock import FileLock, Timeout
 
@@ -27,7 +29,11 @@ from pipeline.finished import Finished
 from pipeline.storing import storing
 
 FORMAT = 1
-CARD, RECORDS, LOCK, STOP = "_labelling.json", "_shards", ".lock", ".stop"
+CARD, RECORDS, LOCK, DRIVER = "_labelling.json", "_shards", ".lock", ".driver"
+
+
+class Stopped(Exception):
+    """The driver of a worker has stopped, or another has taken its place."""
 
 
 @dataclass(frozen=True)
@@ -54,13 +60,17 @@ class Standing:
 
 @dataclass(frozen=True)
 class Labelling:
-    """The corpus in ``corpus``, labelled in ``folder`` by the model of ``run``, whose digest is ``model``."""
+    """The corpus in ``corpus``, labelled in ``folder`` by the model of ``run``, whose digest is ``model``.
+
+    ``driver`` is the id of who gives out the work: a new one, for it may do so.
+    """
 
     run: Finished
     model: str
     corpus: Path
     manifest: Manifest
     folder: Path
+    driver: str = field(default_factory=lambda: uuid4().hex)
 
     @staticmethod
     def open(run: Path, corpus: Path, folder: Path) -> Labelling:
@@ -84,6 +94,10 @@ class Labelling:
         labelling._check_folder()
         return labelling
 
+    def driven_by(self, driver: str) -> Labelling:
+        """The same for a worker of ``driver``, or of whoever gives out the work now where that is empty."""
+        return replace(self, driver=driver or self._driver_now())
+
     def output(self, shard: Shard) -> Path:
         return self.folder / f"{shard.number:06d}.parquet"
 
@@ -102,10 +116,12 @@ class Labelling:
             lock = FileLock(self.folder / LOCK, timeout=0)
         try:
             with lock:
-                (self.folder / STOP).unlink(missing_ok=True)
+                with appears(self.folder / DRIVER) as aside:
+                    aside.write_text(self.driver, "utf-8")
                 with appears(self.folder / CARD) as aside:
                     aside.write_text(json.dumps(self._card(), indent=1, ensure_ascii=False) + "\n", "utf-8")
-                yield
+                with self.stopping_workers():
+                    yield
         except Timeout as error:
             raise InputError(f"another process is labelling into {self.folder}; wait for it to end.") from error
 
@@ -144,12 +160,20 @@ class Labelling:
         try:
             yield
         except BaseException:
-            (self.folder / STOP).touch()
+            (self.folder / DRIVER).unlink(missing_ok=True)
             raise
 
-    def is_stopped(self) -> bool:
-        """Whether workers were told to stop."""
-        return (self.folder / STOP).exists()
+    def check_driven(self) -> None:
+        """Stopped where the driver of this worker has stopped, or another gives out the work now."""
+        now = self._driver_now()
+        if not now or now != self.driver:
+            raise Stopped(f"the labelling into {self.folder} was interrupted, or begun anew")
+
+    def _driver_now(self) -> str:
+        try:
+            return (self.folder / DRIVER).read_text("utf-8")
+        except FileNotFoundError:
+            return ""
 
     def _card(self) -> dict[str, Any]:
         made_of = {"model": self.model, "corpus": self.manifest.name, "labels": self.labels}

@@ -8,7 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +19,19 @@ from commands import Cli
 from conftest import sentences, tiny_overlay, write_jsonl
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+from prefect.client.schemas.objects import State
+from prefect.exceptions import ObjectNotFound
 
 from data.errors import InputError
 from data.ingest import ingest
 from data.task import Columns
+from flows import label_pool
 from flows.label_flow import TASKS_A_PASS, Unlabelled, label_corpus, ranges_of
 from flows.label_request import LabelRequest, check_request
 from pipeline import label_worker
 from pipeline.config import build_config
 from pipeline.label_worker import label_range, workers_here
-from pipeline.labelling import Labelling
+from pipeline.labelling import Labelling, Stopped
 from pipeline.selftrain import self_train
 
 pytest_plugins = ["flow_fixtures"]
@@ -176,6 +179,32 @@ def test_the_ui_is_told(server: None, run: Path, corpus: Path, tmp_path: Path) -
     with get_client(sync_client=True) as client:
         keys = {artifact.key for artifact in client.read_artifacts(artifact_filter=wanted)}
     assert keys == {"list-labelling", "list-labelling-progress"}
+
+
+def test_an_interrupted_driver_cancels_its_children(
+    run: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cancelled, work = [], Labelling.open(run, corpus, tmp_path / "out")
+
+    class Client:
+        def set_flow_run_state(self, one: str, state: State[None]) -> None:
+            if one == "shards 1":
+                raise ObjectNotFound(OSError())
+            cancelled.append((one, state.name))
+
+    def start(work: Labelling, request: LabelRequest, a_range: tuple[int, int]) -> str:
+        if a_range[0] == 4:
+            raise KeyboardInterrupt
+        return f"shards {a_range[0]}"
+
+    monkeypatch.setattr(label_pool, "get_client", lambda sync_client: nullcontext(Client()))
+    monkeypatch.setattr(label_pool, "_start", start)
+    request = asked(run, corpus, work.folder, runner="pool", deployment="boxes")
+    with pytest.raises(KeyboardInterrupt), work.begun():
+        label_pool.run_children(work, request, [(n, n) for n in range(1, 5)], lambda: None)
+    assert cancelled == [("shards 2", "Cancelling"), ("shards 3", "Cancelling")]
+    with pytest.raises(Stopped):
+        work.check_driven()
 
 
 def test_without_a_word_every_core_works_alone(run: Path) -> None:

@@ -7,6 +7,7 @@ import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -24,9 +25,8 @@ from pipeline import label_worker
 from pipeline.checkpoint import read_json
 from pipeline.config import build_config
 from pipeline.finished import Finished
-from pipeline.label_shard import Stopped
 from pipeline.label_worker import label_range
-from pipeline.labelling import Labelling
+from pipeline.labelling import Labelling, Stopped
 from pipeline.predict import Predictor
 from pipeline.selftrain import self_train
 
@@ -234,6 +234,30 @@ def test_workers_stop_when_they_are_told_to(run: Path, corpus: Path, tmp_path: P
         label_range(run, corpus, work.folder, 1, 4)
     assert not work.done()
     assert len(label(run, corpus, work.folder).done()) == 4
+
+
+def test_a_worker_of_an_older_driver_stops_at_its_next_look(
+    run: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, (older, newer) = tmp_path / "out", (Labelling.open(run, corpus, tmp_path / "out") for _ in range(2))
+    with older.begun():
+        assert label_range(run, corpus, out, 1, 1, driver=older.driver) == 1
+    with newer.begun():
+        label_shard, at_work = label_worker.label_shard, []
+
+        def watched(work: Labelling, *rest: Any) -> None:
+            at_work.append(work.driver)
+            label_shard(work, *rest)
+
+        monkeypatch.setattr(label_worker, "label_shard", watched)
+        with pytest.raises(Stopped):
+            label_range(run, corpus, out, 2, 4, driver=older.driver)
+        assert at_work == []  # not even a model is loaded for it
+        assert label_range(run, corpus, out, 2, 3, driver=newer.driver) == 2
+        with pytest.raises(Stopped):
+            label_shard(older, older.manifest.shards[3], Predictor.open(run))
+        assert not newer.is_done(newer.manifest.shards[3])
+    assert not list(out.rglob(".*.part"))
 
 
 def test_a_full_disk_is_told(run: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
