@@ -177,7 +177,8 @@ class Labelling:
 
     def _card(self) -> dict[str, Any]:
         made_of = {"model": self.model, "corpus": self.manifest.name, "labels": self.labels}
-        return {"format": FORMAT, **made_of, "run": str(self.run.run), "task": self.run.task.name}
+        named = {"format": FORMAT, **made_of, "run": str(self.run.run), "task": self.run.task.name}
+        return {**named, "shards": [shard.sha256 for shard in self.manifest.shards]}
 
     def _check_folder(self) -> None:
         path = self.folder / CARD
@@ -188,6 +189,9 @@ class Labelling:
         try:
             card = json.loads(path.read_text("utf-8"))
             pinned = card["format"], card["model"], card["corpus"]
+            # Cards of earlier versions have none. A corpus only ever gets shards behind those that it has.
+            both = zip(self.manifest.shards, card.get("shards", ()), strict=False)
+            is_same_text = all(ours.sha256 == theirs for ours, theirs in both)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise InputError(f"{path} is damaged; choose another --output, or delete this folder.") from error
         for value, own, words in zip(
@@ -196,6 +200,8 @@ class Labelling:
         ):  # fmt: skip
             if value != own:
                 raise InputError(f"{self.folder} holds labels of {words}; choose another --output.")
+        if not is_same_text:
+            raise InputError(f"{self.folder} holds labels of another corpus of this name; choose another --output.")
         known = {self.output(shard).name for shard in self.manifest.shards}
         for file in self.folder.glob("[0-9]*.parquet"):
             if file.name not in known:

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from conftest import sentences, tiny_overlay, write_jsonl
 
 from data.errors import InputError
 from data.ingest import ingest
-from data.shards import read_manifest
+from data.shards import read_manifest, write_manifest
 from data.task import Columns
 from pipeline import label_worker
 from pipeline.checkpoint import read_json
@@ -193,15 +194,38 @@ def test_the_moved_model_goes_on(run: Path, corpus: Path, tmp_path: Path) -> Non
     assert not Labelling.open(tmp_path / "moved", corpus, tmp_path / "out").left()
 
 
-def test_a_corpus_made_anew_under_the_same_name_is_labelled_anew(run: Path, corpus: Path, tmp_path: Path) -> None:
+def test_another_corpus_of_the_same_name_is_refused(run: Path, corpus: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    elsewhere = shutil.copytree(corpus, tmp_path / "elsewhere" / corpus.name)
     label(run, corpus, tmp_path / "out")
+    assert not Labelling.open(run, elsewhere, tmp_path / "out").left()  # the same text
+    grow(elsewhere, 20, 5)
+    grow(corpus, 20, 6)
+    label(run, corpus, tmp_path / "out")
+    before = files(tmp_path / "out")
     shutil.rmtree(corpus)
-    grow(corpus, 80, 5)
-    assert len(Labelling.open(run, corpus, tmp_path / "out").left()) == 4
-    shutil.rmtree(corpus)
-    grow(corpus, 20, 5)
+    grow(corpus, 120, 5)
+    for other in (elsewhere, corpus):
+        with pytest.raises(InputError, match="holds labels of another corpus of this name; choose another --output"):
+            Labelling.open(run, other, tmp_path / "out")
+    assert files(tmp_path / "out") == before
+
+
+def test_a_corpus_that_has_lost_shards_is_refused(run: Path, corpus: Path, tmp_path: Path) -> None:
+    label(run, corpus, tmp_path / "out")
+    manifest = read_manifest(corpus)
+    write_manifest(corpus, replace(manifest, shards=manifest.shards[:2]))
     with pytest.raises(InputError, match="is of no shard of"):
         Labelling.open(run, corpus, tmp_path / "out")
+
+
+def test_labels_of_a_version_that_pinned_no_shards_go_on(run: Path, corpus: Path, tmp_path: Path) -> None:
+    card = label(run, corpus, tmp_path / "out").folder / "_labelling.json"
+    stored = read_json(card)
+    stored.pop("shards")
+    card.write_text(json.dumps(stored))
+    assert not label(run, corpus, tmp_path / "out").left()
+    assert len(read_json(card)["shards"]) == 4
 
 
 def test_what_cannot_be_labelled_is_refused(run: Path, corpus: Path, tmp_path: Path) -> None:
