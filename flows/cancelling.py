@@ -59,7 +59,7 @@ class Heed:
 
 
 @contextmanager
-def cancellable(heed: Heed) -> Iterator[None]:
+def cancellable(heed: Heed, how_to_go_on: str = "`listflow resume` goes on from the last step.") -> Iterator[None]:
     """Tells ``heed`` when the flow run of this block is cancelled; it then ends as Cancelled, by ``Stopped``.
 
     A thread asks, so that a server which is slow or away holds nobody up.
@@ -76,7 +76,7 @@ def cancellable(heed: Heed) -> Iterator[None]:
             raise RunCancelled
         heed.check()
     except RunCancelled:
-        raise Stopped(_set_cancelled(flow_run)) from None
+        raise Stopped(_set_cancelled(flow_run, f"Cancelled; {how_to_go_on}")) from None
     finally:
         over.set()
 
@@ -103,8 +103,8 @@ def _ask(flow_run: UUID, cancelled: threading.Event, over: threading.Event) -> N
             cancelled.set()
 
 
-def _set_cancelled(flow_run: UUID) -> State:
-    state: State = Cancelled(message="Cancelled; `listflow resume` goes on from the last step.")
+def _set_cancelled(flow_run: UUID, message: str) -> State:
+    state: State = Cancelled(message=message)
     with suppress(HTTPError), get_client(sync_client=True) as client:
         client.set_flow_run_state(flow_run, state, force=True)
     return state

@@ -68,6 +68,7 @@ def label(
 
 def _follow(request: LabelRequest, console: Console) -> dict[str, Any]:
     """What the flow found. Ends the process, saying how to go on, when it is interrupted or something is left."""
+    from flows.cancelling import Stopped
     from flows.label_flow import Unlabelled, label_corpus
     from flows.label_watch import told
     from flows.server import ensure_server
@@ -77,7 +78,7 @@ def _follow(request: LabelRequest, console: Console) -> dict[str, Any]:
             ensure_server()
             with _known_to_workers():
                 return label_corpus(request)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Stopped):
         _stopped(INTERRUPTED)
     except Terminated:
         _stopped(TERMINATED)

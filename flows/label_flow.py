@@ -8,9 +8,13 @@ from typing import Any
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.serializers import JSONSerializer
+from prefect.states import State
 
+from data.errors import InputError
 from data.shards import check_shard
+from flows.cancelling import Heed, cancellable
 from flows.label_pool import check_pool, run_children
+from flows.label_reason import Reason, or_refused
 from flows.label_request import LabelRequest, check_request
 from flows.label_runners import Range, run_tasks
 from flows.label_watch import Watch, show_labels
@@ -31,15 +35,16 @@ def label_corpus(request: LabelRequest) -> dict[str, Any]:
     """Every row of a corpus gets a label: shards that have none are given to workers, a range of them to each.
 
     What a worker that was killed has left is given out once more. The same request again goes on where an
-    interrupted one stopped, and labels what a corpus has got since.
+    interrupted one stopped, and labels what a corpus has got since. InputError for what a person can mend.
     """
     check_request(request)
     if request.runner == "pool":
         check_pool(request)
     work, began = Labelling.open(Path(request.run), Path(request.corpus), Path(request.output)), time.monotonic()
-    with work.begun():
+    heed = Heed()
+    with cancellable(heed, "the same request labels what is left."), work.begun():
         waiting = work.left()
-        reasons = [reason for most in TASKS_A_PASS for reason in _label(work, request, most)]
+        reasons = [reason for most in TASKS_A_PASS for reason in _label(work, request, most, heed)]
         _check_all(work, reasons)
         work.sweep()
         return show_labels(work, sum(shard.rows for shard in waiting), time.monotonic() - began)
@@ -49,9 +54,11 @@ def label_corpus(request: LabelRequest) -> dict[str, Any]:
     task_run_name="label shards {first} to {last}", cache_policy=NO_CACHE, persist_result=False,
     result_serializer=JSONSerializer(), cache_result_in_memory=False,
 )  # fmt: skip
-def label_some(run: str, corpus: str, output: str, first: int, last: int, threads: int, driver: str) -> int:
+def label_some(
+    run: str, corpus: str, output: str, first: int, last: int, threads: int, driver: str
+) -> int | State[Any]:
     """How many of a range of shards it labelled: those that were not."""
-    return label_range(Path(run), Path(corpus), Path(output), first, last, threads, driver)
+    return or_refused(lambda: label_range(Path(run), Path(corpus), Path(output), first, last, threads, driver))
 
 
 def ranges_of(numbers: list[int], most: int) -> list[Range]:
@@ -61,22 +68,30 @@ def ranges_of(numbers: list[int], most: int) -> list[Range]:
     return [(numbers[start], numbers[end - 1]) for start, end in pairwise(ends)]
 
 
-def _label(work: Labelling, request: LabelRequest, most: int) -> list[str]:
+def _label(work: Labelling, request: LabelRequest, most: int, heed: Heed) -> list[Reason]:
     """Gives what is left to at most ``most`` tasks or child flows; why some of them failed, if they did."""
     left, watch = [shard.number for shard in work.left()], Watch(work)
     if not left:
         return []
+
+    def look() -> None:
+        heed.check()
+        watch.look()
+
     if request.runner == "pool":
         # A child flow starts a process and loads the model, so there are few of them.
         few = min(most, CHILDREN_A_WORKER * (request.workers or 1))
-        return run_children(work, request, ranges_of(left, few), watch.look)
-    return run_tasks(work, request, ranges_of(left, most), watch.look, label_some)
+        return run_children(work, request, ranges_of(left, few), look)
+    return run_tasks(work, request, ranges_of(left, most), look, label_some)
 
 
-def _check_all(work: Labelling, reasons: list[str]) -> None:
+def _check_all(work: Labelling, reasons: list[Reason]) -> None:
     left = work.left()
     for shard in left:
         check_shard(work.corpus, shard)
     if left:
-        told = f" ({reasons[-1]})" if reasons else ""
+        for reason in reasons:
+            if reason.is_refusal:
+                raise InputError(reason.words)
+        told = f" ({reasons[-1].words})" if reasons else ""
         raise Unlabelled(f"{len(left):,} of {len(work.manifest.shards):,} shards are not labelled{told}")

@@ -18,6 +18,7 @@ from prefect.states import Cancelling
 
 from data.errors import InputError
 from flows.away import if_it_answers
+from flows.label_reason import Reason, reason_of
 from flows.label_request import LabelRequest
 from flows.label_runners import Range, parameters
 from flows.label_shards_flow import label_shards
@@ -28,7 +29,7 @@ SECONDS_BETWEEN_LOOKS = 2.0
 
 def run_children(
     work: Labelling, request: LabelRequest, ranges: Sequence[Range], look: Callable[[], None]
-) -> list[str]:
+) -> list[Reason]:
     """Runs the deployment on each range of shards and returns when all have ended: why some failed, if they did."""
     started: list[UUID] = []
     with get_client(sync_client=True) as client, work.stopping_workers(), _cancelling(client, started):
@@ -40,7 +41,7 @@ def run_children(
                 break
             time.sleep(SECONDS_BETWEEN_LOOKS)
             look()
-    return [f"{run.name}: {run.state.message}" for run in found if run.state and not run.state.is_completed()]
+    return [reason for run in found if run.state and (reason := reason_of(run.state))]
 
 
 def check_pool(request: LabelRequest) -> None:

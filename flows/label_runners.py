@@ -14,6 +14,7 @@ from prefect import Task
 from prefect.futures import PrefectWrappedFuture
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
 
+from flows.label_reason import Reason, reason_of
 from flows.label_request import LabelRequest
 from pipeline.label_worker import workers_here
 from pipeline.labelling import Labelling
@@ -24,7 +25,7 @@ Range = tuple[int, int]
 
 def run_tasks(
     work: Labelling, request: LabelRequest, ranges: Sequence[Range], look: Callable[[], None], task: Task[..., Any]
-) -> list[str]:
+) -> list[Reason]:
     """Runs ``task`` on each range of shards and returns when all have ended: why some failed, if they did.
 
     ``look`` is called now and then meanwhile.
@@ -71,9 +72,8 @@ def _runner(request: LabelRequest) -> TaskRunner[Any]:
     return DaskTaskRunner(cluster_kwargs={**local, "dashboard_address": "127.0.0.1:0", "memory_limit": None})
 
 
-def _reason(future: PrefectWrappedFuture[Any, Any]) -> str | None:
+def _reason(future: PrefectWrappedFuture[Any, Any]) -> Reason | None:
     error = future.wrapped_future.exception()
     if error is not None:
-        return f"{type(error).__name__}: {error}"
-    state = future.wrapped_future.result()
-    return None if state.is_completed() else str(state.message)
+        return Reason(f"{type(error).__name__}: {error}")
+    return reason_of(future.wrapped_future.result())

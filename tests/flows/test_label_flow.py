@@ -9,17 +9,26 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from contextvars import copy_context
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 import torch
-from commands import Cli
+from commands import Cli, cancel
 from conftest import sentences, tiny_overlay, write_jsonl
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
-from prefect.client.schemas.objects import State
+from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterKey,
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import State, StateType
+from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound
 
 from data.errors import InputError
@@ -263,6 +272,56 @@ def test_the_command_says_how_to_go_on(
 
 def interrupt(watch: Any) -> None:
     raise KeyboardInterrupt
+
+
+def test_what_a_worker_refuses_is_refused(
+    cli: Cli, run: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(work: Labelling, *rest: Any) -> None:
+        raise InputError(f"cannot write to {work.folder} (No space left on device); free some space")
+
+    monkeypatch.setattr(label_worker, "label_shard", full)
+    done = cli("label", run, corpus, f"--output={tmp_path / 'out'}")
+    assert done.returncode == 2, done.stderr
+    assert done.stderr == f"listflow: cannot write to {tmp_path / 'out'} (No space left on device); free some space\n"
+
+
+def test_a_cancelled_labelling_stops_and_goes_on(
+    cli: Cli, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus, out, label_shard = make_corpus(tmp_path / "tickets", 60), tmp_path / "out", label_worker.label_shard
+
+    def slow(*arguments: Any) -> None:
+        time.sleep(0.3)
+        label_shard(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(label_worker, "label_shard", slow)
+        with meanwhile(out, copy_context_of(cancel_running)) as seen:
+            done = cli("label", run, corpus, f"--output={out}", "--workers=1")
+    assert done.returncode == 130, done.stderr
+    assert "the same command again labels what is left" in done.stderr
+    assert 3 <= seen["files"] <= len(files(out)) < 60
+    with get_client(sync_client=True) as client:
+        newest = client.read_flow_runs(sort=FlowRunSort.START_TIME_DESC, limit=1)[0]
+    assert newest.state is not None
+    assert (newest.state.name, newest.state.message) == (
+        "Cancelled", "Cancelled; the same request labels what is left.",
+    )  # fmt: skip
+    assert cli("label", run, corpus, f"--output={out}").returncode == 0
+    assert len(files(out)) == 60
+
+
+def copy_context_of(act: Callable[[], None]) -> Callable[[], None]:
+    """``act`` for a thread, which else would not know of the test server."""
+    return partial(copy_context().run, act)
+
+
+def cancel_running() -> None:
+    running = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.RUNNING])))
+    with get_client(sync_client=True) as client:
+        (found,) = client.read_flow_runs(flow_run_filter=running)
+    cancel(found.id)
 
 
 def test_the_command_refuses_bad_input(cli: Cli, run: Path, corpus: Path, tmp_path: Path) -> None:
