@@ -71,11 +71,12 @@ def _follow(request: LabelRequest, console: Console) -> dict[str, Any]:
     from flows.cancelling import Stopped
     from flows.label_flow import Unlabelled, label_corpus
     from flows.label_watch import told
-    from flows.server import ensure_server
+    from flows.server import check_server, ensure_server
 
     try:
         with heeding_sigterm(), Count(console, "start Prefect") as count, told(partial(_shown, count)):
-            ensure_server()
+            # A temporary server has no work pool.
+            check_server() if request.runner == "pool" else ensure_server()
             with _known_to_workers():
                 return label_corpus(request)
     except (KeyboardInterrupt, Stopped):

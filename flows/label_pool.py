@@ -13,7 +13,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.deployments import run_deployment
 from prefect.deployments.runner import EntrypointType
 from prefect.exceptions import ObjectNotFound
-from prefect.settings import get_current_settings
+from prefect.settings import PREFECT_API_URL
 from prefect.states import Cancelling
 
 from data.errors import InputError
@@ -22,6 +22,7 @@ from flows.label_reason import Reason, reason_of
 from flows.label_request import LabelRequest
 from flows.label_runners import Range, parameters
 from flows.label_shards_flow import label_shards
+from flows.server import server_client
 from pipeline.labelling import Labelling
 
 SECONDS_BETWEEN_LOOKS = 2.0
@@ -46,18 +47,13 @@ def run_children(
 
 def check_pool(request: LabelRequest) -> None:
     """Returns when there is a server that knows the deployment; InputError otherwise."""
-    url, name = get_current_settings().api.url, _full_name(request)
-    if url is None:
-        raise InputError(
-            "--runner pool needs a Prefect server; start one with `prefect server start`, then "
-            "`prefect config set PREFECT_API_URL=http://127.0.0.1:4200/api`."
-        )
+    name = _full_name(request)
     try:
-        with get_client(sync_client=True) as client:
+        with server_client() as client:
             client.read_deployment_by_name(name)
     except ObjectNotFound as error:
         raise InputError(
-            f"the server at {url} has no deployment {name}; make it with "
+            f"the server at {PREFECT_API_URL.value()} has no deployment {name}; make it with "
             f"`python -c \"from flows.label_pool import deploy; deploy('{request.deployment}', 'POOL')\"`."
         ) from error
 

@@ -30,6 +30,7 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import State, StateType
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound
+from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from data.errors import InputError
 from data.ingest import ingest
@@ -322,6 +323,20 @@ def cancel_running() -> None:
     with get_client(sync_client=True) as client:
         (found,) = client.read_flow_runs(flow_run_filter=running)
     cancel(found.id)
+
+
+def test_a_pool_without_a_server_is_refused(cli: Cli, run: Path, corpus: Path, tmp_path: Path) -> None:
+    pool = asked(run, corpus, tmp_path / "out", runner="pool", deployment="boxes")
+    for url, message in ((None, "PREFECT_API_URL names none"), ("http://127.0.0.1:9/api", "no Prefect server answers")):
+        with temporary_settings({PREFECT_API_URL: url}):
+            with pytest.raises(InputError, match=rf"{message}.*`listflow server`"):
+                label_pool.check_pool(pool)
+            refused = cli(
+                "label", run, corpus, "--runner=pool", "--pool-deployment=boxes", f"--output={tmp_path / 'out'}"
+            )
+        assert refused.returncode == 2
+        assert message in refused.stderr
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_command_refuses_bad_input(cli: Cli, run: Path, corpus: Path, tmp_path: Path) -> None:
