@@ -58,9 +58,7 @@ class StudentConfig(Section):
     steps: int = Field(1000, ge=1, le=1_000_000, description="pseudo-labelled steps, warm-up included")
     batch: int = Field(16, ge=1, le=1024, description="pseudo-labelled rows a step")
     warmup: float = Field(0.6, ge=0, le=1, description="fraction of the steps with uniform weights")
-    cutoff: float = Field(
-        0.0, ge=0, lt=1, description="share of a pseudo-labelled row's tokens that is hidden"
-    )
+    cutoff: float = Field(0.0, ge=0, lt=1, description="share of a pseudo-labelled row's tokens that is hidden")
     tail_epochs: int = Field(50, ge=0, le=10_000, description="labelled passes that close the round")
     tail_batch: int = Field(4, ge=1, le=1024)
 
