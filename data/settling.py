@@ -35,7 +35,7 @@ def settle(folder: Path, before: Manifest, after: Manifest) -> None:
     """Makes the corpus of ``before`` that of ``after``: its new shards lie aside, synced, and the index is kept."""
     planned, new = folder / PLANNED, after.shards[len(before.shards) :]
     planned.write_text(dump_manifest(after, before), "utf-8")
-    for path in (planned, folder, folder.parent):
+    for path in (planned, folder, *([] if before.shards else [folder.parent])):
         sync(path)
     for shard in new:
         os.replace(aside_of(folder, shard), folder / shard.file)
