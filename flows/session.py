@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Protocol
 
+from prefect.context import TagsContext
+
 from flows.cancelling import Heed, cancellable
 from pipeline.config import RunConfig
 from pipeline.opening import open_run
@@ -57,7 +59,8 @@ def session(config: RunConfig, *watchers: Watcher) -> Iterator[Run]:
         for watcher in everyone:
             watcher.moved(progress)
 
-    with cancellable(heed), open_run(config, notify) as run:
+    # A task that inherits tags of its flow asks for a place under each, and fails while the server is away.
+    with cancellable(heed), TagsContext(current_tags=set()), open_run(config, notify) as run:
         start = sha256(f"{run.fingerprint} {run.folder}".encode()).hexdigest()
         token = _SESSION.set(Session(run, start))
         try:

@@ -32,7 +32,10 @@ def test_a_list_of_runs_can_be_filtered_by_what_they_train(finished: tuple[Path,
 
     with get_client(sync_client=True) as client:
         tags = {run.name: set(run.tags) for run in client.read_flow_runs()}
+        of_tasks = [run.tags for run in client.read_task_runs()]
     assert tags[f"task, {finished[0].name}"] == {"listflow", "list", "verbalizer"}
+    assert of_tasks
+    assert not any(of_tasks)  # a task with tags needs the server
 
 
 def test_a_run_prints_its_report_as_the_one_line_of_stdout(finished: tuple[Path, Result]) -> None:
