@@ -142,6 +142,12 @@ def load_backbone(name: str, precision: Precision = "auto", device: str = "auto"
     return Backbone(model.to(device=where, dtype=dtype), tokenizer, name, has_head)
 
 
+def absolute_backbone(name: str) -> str:
+    """What ``load_backbone`` knows as ``name``, from any folder: the whole path of a local folder or file."""
+    path = Path(name).expanduser()
+    return str(path.resolve()) if name != "minilm" and path.exists() else name
+
+
 def resolve_precision(precision: Precision, device: str = "cpu") -> Literal["fp32", "bf16"]:
     """``auto`` is bf16 where the hardware multiplies it natively, else fp32."""
     if precision != "auto":

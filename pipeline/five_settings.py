@@ -75,8 +75,8 @@ def evaluate_settings(
         fold = _Fold.of(tasks, name)
         space = folder / f"{number}-without-{re.sub('[^A-Za-z0-9.-]+', '_', name)}"
         keep_subspace(fold.known, space, config, partial(on_step, name))
-        for setting, task, share in _measured(fold, space):
-            found.append(Score(setting, name, str(task.run.folder), share, references[id(task)]))
+        for setting, task, reached in _measured(fold, space):
+            found.append(Score(setting, name, str(task.run.folder), reached, references[id(task)]))
         yield found
 
 

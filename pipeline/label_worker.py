@@ -44,8 +44,9 @@ def label_range(
     for shard in work.manifest.shards:
         if first <= shard.number <= last and not work.is_done(shard):
             work.check_driven()  # before a model is loaded for nothing
+            predictor = _predictor(work)
             try:
-                label_shard(work, shard, _predictor(work))
+                label_shard(work, shard, predictor)
                 count += 1
             except InputError as error:
                 refused = refused or error

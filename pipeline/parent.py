@@ -12,10 +12,10 @@ from data.corpus import Corpus
 from data.errors import InputError, NothingNew
 from data.inputs import CORPUS_FILE
 from data.read import Row
+from pipeline.backbone import absolute_backbone
 from pipeline.carried import reviewed_rows
 from pipeline.checkpoint import load_tensors, read_json, verified
 from pipeline.config import RunConfig
-from pipeline.sources import absolute_backbone
 
 WEIGHTS, EVIDENCE = "weights.safetensors", "evidence.safetensors"
 LOOKED_AT = 1000

@@ -11,13 +11,12 @@ from data.formats import is_hub_id
 from data.inputs import source_digests
 from data.read import read_rows
 from data.task import Columns, Task, infer_task, load_task, parse_columns
-from pipeline.backbone import Backbone
+from pipeline.backbone import Backbone, absolute_backbone
 from pipeline.checkpoint import read_json
 from pipeline.config import RunConfig
 from pipeline.prompt import fill_in_words
 
 DEMO_SHOTS = 30
-EMBEDDED = "minilm"
 
 
 @dataclass(frozen=True)
@@ -54,12 +53,6 @@ def located(config: RunConfig) -> RunConfig:
     cache = str(Path(own.cache_dir).expanduser().resolve()) if own.cache_dir else ""
     backbone = own.model_copy(update={"name": absolute_backbone(own.name), "cache_dir": cache})
     return config.model_copy(update={"backbone": backbone})
-
-
-def absolute_backbone(name: str) -> str:
-    """``name`` as it is, or the whole path of a local folder or file."""
-    path = Path(name).expanduser()
-    return str(path.resolve()) if name != EMBEDDED and path.exists() else name
 
 
 def resolve_sources(config: RunConfig) -> Sources:
