@@ -5,7 +5,8 @@
     python benchmarks/label.py step ingest|label FOLDER ...          one step of `memory`, in a process of its own
 
 `speed` labels one corpus again and again on the embedded backbone, with a dask cluster of one worker process and one
-of two, by turns, so that whatever else the machine does falls on both; it prints the median of the repeats. `memory`
+of two, by turns, so that whatever else the machine does falls on both; it prints every time and the medians. There is
+one cluster at a time, as an idle one takes some of the two cores. `memory`
 makes short rows, ingests and labels them, each step in a new process, and prints the peak of its resident memory for
 every number of rows, with rows a second of CPU time (one thread works: the rate of a core that is free) and bytes a
 row of what it wrote.
@@ -25,6 +26,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import dask
 import torch
 from distributed import Client, LocalCluster
 from tokenizers import Tokenizer
@@ -34,6 +36,7 @@ from transformers import AutoModelForMaskedLM, BertConfig, PreTrainedTokenizerFa
 
 from data.ingest import ingest
 from data.task import Columns
+from flows.label_runners import SILENT_DASK, local_cluster
 from pipeline.config import build_config
 from pipeline.label_worker import label_range
 from pipeline.labelling import Labelling
@@ -67,33 +70,26 @@ def main() -> None:
 
 def compare_workers(rows: int, repeats: int) -> None:
     """Prints rows a second of one and of two worker processes, and their ratio."""
+    dask.config.set(SILENT_DASK)
     with TemporaryDirectory() as name:
         folder = Path(name)
         run = finished_run(folder, "minilm")
         corpus = folder / "corpus"
         ingest(corpus, [str(rows_file(folder, rows))], Columns(), rows_a_shard=-(-rows // 8))
         taken: dict[int, list[float]] = {1: [], 2: []}
-        with cluster(1) as one, cluster(2) as two:
-            clients = {1: Client(one), 2: Client(two)}
-            for client in clients.values():
-                load_models(client, run, corpus, folder / "warm")
-            for repeat in range(repeats):
-                for workers, client in clients.items():
-                    seconds = labelled(client, run, corpus, folder / f"out-{repeat}-{workers}", range(1, 9))
-                    taken[workers].append(seconds)
-            for client in clients.values():
-                client.close()
+        for repeat in range(repeats):
+            for workers, seconds in taken.items():
+                out = folder / f"{repeat}-{workers}"
+                with LocalCluster(**local_cluster(workers)) as cluster, Client(cluster) as client:
+                    load_models(client, run, corpus, out / "warm")
+                    seconds.append(labelled(client, run, corpus, out / "labels", range(1, 9)))
     medians = {workers: statistics.median(seconds) for workers, seconds in taken.items()}
     for workers, median in medians.items():
-        print(f"{workers} worker{'s' * (workers - 1)} x 1 thread  {median:7.1f} s  {rows / median:7.0f} rows/s")
+        each = " ".join(f"{seconds:.1f}" for seconds in taken[workers])
+        name = f"{workers} worker{'s' * (workers - 1)} x 1 thread"
+        print(f"{name:20} {median:7.1f} s  {rows / median:7.0f} rows/s  ({each})")
     what = f"median of {repeats}, {rows:,} rows, minilm fp32, load {os.getloadavg()[0]:.1f}"
     print(f"ratio {medians[1] / medians[2]:.2f} ({what})")
-
-
-def cluster(workers: int) -> LocalCluster:
-    return LocalCluster(
-        n_workers=workers, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0", memory_limit=None
-    )
 
 
 def load_models(client: Client, run: Path, corpus: Path, out: Path) -> None:

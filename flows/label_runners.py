@@ -20,6 +20,14 @@ from pipeline.label_worker import workers_here
 from pipeline.labelling import Labelling
 
 SECONDS_BETWEEN_LOOKS = 0.5
+# Nobody reads dask's profile of a labelling. It, and a clock that ticks fifty times a second in every process, take a
+# twentieth of the cores that label.
+SILENT_DASK = {
+    "distributed.worker.profile.enabled": False,
+    "distributed.admin.tick.interval": "1s",
+    "distributed.admin.tick.cycle": "10s",
+    "distributed.admin.system-monitor.interval": "10s",
+}
 Range = tuple[int, int]
 
 
@@ -45,6 +53,13 @@ def parameters(work: Labelling, request: LabelRequest, a_range: Range) -> dict[s
     return {**paths, "first": first, "last": last, "threads": request.threads, "driver": work.driver}
 
 
+def local_cluster(workers: int) -> dict[str, Any]:
+    """What a dask cluster on this machine is made with."""
+    # Loopback only: a cluster unpickles what it is sent. No limit of memory, as dask would kill workers at it.
+    local = {"n_workers": workers, "threads_per_worker": 1, "host": "127.0.0.1"}
+    return {**local, "dashboard_address": "127.0.0.1:0", "memory_limit": None}
+
+
 def end_with_parent() -> None:
     """For a process of a pool: ends it when the process that started it is gone, which nobody else would."""
     parent = multiprocessing.parent_process()
@@ -63,13 +78,13 @@ def _runner(request: LabelRequest) -> TaskRunner[Any]:
         return ThreadPoolTaskRunner(max_workers=workers)
     if request.runner == "processes":
         return ProcessPoolTaskRunner(max_workers=workers, initializer=end_with_parent)
+    from dask import config
     from prefect_dask import DaskTaskRunner
 
     if request.address is not None:
         return DaskTaskRunner(address=request.address)
-    # Loopback only: a cluster unpickles what it is sent. No limit of memory, as dask would kill workers at it.
-    local = {"n_workers": workers, "threads_per_worker": 1, "host": "127.0.0.1"}
-    return DaskTaskRunner(cluster_kwargs={**local, "dashboard_address": "127.0.0.1:0", "memory_limit": None})
+    config.set(SILENT_DASK)
+    return DaskTaskRunner(cluster_kwargs=local_cluster(workers))
 
 
 def _reason(future: PrefectWrappedFuture[Any, Any]) -> Reason | None:

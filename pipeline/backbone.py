@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from data.errors import InputError
 from pipeline import minilm, pretrained
+from pipeline.allocator import keep_freed_memory
 from pipeline.families import family_of
 
 Precision = Literal["auto", "fp32", "bf16"]
@@ -139,6 +140,7 @@ def load_backbone(name: str, precision: Precision = "auto", device: str = "auto"
     if where.type == "cpu":
         # On CPUs the fused attention kernel's backward is about twice as slow as plain matmuls at these lengths.
         model.set_attn_implementation("eager")
+        keep_freed_memory()
     return Backbone(model.to(device=where, dtype=dtype), tokenizer, name, has_head)
 
 
