@@ -99,9 +99,14 @@ def _kinds(config: RunConfig) -> list[str]:
 
 
 def _show_outcome(folder: Path, console: Console) -> None:
+    from pipeline.opening import load_config
     from pipeline.outcome import report_of
     from pipeline.report import text_table
+    from pipeline.sources import rows_since
 
     console.print(text_table(report_of(folder)))
     for name in ("report.html", "predictions.parquet"):
         console.print(short(folder / name), soft_wrap=True, highlight=False)
+    if grown := rows_since(load_config(folder)):
+        words = f"{grown:,} rows were ingested since this run began; learn from them with: listflow run --continue"
+        console.print(f"{words} {short(folder)}", soft_wrap=True, highlight=False)

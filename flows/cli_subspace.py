@@ -69,7 +69,10 @@ def _follow(runs: list[Path], out: Path, values: Values, evaluate: bool, console
             words = f"subspace without {left_out}" if left_out else "subspace"
             count.show(tick.step, tick.steps, words, f"loss {tick.loss:.3f}")
 
-        return make_subspace(runs, out, config, evaluate, on_step)
+        def on_score(left_out: str, done: int, total: int) -> None:
+            count.show(done, total, f"settings without {left_out}")
+
+        return make_subspace(runs, out, config, evaluate, on_step, on_score)
 
 
 def _show(outcome: SubspaceOutcome, console: Console) -> None:

@@ -33,6 +33,8 @@ SETTINGS = {
     "T_train diff (IST)": "the same with other labelled rows: unseen data",
     "T_test (IST)": "coordinates trained on the unseen task",
 }
+# The task that is left out, how many of its scores there are, and of how many.
+OnScore = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ def evaluate_settings(
     config: SubspaceConfig,
     known: Sequence[Score] = (),
     on_step: Callable[[str, MsfTick], None] = lambda name, tick: None,
+    on_score: OnScore = lambda name, count, total: None,
 ) -> Iterator[list[Score]]:
     """After each task that was left out, the scores so far; tasks left out in ``known`` are not measured again.
 
@@ -75,8 +78,10 @@ def evaluate_settings(
         fold = _Fold.of(tasks, name)
         space = folder / f"{number}-without-{re.sub('[^A-Za-z0-9.-]+', '_', name)}"
         keep_subspace(fold.known, space, config, partial(on_step, name))
-        for setting, task, reached in _measured(fold, space):
+        total = sum(map(len, fold.settings().values()))
+        for count, (setting, task, reached) in enumerate(_measured(fold, space), 1):
             found.append(Score(setting, name, str(task.run.folder), reached, references[id(task)]))
+            on_score(name, count, total)
         yield found
 
 

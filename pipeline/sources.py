@@ -6,10 +6,12 @@ from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 
+from data.corpus import corpus_names
 from data.errors import InputError
 from data.formats import is_hub_id
 from data.inputs import source_digests
 from data.read import read_rows
+from data.shards import is_corpus, read_manifest
 from data.task import Columns, Task, infer_task, load_task, parse_columns
 from pipeline.backbone import Backbone, absolute_backbone
 from pipeline.checkpoint import read_json
@@ -80,6 +82,18 @@ def spell_out(sources: Sources, backbone: Backbone) -> tuple[Sources, tuple[str,
         return sources, ()
     task, notices = fill_in_words(sources.task, backbone.tokenizer, backbone.word_rows)
     return replace(sources, task=task), notices
+
+
+def rows_since(config: RunConfig) -> int:
+    """How many rows the corpora of a run have got since it was first opened."""
+    recorded, sources = _recorded(config), config.data.unlabelled
+    grown = 0
+    for name, source in zip(corpus_names(sources), sources, strict=True):
+        if is_corpus(source):
+            now = read_manifest(Path(source))
+            then = now.as_of(recorded[f"unlabelled/{name}"])
+            grown += now.rows - then.rows if then else 0
+    return grown
 
 
 def _demo(config: RunConfig) -> Sources:

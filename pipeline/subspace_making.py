@@ -12,7 +12,7 @@ from pathlib import Path
 
 from data.errors import InputError
 from pipeline.checkpoint import read_json, single_writer, write_json
-from pipeline.five_settings import Score, evaluate_settings
+from pipeline.five_settings import OnScore, Score, evaluate_settings
 from pipeline.msf import MsfTick
 from pipeline.prompted_task import PromptedTask, open_tasks
 from pipeline.subspace import WHOLE
@@ -42,6 +42,7 @@ def make_subspace(
     config: SubspaceConfig,
     evaluate: bool = False,
     on_step: OnStep = lambda name, tick: None,
+    on_score: OnScore = lambda name, count, total: None,
 ) -> SubspaceOutcome:
     """Finds the subspace of the prompts of all runs in ``folders`` and keeps it in ``out``.
 
@@ -52,15 +53,17 @@ def make_subspace(
     _check_out(out)
     with open_tasks(folders) as tasks, single_writer(out):
         done = keep_subspace(tasks, out, config, partial(on_step, ""))
-        scores = _scores(tasks, out, config, on_step) if evaluate else ()
+        scores = _scores(tasks, out, config, on_step, on_score) if evaluate else ()
     return SubspaceOutcome(
         out, done["tokens"], done["dim"], done["prompts"], tuple(done["tasks"]), done["unexplained"], scores
     )
 
 
-def _scores(tasks: Sequence[PromptedTask], out: Path, config: SubspaceConfig, on_step: OnStep) -> tuple[Score, ...]:
+def _scores(
+    tasks: Sequence[PromptedTask], out: Path, config: SubspaceConfig, on_step: OnStep, on_score: OnScore
+) -> tuple[Score, ...]:
     key = subspace_key(tasks, config)
-    for scores in evaluate_settings(tasks, out / FOLDS, config, _known_scores(out, key), on_step):
+    for scores in evaluate_settings(tasks, out / FOLDS, config, _known_scores(out, key), on_step, on_score):
         write_json(out / SCORES, {"key": key, "scores": [asdict(score) for score in scores]})
     return _known_scores(out, key)
 

@@ -36,6 +36,8 @@ def test_it_says_what_was_found_and_how_to_use_it(cli: Cli, prompted: list[str],
     assert (found["tokens"], found["dim"], found["prompts"], found["tasks"]) == (2, 2, 4, ["one", "two"])
     assert {score["setting"] for score in found["scores"]} >= {"T_test (IST)", "T_train (MSF)"}
     assert "T_train diff (IST)" in result.stderr
+    for left_out in ("one", "two"):
+        assert f"settings without {left_out}: 4 of 4" in result.stderr
     assert f"--stage ipt --set stage.subspace={out} --set stage.tokens=2" in result.stderr
 
 

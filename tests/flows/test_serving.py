@@ -123,6 +123,16 @@ def test_an_interrupted_run_is_resumed_though_its_corpus_has_grown(server: None,
         assert any("10 of 90 unlabelled rows are new since tickets-002" in notice for notice in run.notices)
 
 
+def test_a_finished_run_says_what_its_corpus_has_got_since(cli: Cli, first: Path, corpus: Path) -> None:
+    same = cli("resume", first)
+    assert "ingested since" not in same.stdout
+    grow(corpus, 20, 5)
+    told = cli("resume", first)
+    assert f"20 rows were ingested since this run began; learn from them with: listflow run --continue {first}" in (
+        told.stdout
+    )
+
+
 def test_what_is_deployed(first: Path) -> None:
     found = deployment_of(Wanted(first, None, 2.5, ("tickets",), "weekly"))
     assert found["interval"] == timedelta(hours=2.5)
