@@ -91,7 +91,7 @@ def rows_since(config: RunConfig) -> int:
     for name, source in zip(corpus_names(sources), sources, strict=True):
         if is_corpus(source):
             now = read_manifest(Path(source))
-            then = now.as_of(recorded[f"unlabelled/{name}"])
+            then = now.as_of(recorded.get(f"unlabelled/{name}", ""))
             grown += now.rows - then.rows if then else 0
     return grown
 
