@@ -112,7 +112,9 @@ class Trainer:
 
     def __init__(self, model: Classifier, recipe: Recipe, material: Material) -> None:
         self.model, self.recipe, self.material = model, recipe, material
-        self.parameters = list(model.tunable().values())
+        # Held here: an interrupted forward-mode pass leaves its own tensors in the model's place of them.
+        self.tunable = model.tunable()
+        self.parameters = list(self.tunable.values())
         self.optimiser = torch.optim.AdamW(self.parameters, lr=recipe.learning_rate, weight_decay=0.0)
         self.state = State()
         self.orders = _orders(recipe, material)
@@ -133,8 +135,9 @@ class Trainer:
 
     def snapshot(self) -> dict[str, Tensor]:
         """Everything that the remaining steps depend on, as tensors."""
-        state, kept = self.state, {f"weight/{n}": t for n, t in self.model.tensors().items()}
-        for name, parameter in self.model.tunable().items():
+        state, kept = self.state, dict[str, Tensor]()
+        for name, parameter in self.tunable.items():
+            kept[f"weight/{name}"] = parameter.detach().cpu().clone()
             for moment, value in self.optimiser.state.get(parameter, {}).items():
                 kept[f"{moment}/{name}"] = value.detach().cpu().clone()
         kept["progress"] = torch.tensor([state.step, state.uniform_steps])
@@ -149,7 +152,7 @@ class Trainer:
         """Take over a ``snapshot`` of the same recipe and material."""
         self.model.load({n.removeprefix("weight/"): t for n, t in kept.items() if n.startswith("weight/")})
         device = self.parameters[0].device
-        for name, parameter in self.model.tunable().items():
+        for name, parameter in self.tunable.items():
             moments = {m: kept[f"{m}/{name}"] for m in _MOMENTS if f"{m}/{name}" in kept}
             if moments:
                 self.optimiser.state[parameter] = {

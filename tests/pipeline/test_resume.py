@@ -15,13 +15,16 @@ import pytest
 import torch
 from conftest import tiny_overlay
 from safetensors import SafetensorError
+from torch import nn
 
 from data.errors import InputError
 from pipeline.checkpoint import load_checked, save_checked, verified
 from pipeline.config import RunConfig, build_config
 from pipeline.opening import open_run
+from pipeline.recipes import teacher_recipe
 from pipeline.run import Progress
 from pipeline.selftrain import self_train
+from pipeline.train import Material, Trainer
 
 WORKER = Path(__file__).parent / "kill_worker.py"
 STABLE = ("final/weights.safetensors", "predictions.parquet", "round-02/student/meta_weights.parquet")
@@ -107,6 +110,20 @@ def test_an_interruption_inside_a_step_loses_no_whole_step(
             assert not last or start in {last + 1, last + 2}  # a whole step may not have been told of yet
         delay += 0.07
     assert hashed(tmp_path / "cut") == hashed(tmp_path / "plain")
+
+
+def test_a_snapshot_is_whole_where_the_model_was_torn(tiny_files: dict[str, Path], tmp_path: Path) -> None:
+    """Forward-mode passes put tensors of their own in the place of parameters, and may be cut before putting back."""
+    with open_run(build_config("fast", tiny_overlay(tiny_files, tmp_path / "run"))) as run:
+        model = run.new_classifier(0, None)
+        trainer = Trainer(model, teacher_recipe(run, len(run.gold)), Material(run.labelled, run.gold))
+        trainer.run()
+        whole = trainer.snapshot()
+        model.head = nn.Identity()
+        torn = trainer.snapshot()
+    assert any(name.startswith("exp_avg/head.") for name in whole)
+    assert torn.keys() == whole.keys()
+    assert all(torch.equal(torn[name], whole[name]) for name in whole)
 
 
 def hashed(run: Path) -> dict[str, str]:
