@@ -40,6 +40,7 @@ from pipeline.rounds import load_model
 from pipeline.run import Run, counter
 from pipeline.stage_config import AnyStage
 from pipeline.stage_names import name_of, name_of_head
+from pipeline.stepping import forget_steps
 
 ROWS_AT_ONCE = 8192
 DRIFT = "drift.json"
@@ -47,6 +48,8 @@ DRIFT = "drift.json"
 
 def publish(run: Run, last: int) -> dict[str, Any]:
     """Writes final/, predictions.parquet and the report after round ``last``; returns the final manifest."""
+    for number in range(last + 1):
+        forget_steps(run, number)  # a kill may have come between a model and this
     winner = run.teacher_of(last + 1)
     inputs = {"model": run.weights_digest(winner), "last": last}
     folder = run.folder / "final"

@@ -126,6 +126,17 @@ def test_a_snapshot_is_whole_where_the_model_was_torn(tiny_files: dict[str, Path
     assert all(torch.equal(torn[name], whole[name]) for name in whole)
 
 
+def test_no_step_checkpoint_outlives_a_run(tiny_files: dict[str, Path], tmp_path: Path) -> None:
+    """A kill between the appearance of a model and the end of its checkpoint leaves the latter behind."""
+    config = build_config("fast", tiny_overlay(tiny_files, tmp_path / "run"))
+    self_train(config)
+    before = hashed(tmp_path / "run")
+    for number in (0, 1):
+        (tmp_path / "run" / f"round-0{number}" / "0123456789ab.step").write_bytes(b"left")
+    self_train(config)
+    assert hashed(tmp_path / "run") == before
+
+
 def hashed(run: Path) -> dict[str, str]:
     """sha256 of all files of a run that have no time in them."""
     timed = {"manifest.json", "report.json", "report.html", "config.json", ".lock"}
