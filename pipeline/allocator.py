@@ -15,7 +15,7 @@ def keep_freed_memory() -> None:
     """Freed blocks of up to 64 MiB stay with this process until 256 MiB of them lie together; on other C libraries
     than glibc nothing is changed.
 
-    Otherwise each large tensor is mapped afresh, and the kernel fills it with zeros first: up to a tenth of a training,
+    Otherwise each large tensor is mapped afresh, and the kernel fills it with zeros first: some percent of the time,
     and a third of labelling in a dask worker, whose environment (MALLOC_TRIM_THRESHOLD_) forbids to keep anything.
     """
     if platform.libc_ver()[0] == "glibc":
