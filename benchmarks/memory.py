@@ -20,8 +20,9 @@ from data.task import load_task
 from pipeline.backbone import Backbone, load_backbone
 from pipeline.config import build_config
 from pipeline.infer import logits_of
+from pipeline.label_words import label_word_ids
 from pipeline.model import Classifier
-from pipeline.prompt import Prompt, label_word_ids
+from pipeline.prompt import Prompt
 from pipeline.train import Material, Recipe, Trainer
 
 

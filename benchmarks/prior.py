@@ -23,8 +23,9 @@ from pipeline.backbone import Backbone, load_backbone
 from pipeline.config import build_config
 from pipeline.head_config import VerbalizerHead
 from pipeline.infer import logits_of
+from pipeline.label_words import label_word_ids
 from pipeline.model import Classifier
-from pipeline.prompt import Encoded, Prompt, label_word_ids
+from pipeline.prompt import Encoded, Prompt
 from pipeline.soft_labels import shift_to, standard_errors
 from pipeline.train import Material, Recipe, Trainer
 

@@ -15,7 +15,7 @@ WIDTH, SHOWN_WORDS = 40, 20
 
 
 def show_plan(plan: Plan, console: Console) -> None:
-    """Prints ``plan``: facts, prompts, label words, lengths, steps and time."""
+    """Prints ``plan``: facts, prompts, label words where they are read, lengths, steps and time."""
     for line in (*_facts(plan), *_prompts(plan), *_words(plan), *_lengths(plan), *_work(plan)):
         console.print(line, soft_wrap=True, highlight=False)
 
@@ -41,6 +41,8 @@ def _prompts(plan: Plan) -> Iterator[str]:
 
 
 def _words(plan: Plan) -> Iterator[str]:
+    if not plan.words:
+        return
     yield "[bold]label words[/]"
     for word in plan.words[:SHOWN_WORDS]:
         yield f"  {escape(word.label)}: {escape(word.word)} (token {word.token})"

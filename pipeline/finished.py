@@ -13,8 +13,9 @@ from pipeline.backbone import Backbone, Precision, load_backbone
 from pipeline.checkpoint import file_digest, load_tensors, read_json, verified
 from pipeline.config import build_config
 from pipeline.head_config import AnyHead
+from pipeline.label_words import word_ids_for
 from pipeline.model import Classifier
-from pipeline.prompt import Prompt, label_word_ids
+from pipeline.prompt import Prompt
 from pipeline.stage_config import AnyStage, pseudo_tokens
 
 
@@ -78,6 +79,6 @@ class Finished:
         """What turns texts into the classifier's input."""
         return Prompt(self.task, backbone.tokenizer, self.max_length, pseudo_tokens(self.stage))
 
-    def word_ids(self, backbone: Backbone) -> list[int]:
-        """The token id of each label's word, in label order."""
-        return label_word_ids(self.task, backbone.tokenizer, backbone.word_rows)
+    def word_ids(self, backbone: Backbone) -> tuple[int, ...]:
+        """The token id of each label's word, in label order; see ``word_ids_for``."""
+        return word_ids_for(self.head, self.task, backbone)

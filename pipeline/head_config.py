@@ -1,8 +1,8 @@
-"""What a head can be."""
+"""What a head can be. ``reads_words``: whether it starts from the label words, which then have to be single tokens."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
@@ -11,6 +11,8 @@ from pipeline.section import Section
 
 class VerbalizerHead(Section):
     """Masked-LM logits of the label words at the mask."""
+
+    reads_words: ClassVar[bool] = True
 
     kind: Literal["verbalizer"] = "verbalizer"
     trained: bool = Field(True, description="off: it stays the backbone's own, and the stage alone moves")
@@ -25,6 +27,8 @@ class VerbalizerHead(Section):
 
 class LinearHead(Section):
     """One linear map of pooled features: the classic baseline."""
+
+    reads_words: ClassVar[bool] = False
 
     kind: Literal["linear"] = "linear"
     pool: Literal["mean", "first", "mask"] = Field("mean", description="mean of the tokens, the first one, or the mask")
@@ -45,6 +49,10 @@ class YTuningHead(Section):
     temperature: float = Field(0.1, gt=0, le=100, description="logits are scores over this")
     loss: Literal["triplet", "cross_entropy"] = Field("triplet", description="on labelled rows")
     balanced: bool = Field(True, description="the classes of a labelled batch count the same, whatever rows each has")
+
+    @property
+    def reads_words(self) -> bool:
+        return self.start == "words"
 
     @model_validator(mode="after")
     def _heads_divide(self) -> YTuningHead:

@@ -25,9 +25,10 @@ from pipeline.checkpoint import FORMAT, read_json, single_writer, write_json
 from pipeline.config import RunConfig
 from pipeline.corpus_tokens import encode_corpus
 from pipeline.kept_features import keeps_features, with_kept_features
+from pipeline.label_words import word_ids_for
 from pipeline.notices import notices_of
 from pipeline.parent import pinned_parent
-from pipeline.prompt import Prompt, label_word_ids
+from pipeline.prompt import Prompt
 from pipeline.prompt_start import check_start, pinned_start
 from pipeline.pseudo_tokens import Intrinsic, PTuning
 from pipeline.run import Notify, Run, counter
@@ -57,7 +58,7 @@ def open_run(
     sources = resolve_sources(config)
     config, parent = pinned_parent(config.model_copy(update={"stage": tuple(map(_pinned, config.stage))}))
     backbone = backbone or load_backbone(config.backbone.name, config.backbone.precision, config.backbone.device)
-    sources, words_notices = spell_out(sources, backbone)
+    sources, words_notices = spell_out(sources, config.head, backbone)
     config = _spelled(config, sources, backbone)
     reviewed = parent.reviewed if parent else ()
     if parent is not None:
@@ -184,7 +185,6 @@ def _assemble(
 ) -> Run:
     task, data = sources.task, config.data
     prompt = Prompt(task, backbone.tokenizer, _length(config, backbone), pseudo_tokens(config.stage))
-    word_ids = tuple(label_word_ids(task, backbone.tokenizer, backbone.word_rows))
     inputs = open_inputs(
         task, sources.labelled, sources.unlabelled, sources.test, columns=sources.columns, shots=sources.shots,
         balanced=data.balanced, seed=config.seed, folder=folder / "inputs", digests=sources.digests,
@@ -198,7 +198,8 @@ def _assemble(
     test = prompt.encode([(row.text, row.pair) for row in inputs.test]) if inputs.test else None
     return Run(
         config=config, folder=folder, fingerprint=fingerprint, inputs=inputs, backbone=backbone, prompt=prompt,
-        word_ids=word_ids, labelled=prompt.encode([(row.text, row.pair) for row in inputs.labelled]),
+        word_ids=word_ids_for(config.head, task, backbone),
+        labelled=prompt.encode([(row.text, row.pair) for row in inputs.labelled]),
         gold=torch.tensor([index[row.label or ""] for row in inputs.labelled]), corpus=corpus, test=test,
         test_gold=torch.tensor([index[row.label or ""] for row in inputs.test]) if inputs.test else None,
         notices=(), notify=notify,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from data.task import Part
@@ -52,7 +53,7 @@ CUT_TWO = """\
 MODIFIED = {None: "{}", "drop_last": "{}[:-1]", "lower_first": "{0}[:1].lower() + {0}[1:]"}
 
 
-def card_of(prompt: Prompt, word_ids: list[int]) -> dict[str, Any]:
+def card_of(prompt: Prompt, word_ids: Sequence[int]) -> dict[str, Any]:
     """listflow.json: the labels in class order with their words, and the prompt around a text as token ids."""
     task = prompt.task
     words = [word or label for label, word in task.labels.items()]

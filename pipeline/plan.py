@@ -61,7 +61,7 @@ class Plan:
     unlabelled: int
     test: int
     samples: tuple[str, ...]
-    words: tuple[Word, ...]
+    words: tuple[Word, ...]  # none where the head reads none
     lengths: tuple[LengthBin, ...]
     rounds: int
     teacher_steps: int
@@ -120,6 +120,8 @@ def _samples(run: Run) -> tuple[str, ...]:
 
 
 def _words(run: Run) -> tuple[Word, ...]:
+    if not run.config.head.reads_words:
+        return ()
     spelled = run.backbone.tokenizer.convert_ids_to_tokens(list(run.word_ids))
     named = zip(run.inputs.task.labels.items(), run.word_ids, spelled, strict=True)
     return tuple(Word(label, word or token, at) for (label, word), at, token in named)

@@ -16,7 +16,8 @@ from data.task import Columns, Task, infer_task, load_task, parse_columns
 from pipeline.backbone import Backbone, absolute_backbone
 from pipeline.checkpoint import read_json
 from pipeline.config import RunConfig
-from pipeline.prompt import fill_in_words
+from pipeline.head_config import AnyHead
+from pipeline.label_words import fill_in_words
 
 DEMO_SHOTS = 30
 
@@ -76,9 +77,9 @@ def resolve_sources(config: RunConfig) -> Sources:
     )  # fmt: skip
 
 
-def spell_out(sources: Sources, backbone: Backbone) -> tuple[Sources, tuple[str, ...]]:
-    """(sources whose inferred task has a word for every label, notices that say which words were chosen)."""
-    if not sources.inferred:
+def spell_out(sources: Sources, head: AnyHead, backbone: Backbone) -> tuple[Sources, tuple[str, ...]]:
+    """(sources whose inferred task has a word for every label if ``head`` reads them, notices of the words chosen)."""
+    if not (sources.inferred and head.reads_words):
         return sources, ()
     task, notices = fill_in_words(sources.task, backbone.tokenizer, backbone.word_rows)
     return replace(sources, task=task), notices

@@ -21,10 +21,11 @@ from pipeline.backbone import Backbone
 from pipeline.batch import Batch
 from pipeline.config import build_config
 from pipeline.head_config import LinearHead, VerbalizerHead, YTuningHead
+from pipeline.label_words import label_word_ids
 from pipeline.model import Classifier
 from pipeline.opening import open_run
 from pipeline.predict import Predictor
-from pipeline.prompt import Encoded, Prompt, label_word_ids
+from pipeline.prompt import Encoded, Prompt
 from pipeline.recipes import auxiliary_of, student_recipe, teacher_recipe
 from pipeline.reweight import ENGINES
 from pipeline.selftrain import self_train

@@ -17,11 +17,12 @@ from pipeline.adapt_config import AdaptConfig
 from pipeline.backbone import Backbone, load_backbone
 from pipeline.config import build_config
 from pipeline.head_config import AnyHead, LinearHead, VerbalizerHead, YTuningHead
+from pipeline.label_words import label_word_ids
 from pipeline.maskedlm import fill_mask
 from pipeline.model import Classifier
 from pipeline.opening import open_run
 from pipeline.predict import Predictor
-from pipeline.prompt import Prompt, label_word_ids
+from pipeline.prompt import Prompt
 from pipeline.selftrain import self_train
 from pipeline.stage_config import stages
 

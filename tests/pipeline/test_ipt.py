@@ -21,11 +21,12 @@ from pipeline.export import flat
 from pipeline.five_settings import SETTINGS, Score, evaluate_settings, relative
 from pipeline.head_config import VerbalizerHead
 from pipeline.infer import logits_of
+from pipeline.label_words import label_word_ids
 from pipeline.model import Classifier
 from pipeline.msf import all_prompts, find_subspace
 from pipeline.opening import open_run
 from pipeline.predict import Predictor
-from pipeline.prompt import Prompt, label_word_ids
+from pipeline.prompt import Prompt
 from pipeline.prompted_task import PromptedTask, open_tasks
 from pipeline.pseudo_tokens import Intrinsic
 from pipeline.reweight import ENGINES

@@ -8,8 +8,9 @@ from conftest import CONFIGS, tiny_backbone
 
 from data.task import Task
 from pipeline.head_config import VerbalizerHead
+from pipeline.label_words import label_word_ids
 from pipeline.model import Classifier
-from pipeline.prompt import Prompt, label_word_ids
+from pipeline.prompt import Prompt
 from pipeline.stage_config import stages
 from pipeline.train import Material, Recipe, Trainer
 

@@ -20,12 +20,12 @@ from pipeline import plain_model
 from pipeline.backbone import Backbone
 from pipeline.checkpoint import new_folder, save_tensors, write_json
 from pipeline.head_config import AnyHead, VerbalizerHead
+from pipeline.label_words import label_word_ids
 from pipeline.merge import merge, resolved
 from pipeline.mergeable import check_mergeable
 from pipeline.model import Classifier
 from pipeline.plain_model import export
 from pipeline.predict import Predictor
-from pipeline.prompt import label_word_ids
 from pipeline.stage_config import AnyStage, BitFit, stages
 from pipeline.stages.bottleneck import Bottleneck, Parallel, Sequential
 

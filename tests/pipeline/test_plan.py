@@ -30,6 +30,24 @@ def test_a_plan_says_what_a_run_would_do(tiny_files: dict[str, Path], tmp_path: 
     assert list(tmp_path.iterdir()) == []
 
 
+HEADS = {"linear": {"kind": "linear"}, "ytuning": {"kind": "ytuning", "width": 16, "start": "normal"}}
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_a_head_that_reads_no_label_words_asks_for_none(head: str, tiny_files: dict[str, Path], tmp_path: Path) -> None:
+    """Labels of several tokens, which the verbalizer refuses."""
+    text = tiny_files["task"].read_text()
+    task = tmp_path / "long.yaml"
+    task.write_text(text.replace("bad", "a bad film").replace("good", "a good film"))
+    assert task.read_text() != text
+    base = tiny_overlay(tiny_files | {"task": task}, tmp_path / "run")
+    with pytest.raises(InputError, match="is 3 tokens"):
+        make_plan(build_config("fast", base))
+    plan = make_plan(build_config("fast", base, {"head": HEADS[head]}))
+    assert plan.words == ()
+    assert plan.labelled == 8
+
+
 def test_a_plan_without_any_warm_up_or_tail(tiny_files: dict[str, Path], tmp_path: Path) -> None:
     short = {"student": {"steps": 2, "warmup": 0, "tail_epochs": 0, "batch": 100}, "rounds": {"promote": "gated"}}
     plan = make_plan(build_config("fast", tiny_overlay(tiny_files, tmp_path / "run"), short))

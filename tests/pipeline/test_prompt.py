@@ -8,7 +8,8 @@ from conftest import tiny_backbone
 from data.errors import InputError
 from data.task import Task
 from pipeline import minilm
-from pipeline.prompt import Prompt, fill_in_words, label_word_ids
+from pipeline.label_words import fill_in_words, label_word_ids
+from pipeline.prompt import Prompt
 
 BACKBONE = tiny_backbone()
 TOKENS = BACKBONE.tokenizer

@@ -19,11 +19,12 @@ from pipeline.config import RunConfig, build_config
 from pipeline.export import flat
 from pipeline.head_config import AnyHead, LinearHead, VerbalizerHead, YTuningHead
 from pipeline.infer import logits_of
+from pipeline.label_words import label_word_ids
 from pipeline.model import Classifier
 from pipeline.opening import open_run
 from pipeline.plan import make_plan
 from pipeline.predict import Predictor
-from pipeline.prompt import Prompt, label_word_ids
+from pipeline.prompt import Prompt
 from pipeline.reweight import ENGINES, kl
 from pipeline.rounds import load_model
 from pipeline.selftrain import self_train

@@ -20,8 +20,9 @@ from pipeline.attention import SelfAttention
 from pipeline.backbone import Backbone
 from pipeline.batch import Batch
 from pipeline.head_config import AnyHead
+from pipeline.label_words import label_word_ids
 from pipeline.model import Classifier, first_tuned_layer
-from pipeline.prompt import Prompt, label_word_ids
+from pipeline.prompt import Prompt
 from pipeline.reweight import ENGINES
 from pipeline.stage_config import STAGE_PRESETS, AnyStage, BitFit, NoStage, Unified, lives_in_layers, stages
 from pipeline.stages.heads import FlatPrefix, Prefix

@@ -18,8 +18,9 @@ from pipeline.batch import Batch
 from pipeline.features import with_features
 from pipeline.head_config import AnyHead, LinearHead, YTuningHead
 from pipeline.heads.ytuning import Block, Reading, class_mean, triplet
+from pipeline.label_words import label_word_ids
 from pipeline.model import Classifier
-from pipeline.prompt import Encoded, Prompt, label_word_ids
+from pipeline.prompt import Encoded, Prompt
 from pipeline.reweight import ENGINES, Step, fused
 from pipeline.stage_config import stages
 from pipeline.train import Material, Recipe, Trainer
