@@ -36,7 +36,9 @@ def test_every_deployment_is_of_a_flow_that_takes_its_parameters() -> None:
     for deployment in yaml.safe_load(DEPLOYMENTS.read_text("utf-8"))["deployments"]:
         flow = load_flow_from_entrypoint(deployment["entrypoint"])
         assert flow.validate_parameters(deployment["parameters"]) == deployment["parameters"]
-        assert deployment["triggers"][0]["expect"] == ["listflow.corpus.added"]
+        grown, begun = deployment["triggers"]
+        assert grown["expect"] == ["listflow.corpus.added"]
+        assert begun["match_related"]["prefect.resource.name"] == deployment["work_pool"]["name"]
         assert deployment["tags"] == ["listflow"]
 
 
@@ -66,19 +68,20 @@ def test_a_killed_run_is_started_again_and_ends_as_if_nothing_had_happened(
 
 
 @pytest.mark.long
-def test_a_worker_goes_on_when_a_corpus_grows(client: Client, first: Path, tmp_path: Path) -> None:
+def test_a_worker_goes_on_when_it_starts_and_when_a_corpus_grows(client: Client, first: Path, tmp_path: Path) -> None:
     (tmp_path / "prefect.yaml").write_text(
         DEPLOYMENTS.read_text("utf-8").replace("/srv/listflow/runs/tickets", str(first))
     )
+    grow(client, 20, 4)  # no deployment is there to hear of it
     client.prefect("work-pool", "create", POOL, "--type", "process")
     client.prefect("deploy", "--all")
     with client.running(*PREFECT, "worker", "start", "--pool", POOL):
-        wait_until(lambda: [one for one in client.ask("work_pools") if one["status"] == "READY"], 60)
+        wait_until((tmp_path / "runs" / "first-002" / "report.json").exists, 240)
         before = len(client.runs(FLOW))
         grow(client, 20, 5)
         seconds = wait_until(lambda: client.runs(FLOW)[before:], 60)
         print(f"a corpus event: a worker began a run {seconds:.1f} s after it")
-        wait_until((tmp_path / "runs" / "first-002" / "report.json").exists, 240)
+        wait_until((tmp_path / "runs" / "first-003" / "report.json").exists, 240)
 
 
 def _children(parent: int) -> list[int]:
