@@ -22,6 +22,8 @@ PAGES = {
     "PREFECT_SERVER_UI_V2_ENABLED": "false",
     "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
 }
+# In memory, its own default, a server that is killed forgets who holds the place of a deployment, and nobody gets it.
+LEASES = {"PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem"}
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class Hosted:
             "PREFECT_API_AUTH_STRING": self.password,
         }
         database = {"PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{self.home / 'prefect.db'}"}
-        return database | PAGES | kept | own
+        return database | PAGES | LEASES | kept | own
 
 
 def prepare_server(home: Path, port: int) -> Hosted:

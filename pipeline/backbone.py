@@ -19,6 +19,7 @@ from data.errors import InputError
 from pipeline import minilm, pretrained
 from pipeline.allocator import keep_freed_memory
 from pipeline.families import family_of
+from pipeline.identity import Identity
 
 Precision = Literal["auto", "fp32", "bf16"]
 
@@ -63,7 +64,7 @@ class Backbone(nn.Module):
 
     @property
     def dtype_name(self) -> str:
-        """``float32`` or ``bfloat16``: checksums compare only within one."""
+        """``float32`` or ``bfloat16``."""
         return str(self.dtype).removeprefix("torch.")
 
     def layer(self, index: int) -> nn.Module:
@@ -108,13 +109,9 @@ class Backbone(nn.Module):
             )
         return total.hexdigest()
 
-    def is_the_one(self, checksum: str, dtype: str) -> bool:
-        """Whether it has the parameters whose ``checksum`` was taken in ``dtype``; True where nobody can tell.
-
-        bfloat16 is made of float32 by rounding, and nothing gives the lost bits back.
-        """
-        comparable = self.dtype in {torch.float32, getattr(torch, dtype)}
-        return not comparable or self.checksum(getattr(torch, dtype)) == checksum
+    def identity(self) -> Identity:
+        """What tells its parameters from those of another backbone, in whatever precision either is loaded."""
+        return Identity(dtype=self.dtype_name, checksum=self.checksum(), rounded=self.checksum(torch.bfloat16))
 
     def settings(self) -> str:
         """What the model does with its parameters, as JSON; not where it was loaded from, nor by which version."""

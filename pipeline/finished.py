@@ -13,6 +13,7 @@ from pipeline.backbone import Backbone, Precision, load_backbone
 from pipeline.checkpoint import file_digest, load_tensors, read_json, verified
 from pipeline.config import build_config
 from pipeline.head_config import AnyHead
+from pipeline.identity import Identity
 from pipeline.label_words import word_ids_for
 from pipeline.model import Classifier
 from pipeline.prompt import Prompt
@@ -63,7 +64,7 @@ class Finished:
         """The backbone that the run was trained on, as it was or as asked; InputError when it is another one now."""
         card = self.trained_on
         backbone = load_backbone(card["name"], precision or card["precision"], device or card["device"])
-        if not backbone.is_the_one(card["checksum"], card["dtype"]):
+        if not backbone.identity().is_of(Identity.of(card)):
             raise InputError(
                 f"backbone '{card['name']}' is not the one this model was trained on; restore that version."
             )

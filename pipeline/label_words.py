@@ -59,19 +59,21 @@ def _word_problem(
 ) -> str:
     what = f"label word '{word}' of label '{label}'" if word else f"label '{label}' has no label word, and its name"
     shown = " ".join(tokenizer.convert_ids_to_tokens(pieces)) or "nothing"
+    wrong = (
+        "is unknown to the backbone" if len(pieces) == 1 else f"is {len(pieces)} tokens ({shown}) where one is needed"
+    )
     words = suggest_words(word or label, tokenizer, rows, taken)
     return (
-        f"task '{task.name}': {what} is {len(pieces)} tokens ({shown}) where one is needed; "
+        f"task '{task.name}': {what} {wrong}; "
         f'set labels: {{"{label}": {words[0]}}} in the task file, or try {", ".join(words[1:])}.'
     )
 
 
 def suggest_words(text: str, tokenizer: Any, rows: Tensor, taken: Iterable[int], count: int = 4) -> list[str]:
     """Single-token words for ``text``: its own words first, then the nearest by mean word embedding."""
+    taken = {*taken, tokenizer.unk_token_id}
     own = [w for w in text.lower().replace("/", " ").replace("_", " ").replace("-", " ").split() if w.isalpha()]
-    found = [
-        w for w in own if len(w) > 2 and len(ids := token_ids(tokenizer, " " + w)) == 1 and ids[0] not in set(taken)
-    ]
+    found = [w for w in own if len(w) > 2 and len(ids := token_ids(tokenizer, " " + w)) == 1 and ids[0] not in taken]
     pieces = token_ids(tokenizer, " " + " ".join(own or [text]))
     query = rows[pieces].float().mean(0)
     order = torch.nn.functional.cosine_similarity(rows.float(), query, dim=-1).argsort(descending=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from pipeline.head_config import YTuningHead
 from pipeline.kept_features import room_notices
 from pipeline.parent import nothing_new
 from pipeline.run import Run
@@ -11,7 +12,14 @@ from pipeline.run import Run
 
 def notices_of(run: Run) -> tuple[str, ...]:
     """The sentences; NothingNew for a continued run that has nothing new to learn from."""
-    return (*_new_notices(run), *run.inputs.notices, *_cut_notices(run), *_sample_notices(run), *room_notices(run))
+    return (
+        *_new_notices(run),
+        *run.inputs.notices,
+        *_cut_notices(run),
+        *_sample_notices(run),
+        *_head_notices(run),
+        *room_notices(run),
+    )
 
 
 def _new_notices(run: Run) -> Iterator[str]:
@@ -41,3 +49,9 @@ def _sample_notices(run: Run) -> Iterator[str]:
             f"zero-shot and students are measured on {len(rows)} of {len(run.inputs.test)} test rows "
             "(rounds.test_rows); labels alone and final on all of them."
         )
+
+
+def _head_notices(run: Run) -> Iterator[str]:
+    head, backbone = run.config.head, run.backbone
+    if isinstance(head, YTuningHead) and head.reads_words and backbone.word_rows.shape[1] != backbone.hidden_size:
+        yield "label vectors start at random: the word embeddings of this backbone are narrower than its features."

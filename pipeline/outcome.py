@@ -16,7 +16,6 @@ from torch import Tensor
 from data.disk import replacing
 from data.errors import InputError
 from pipeline import evaluate
-from pipeline.backbone import Backbone
 from pipeline.checkpoint import file_digest, load_tensors, new_folder, read_json, save_tensors, verified, write_json
 from pipeline.drift import measure_drift
 from pipeline.drift_facts import Drift
@@ -111,15 +110,11 @@ def _card(run: Run, stages: Sequence[AnyStage]) -> dict[str, Any]:
     return {
         "format": 1,
         "task": run.inputs.task.model_dump(mode="json"),
-        "backbone": {**run.config.backbone.model_dump(mode="json"), **_identity(run.backbone)},
+        "backbone": {**run.config.backbone.model_dump(mode="json"), **run.backbone.identity().model_dump()},
         "stage": [stage.model_dump(mode="json") for stage in stages],
         "head": run.config.head.model_dump(mode="json"),
         "max_length": run.prompt.max_length,
     }
-
-
-def _identity(backbone: Backbone) -> dict[str, str]:
-    return {"dtype": backbone.dtype_name, "checksum": backbone.checksum()}
 
 
 def _write_predictions(run: Run, winner: int, last: int, path: Path) -> None:

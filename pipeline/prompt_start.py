@@ -13,6 +13,7 @@ from torch import Tensor
 from data.errors import InputError
 from pipeline.backbone import Backbone
 from pipeline.checkpoint import load_tensors, read_json, verified
+from pipeline.identity import Identity
 from pipeline.pseudo_tokens import PTuning
 from pipeline.stage_config import AnyStage
 
@@ -41,7 +42,7 @@ def check_start(stages: Sequence[AnyStage], backbone: Backbone) -> None:
     for stage in stages:
         if isinstance(stage, PTuning) and stage.start == "prompt":
             trained_on = read_json(Path(stage.prompt) / "final" / "model.json")["backbone"]
-            if not backbone.is_the_one(trained_on["checksum"], trained_on["dtype"]):
+            if not backbone.identity().is_of(Identity.of(trained_on)):
                 raise InputError(
                     f"stage.prompt {stage.prompt} was trained on backbone '{trained_on['name']}', and this run's "
                     f"'{backbone.name}' is another; name a run on the same backbone."

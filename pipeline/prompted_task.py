@@ -87,6 +87,7 @@ def open_tasks(folders: Sequence[Path]) -> Iterator[list[PromptedTask]]:
     """
     if not folders:
         raise InputError("no run is given; name the folders of runs with --stage soft_prompt or ptuning.")
+    _check_distinct(folders)
     backbone: Backbone | None = None
     with ExitStack() as stack:
         tasks: list[PromptedTask] = []
@@ -104,6 +105,7 @@ def open_tasks(folders: Sequence[Path]) -> Iterator[list[PromptedTask]]:
             run = stack.enter_context(open_run(config, keep_features=False, backbone=backbone))
             tasks.append(_task(run))
         _check_lengths(tasks)
+        _check_labels(tasks)
         if sum(len(task.rounds) for task in tasks) < 2:
             raise InputError(f"{folders[0]} brings one prompt, and one spans nothing; finish that run, or give more.")
         yield tasks
@@ -118,6 +120,26 @@ def _task(run: Run) -> PromptedTask:
     return PromptedTask(run, model, tuple(tensors for _, tensors in found))
 
 
+def _check_distinct(folders: Sequence[Path]) -> None:
+    named: set[Path] = set()
+    for folder in folders:
+        if (whole := Path(folder).resolve()) in named:
+            raise InputError(f"{folder} is given twice; name every run once.")
+        named.add(whole)
+
+
+def _check_labels(tasks: Sequence[PromptedTask]) -> None:
+    """Runs of one task's name count as draws of that task."""
+    first: dict[str, PromptedTask] = {}
+    for task in tasks:
+        other = first.setdefault(task.name, task)
+        if task.run.labels != other.run.labels:
+            raise InputError(
+                f"{other.run.folder} and {task.run.folder} are both of task '{task.name}' and have other labels; "
+                "give each task a name of its own, in a file for --task."
+            )
+
+
 def _check_lengths(tasks: Sequence[PromptedTask]) -> None:
     lengths = {task.prompts().shape[1]: task.run.folder for task in tasks}
     if len(lengths) > 1:
@@ -129,7 +151,7 @@ def origin_of(tasks: Sequence[PromptedTask], dim: int) -> Origin:
     """What a subspace with ``dim`` coordinates for the prompts of ``tasks`` fits."""
     backbone = tasks[0].run.backbone
     return Origin(
-        tokens=tasks[0].prompts().shape[1], dim=dim, backbone=backbone.name, dtype=backbone.dtype_name,
-        checksum=backbone.checksum(), layouts=tuple(sorted({task.run.prompt.layout for task in tasks})),
+        tokens=tasks[0].prompts().shape[1], dim=dim, backbone=backbone.name, identity=backbone.identity(),
+        layouts=tuple(sorted({task.run.prompt.layout for task in tasks})),
         tasks=tuple(sorted({task.name for task in tasks})),
     )  # fmt: skip

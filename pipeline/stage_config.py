@@ -50,6 +50,7 @@ class Unified(Layered):
     def _makes_sense(self) -> Unified:
         softmax, heads = self.form == "softmax", "attention_heads" in self.place
         problems = {
+            "place names one place twice": len(set(self.place)) < len(self.place),
             "form softmax is a prefix and belongs at place attention_heads alone": softmax
             and set(self.place) != {"attention_heads"},
             "composition gated is the softmax of a prefix; use add or scaled": self.composition == "gated"
@@ -186,16 +187,20 @@ def item_of(given: Any, number: int) -> int | None:
     return next(place for place, count in enumerate(counts) if number < count)
 
 
-def _one_of_pseudo_tokens(given: tuple[AnyStage, ...]) -> tuple[AnyStage, ...]:
+def _go_together(given: tuple[AnyStage, ...]) -> tuple[AnyStage, ...]:
     if sum(isinstance(stage, PseudoTokens) for stage in given) > 1:
         raise ValueError("two stages bring pseudo tokens; a prompt has those of one")
+    if sum(isinstance(stage, BitFit) for stage in given) > 1:
+        raise ValueError("two stages are bitfit; a layer has one set of bias vectors")
+    if len(given) > 1 and any(isinstance(stage, NoStage) for stage in given):
+        raise ValueError("stage none stands alone; leave it out of the list")
     return given
 
 
 Stages = Annotated[
     tuple[AnyStage, ...],
     BeforeValidator(expand),
-    AfterValidator(_one_of_pseudo_tokens),
+    AfterValidator(_go_together),
     Field(min_length=1, description="a preset's name, or its values"),
 ]
 

@@ -17,6 +17,7 @@ from data.errors import InputError
 from pipeline.autoencoder import AutoEncoder, Decoder
 from pipeline.backbone import Backbone
 from pipeline.checkpoint import load_tensors, new_folder, save_tensors, verified
+from pipeline.identity import Identity
 from pipeline.prompt import Prompt
 from pipeline.pseudo_tokens import Intrinsic
 from pipeline.section import Section
@@ -31,8 +32,7 @@ class Origin(Section):
     tokens: int
     dim: int
     backbone: str
-    dtype: str
-    checksum: str
+    identity: Identity
     layouts: tuple[str, ...]
     tasks: tuple[str, ...]
 
@@ -104,7 +104,7 @@ def read_origin(folder: str | Path) -> Origin:
 
 def _check(stage: Intrinsic, origin: Origin, backbone: Backbone, layout: str) -> None:
     where = f"stage.subspace {stage.subspace}"
-    if not backbone.is_the_one(origin.checksum, origin.dtype):
+    if not backbone.identity().is_of(origin.identity):
         raise InputError(
             f"{where} was found on backbone '{origin.backbone}', and this run's '{backbone.name}' is another; "
             "find one for it with `listflow subspace`."

@@ -72,13 +72,17 @@ class Parallel(nn.Module):
 class ParallelToBlock(nn.Module):
     """For a closing module that is called with (h, x) and adds x, the input of the whole sub-layer, itself.
 
-    LN(dense(h) + x + dh(x)): handing on x + dh(x) leaves the module as it is.
+    LN(dense(h) + x + dh(x)): handing on x + dh(x) leaves the module as it is. A second change joins the first, as one
+    around the other would read x + dh(x).
     """
 
     def __init__(self, inner: nn.Module, change: nn.Module) -> None:
         super().__init__()
-        self.inner, self.change = inner, change
+        self.inner, self.changes = inner, nn.ModuleList([change])
 
     def forward(self, h: Tensor, x: Tensor) -> Tensor:
-        found: Tensor = self.inner(h, x + self.change(x))
+        changed = x
+        for change in self.changes:
+            changed = changed + change(x)
+        found: Tensor = self.inner(h, changed)
         return found

@@ -89,7 +89,11 @@ def _wrap(layer: nn.Module, place: Place, backbone: Backbone, config: Unified, g
     )
     if beside_block and family.closes_blocks:
         wrapper = ParallelToBlock
-    layer.set_submodule(path, wrapper(layer.get_submodule(path), change))
+    wrapped = layer.get_submodule(path)
+    if wrapper is ParallelToBlock and isinstance(wrapped, ParallelToBlock):
+        wrapped.changes.append(change)
+    else:
+        layer.set_submodule(path, wrapper(wrapped, change))
     return change
 
 

@@ -53,6 +53,7 @@ def test_sqlite_unless_a_database_is_named(tmp_path: Path, monkeypatch: pytest.M
     assert found["PREFECT_API_DATABASE_CONNECTION_URL"] == f"sqlite+aiosqlite:///{tmp_path}/prefect.db"
     assert found["PREFECT_SERVER_API_AUTH_STRING"] == hosted.password
     assert "PREFECT_API_URL" not in found
+    assert found["PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE"].endswith("filesystem")
     assert hosted.command()[-4:-1] == ["--host", "127.0.0.1", "--port"]
     monkeypatch.setenv("PREFECT_API_DATABASE_CONNECTION_URL", "postgresql+asyncpg://db/listflow")
     assert hosted.environment()["PREFECT_API_DATABASE_CONNECTION_URL"] == "postgresql+asyncpg://db/listflow"

@@ -58,6 +58,18 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
         {"stage": ["ptuning", "soft_prompt"]},
         "config key 'stage': two stages bring pseudo tokens; a prompt has those of one.",
     ),
+    "two sets of biases": (
+        {"stage": ["bitfit", "bitfit"]},
+        "config key 'stage': two stages are bitfit; a layer has one set of bias vectors.",
+    ),
+    "no stage beside one": (
+        {"stage": ["none", "lora"]},
+        "config key 'stage': stage none stands alone; leave it out of the list.",
+    ),
+    "one place twice": (
+        {"stage": {"kind": "list", "place": ["ffn_output", "ffn_output"]}},
+        "config key 'stage': place names one place twice.",
+    ),
     "no stage": ({"stage": []}, "config key 'stage': must have at least 1 item, not 0 (got [])."),
     "item that is no stage": ({"stage": [3]}, "config key 'stage.0': must hold keys with values (got 3)."),
     "head kind": ({"head": "lineer"}, "config key 'head.kind': unknown kind 'lineer'; did you mean 'linear'?"),

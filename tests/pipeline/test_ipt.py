@@ -287,14 +287,16 @@ def test_a_subspace_of_another_length_or_layout_is_refused(
         pass
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_prompts_of_another_backbone_are_refused(
-    tiny_files: dict[str, Path], runs: list[Path], space: Path, tmp_path: Path
+    tiny_files: dict[str, Path], runs: list[Path], space: Path, tmp_path: Path, precision: str
 ) -> None:
+    """Found and trained in fp32, they are known for what they are in a run of another precision as well."""
     other = tiny_backbone(seed=9)
     for part in (other.model, other.tokenizer):
         part.save_pretrained(tmp_path / "backbone")
     overlay = ipt_overlay(tiny_files, tmp_path / "run", space)
-    overlay["backbone"] = {"name": str(tmp_path / "backbone"), "precision": "fp32"}
+    overlay["backbone"] = {"name": str(tmp_path / "backbone"), "precision": precision}
     with pytest.raises(InputError, match="was found on backbone"), open_run(build_config("fast", overlay)):
         pass
     overlay["stage"] = {"kind": "soft_prompt", "tokens": TOKENS, "start": "prompt", "prompt": str(runs[0])}
@@ -350,6 +352,21 @@ def test_runs_that_do_not_fit_together_are_refused(
     adapter = tmp_path / "adapter"
     self_train(build_config("fast", tiny_overlay(tiny_files, adapter)))
     with pytest.raises(InputError, match="has no prompt of its own"), open_tasks([adapter]):
+        pass
+    with (
+        pytest.raises(InputError, match=r"is given twice; name every run once\."),
+        open_tasks([runs[0], runs[0] / "."]),
+    ):
+        pass
+
+
+def test_two_tasks_of_one_name_are_not_taken_for_draws_of_one(
+    tiny_files: dict[str, Path], runs: list[Path], tmp_path: Path
+) -> None:
+    text = tiny_files["task"].read_text().replace("negative: bad, positive: good", "positive: good, negative: bad")
+    (tmp_path / "task.yaml").write_text(text)
+    other = prompt_run(tiny_files | {"task": tmp_path / "task.yaml"}, tmp_path / "other")
+    with pytest.raises(InputError, match="are both of task 'tiny' and have other labels"), open_tasks([runs[0], other]):
         pass
 
 

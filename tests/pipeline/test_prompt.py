@@ -85,6 +85,16 @@ def test_missing_words_are_suggested_by_a_real_model() -> None:
     assert "request" in notices[0]
 
 
+def test_a_word_that_the_tokenizer_does_not_know_is_never_chosen() -> None:
+    model, tokenizer = minilm.load()
+    rows = model.get_input_embeddings().weight.detach()
+    task = Task(name="t", template="{text} {mask}", labels=dict.fromkeys(["ልጅነት", "good"]))
+    with pytest.raises(InputError, match="is unknown to the backbone"):
+        label_word_ids(task, tokenizer, rows)
+    filled, _ = fill_in_words(task, tokenizer, rows)
+    assert tokenizer.unk_token_id not in label_word_ids(filled, tokenizer, rows)
+
+
 def test_texts_keep_their_case_unless_the_task_lowers_them() -> None:
     upper = SINGLE.model_copy(update={"lower": True})
     assert decoded(SINGLE, "W1 w2")[1:3] == ["[UNK]", "w2"]

@@ -617,6 +617,26 @@ def test_stages_combine(names: list[str]) -> None:
     check_engines(perturb(model), Prompt(TASK, backbone.tokenizer, 48))
 
 
+@pytest.mark.parametrize("family", CONFIGS)
+@pytest.mark.parametrize("place", ["attention_output", "ffn_output"])
+def test_two_changes_beside_a_block_are_one_of_both_widths(family: str, place: str) -> None:
+    """Both read what the block reads, and neither what the other makes of it."""
+    backbone = tiny_backbone(family)
+    values = {"kind": "unified", "insertion": "parallel", "place": [place], "init_std": 0.2}
+    two = perturb(build(stages([values | {"width": 3}, values | {"width": 2}]), backbone))
+    one = build(stages([values | {"width": 5}]), backbone)
+    tensors = two.tensors()
+    for name, value in tensors.items():
+        if name.startswith("stage.0."):
+            tensors[name] = torch.cat(
+                [value, tensors[name.replace("stage.0.", "stage.1.")]], 0 if ".down." in name else 1
+            )
+    one.load({name: value for name, value in tensors.items() if not name.startswith("stage.1.")})
+    batch = Prompt(TASK, backbone.tokenizer, 48).encode([("w1 w2 good w3", None), ("w4", None)]).batch([0, 1])
+    with torch.no_grad():
+        assert close(logits(two, batch), logits(one, batch))
+
+
 def test_the_heads_may_stand_beside_another_place() -> None:
     values = {"form": "relu", "place": ["attention_heads", "ffn_output"], "insertion": "parallel", "width": 4}
     assert stage_count(build(stages({"kind": "unified"} | values))) == LAYERS * 2 * 2 * 4 * D

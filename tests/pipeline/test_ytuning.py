@@ -9,17 +9,19 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import CONFIGS, tiny_backbone
+from conftest import CONFIGS, tiny_backbone, tiny_overlay
 from test_reweight import TASK, step_of
 from torch import Tensor
 
 from pipeline.backbone import Backbone
 from pipeline.batch import Batch
+from pipeline.config import build_config
 from pipeline.features import with_features
 from pipeline.head_config import AnyHead, LinearHead, YTuningHead
 from pipeline.heads.ytuning import Block, Reading, class_mean, triplet
 from pipeline.label_words import label_word_ids
 from pipeline.model import Classifier
+from pipeline.plan import make_plan
 from pipeline.prompt import Encoded, Prompt
 from pipeline.reweight import ENGINES, Step, fused
 from pipeline.stage_config import stages
@@ -98,6 +100,17 @@ def test_training_on_kept_features_is_training_on_computed_ones(family: str, tmp
     assert tensors[0].keys() == tensors[1].keys()
     assert all(torch.equal(value, tensors[1][name]) for name, value in tensors[0].items())
     assert torch.linalg.norm(scores[0] - scores[1]) <= 1e-5 * torch.linalg.norm(scores[0])
+
+
+def test_label_vectors_that_cannot_start_from_words_say_so(tiny_files: dict[str, Path], tmp_path: Path) -> None:
+    backbone = tiny_backbone("electra")
+    for part in (backbone.model, backbone.tokenizer):
+        part.save_pretrained(tmp_path / "electra")
+    overlay = tiny_overlay(tiny_files | {"backbone": tmp_path / "electra"}, tmp_path / "run")
+    for start, told in (("words", True), ("normal", False)):
+        head = {"kind": "ytuning", "width": 16, "start": start}
+        notices = make_plan(build_config("fast", overlay, {"head": head})).notices
+        assert any("start at random" in notice for notice in notices) == told
 
 
 @pytest.mark.parametrize("pool", ["mean", "max"])
