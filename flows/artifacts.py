@@ -10,9 +10,9 @@ from uuid import UUID
 from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
 
 from flows.away import RETRIES, if_it_answers
-from pipeline.report import decimals, duration, percent
 from pipeline.run import Progress, Run
 from pipeline.weighed_rows import weighed_rows
+from pipeline.wording import decimals, duration, percent
 
 Facts = dict[str, Any]
 ROUNDS, BALANCE, WEIGHTS, WEIGHED, PROGRESS = (
@@ -80,7 +80,7 @@ def _rounds(teacher: Facts, history: Sequence[Facts]) -> Iterator[Facts]:
             "round": facts["round"],
             "accuracy": percent(own),
             "on its teacher": _points(own, reached[facts["teacher_round"]]),
-            "on labels alone": _points(own, reached[0]),
+            "on the start": _points(own, reached[0]),
             "verdict": "promoted" if facts["promoted"] else "kept",
             "kappa": decimals(facts["agreement"]),
             "confidence": percent(facts["mean_confidence"]),

@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.markup import escape
 
 from pipeline.plan import Plan
-from pipeline.report import duration
 from pipeline.stage_names import trained
+from pipeline.wording import duration
 
 WIDTH, SHOWN_WORDS = 40, 20
 

@@ -12,7 +12,8 @@ from flows.away import RETRIES, if_it_answers
 from flows.markdown import code, table
 from pipeline.drift_facts import Drift
 from pipeline.outcome import report_of
-from pipeline.report import RunReport, duration, headline, percent, trained_words
+from pipeline.report import RunReport, headline, trained_words
+from pipeline.wording import duration, percent
 
 CALIBRATION, DRIFTED, REPORT = "list-calibration", "list-drift", "list-report"
 MOST_LABELS = 100
@@ -46,9 +47,10 @@ def _page(lines: Iterator[str], key: str, words: str) -> None:
 def _report(report: RunReport, run: Path) -> Iterator[str]:
     yield f"# {escape(report.task)}, run {report.run_id}"
     yield f"\n{headline(report)}\n"
-    measured = {"no labels": report.zero_shot, "labels alone": report.labelled_only, "final": report.final}
+    words, begun = report.beginning
+    measured = {"no labels": report.zero_shot, words: begun, "final": report.final}
     rows = [
-        (name, percent(found.accuracy), percent(found.macro_f1), percent(found.ece))
+        (escape(name), percent(found.accuracy), percent(found.macro_f1), percent(found.ece))
         for name, found in measured.items()
         if found
     ]

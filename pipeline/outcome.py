@@ -161,16 +161,18 @@ def build_report(run: Run, final: dict[str, Any], last: int) -> RunReport:
     teacher = verified(run.model_folder(0)) or {}
     rounds = tuple(_round_report(run, number) for number in range(1, last + 1))
     drift = _drift_of(run)
+    begun, parent = _metrics(teacher["test"]), run.parent.folder.name if run.parent else ""
     stopped = "agreement" if last < run.config.rounds.count else "max_rounds"
     return RunReport(
         run_id=run.fingerprint[:12], task=run.inputs.task.name, labels=tuple(run.labels), seed=run.config.seed,
         backbone=BackboneFacts(run.config.backbone.name, run.backbone.parameter_count()),
         trainable_parameters=sum(p.numel() for p in run.new_classifier(0, None).tunable().values()),
         data=DataFacts(len(run.gold), len(run.corpus), len(run.inputs.test)),
-        zero_shot=_metrics(teacher["zero_shot"]), labelled_only=_metrics(teacher["test"]), rounds=rounds,
+        zero_shot=_metrics(teacher["zero_shot"]), labelled_only=None if parent else begun, rounds=rounds,
         final=_metrics(final["test"]), stopped=stopped,
         seconds=teacher["seconds"] + sum(r.seconds for r in rounds), notices=_notices(run, drift, last),
         figures=_figures(run, last), stage=name_of(run.config.stage), head=name_of_head(run.config.head), drift=drift,
+        parent=parent, adopted=begun if parent else None,
     )  # fmt: skip
 
 

@@ -18,7 +18,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from pipeline.evaluate import ReliabilityBin
-from pipeline.report import RoundReport, RunReport, percent
+from pipeline.report import RoundReport, RunReport
+from pipeline.wording import capitalised, percent
 
 # Okabe and Ito's colours stay apart for every kind of colour blindness.
 BLUE, VERMILION, GREY = "#0072B2", "#D55E00", "#6b6b6b"
@@ -47,20 +48,21 @@ def progress(report: RunReport) -> Figure | None:
     """Accuracy per round with the lines to beat; without test rows, agreement of student and teacher."""
     if not report.rounds:
         return None
-    if report.labelled_only is None:
+    words, begun = report.beginning
+    if begun is None:
         return _agreement(report)
     figure, axes = _canvas("Accuracy on test rows (%)", "Round")
     judged = [(r.round, r.student.accuracy, r.promoted) for r in report.rounds if r.student]
-    before = report.labelled_only.accuracy
+    before = begun.accuracy
     axes.plot([0, *(j[0] for j in judged)], [before, *(j[1] for j in judged)], color=BLUE, alpha=0.5)
     _points(axes, judged)
-    axes.axhline(before, color=VERMILION, linestyle="--", label="Labels alone", zorder=1)
+    axes.axhline(before, color=VERMILION, linestyle="--", label=capitalised(words), zorder=1)
     if report.zero_shot:
         axes.axhline(report.zero_shot.accuracy, color=GREY, linestyle=":", label="No labels (zero-shot)")
     after = report.final.accuracy if report.final else before
     axes.yaxis.set_major_formatter(_in_percent)
     _legend(axes, *axes.get_legend_handles_labels())
-    return _title(figure, f"Accuracy: {percent(before)} with the labels alone, {percent(after)} at the end")
+    return _title(figure, f"Accuracy: {percent(before)} with the {words}, {percent(after)} at the end")
 
 
 def balance(report: RunReport) -> Figure | None:

@@ -18,6 +18,7 @@ from data.errors import InputError
 from pipeline.drift_facts import Drift
 from pipeline.evaluate import Metrics, ReliabilityBin
 from pipeline.stage_names import trained
+from pipeline.wording import capitalised, decimals, duration, percent
 
 FORMAT = 1
 _COUNTING = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
@@ -99,7 +100,8 @@ class RunReport:
     """A whole run, in the order of report.json. Metrics are None without test rows.
 
     ``stopped`` is "max_rounds" or "agreement"; ``notices`` are sentences for the reader. ``stage`` and ``head`` are
-    names with values in brackets; reports of earlier versions have none. ``drift`` is a continued run's.
+    names with values in brackets; reports of earlier versions have none. ``drift`` is a continued run's, as are
+    ``parent``, the name of the run that it goes on from, and ``adopted``, what that run's model reached on these rows.
     """
 
     run_id: str
@@ -120,6 +122,13 @@ class RunReport:
     stage: str = ""
     head: str = ""
     drift: Drift | None = None
+    parent: str = ""
+    adopted: Metrics | None = None
+
+    @property
+    def beginning(self) -> tuple[str, Metrics | None]:
+        """What the rounds set out from, in words, and its metrics."""
+        return (f"model of {self.parent}", self.adopted) if self.parent else ("labels alone", self.labelled_only)
 
     def to_dict(self) -> dict[str, Any]:
         """What report.json holds: only lists, dicts with string keys, and plain values."""
@@ -165,12 +174,13 @@ def headline(report: RunReport) -> str:
     count = len(report.rounds)
     rounds = "one round" if count == 1 else f"{_COUNTING[count] if count < len(_COUNTING) else count} rounds"
     training = f"{rounds} of self-training on {report.data.unlabelled:,} unlabelled texts"
-    if report.labelled_only is None or report.final is None:
+    words, begun = report.beginning
+    if begun is None or report.final is None:
         return f"{training[0].upper()}{training[1:]}; without test rows the accuracy is unknown."
-    before, after = percent(report.labelled_only.accuracy), percent(report.final.accuracy)
+    before, after = percent(begun.accuracy), percent(report.final.accuracy)
     if not any(record.promoted for record in report.rounds):
-        return f"{before} accuracy with the labels alone; no student was promoted in {training}."
-    return f"{before} accuracy with the labels alone, {after} after {training}."
+        return f"{before} accuracy with the {words}; no student was promoted in {training}."
+    return f"{before} accuracy with the {words}, {after} after {training}."
 
 
 def trained_words(report: RunReport) -> str:
@@ -181,34 +191,17 @@ def trained_words(report: RunReport) -> str:
 
 
 def text_table(report: RunReport) -> Table:
-    """The rounds as a table for the terminal, between rows for the labels alone and for the final model."""
+    """The rounds as a table for the terminal, between rows for what they set out from and for the final model."""
     title = "\n".join(filter(None, (f"{report.task}, run {report.run_id}", trained_words(report))))
     table = Table(title=Text(title), caption=Text(headline(report)))
     for name in _COLUMNS:
         table.add_column(name, justify="left" if name in {"round", "verdict"} else "right", no_wrap=True)
-    table.add_row("labelled only", "", "", "", "", _accuracy(report.labelled_only), "", "", end_section=True)
+    words, begun = report.beginning
+    table.add_row(words, "", "", "", "", _accuracy(begun), "", "", end_section=True)
     for record in report.rounds:
         table.add_row(*_cells(record), end_section=record is report.rounds[-1])
     table.add_row("final", "", "", "", "", _accuracy(report.final), "", "")
     return table
-
-
-def percent(share: float | None) -> str:
-    """``66.1 %`` for 0.661, and a dash for None."""
-    return "-" if share is None else f"{100 * share:.1f} %"
-
-
-def decimals(value: float | None, places: int = 2) -> str:
-    """``value`` with ``places`` decimals, and a dash for None."""
-    return "-" if value is None else f"{value:.{places}f}"
-
-
-def duration(seconds: float) -> str:
-    """``48 s``, ``3 min 05 s`` or ``2 h 14 min``."""
-    minutes, rest = divmod(round(seconds), 60)
-    if not minutes:
-        return f"{rest} s"
-    return f"{minutes} min {rest:02} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
 
 
 def _accuracy(metrics: Metrics | None) -> str:
@@ -241,6 +234,7 @@ _PAGES = Environment(
     lstrip_blocks=True,
 )
 _PAGES.filters |= {
+    "capitalised": capitalised,
     "percent": percent,
     "decimals": decimals,
     "duration": duration,

@@ -82,7 +82,7 @@ def test_predict_and_report(
     refused(both, "would both be called")
     before = (folder / "report.html").read_bytes()
     (folder / "report.html").unlink()
-    assert "labelled only" in cli("report", folder).stdout
+    assert "labels alone" in cli("report", folder).stdout
     assert (folder / "report.html").read_bytes() == before
 
 

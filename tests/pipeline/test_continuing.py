@@ -85,7 +85,10 @@ def test_it_ends_like_any_run_and_can_be_continued_itself(
     grow(corpus, 30, 7)
     report = self_train(next_run(before, tmp_path / "two"))
     assert report.data.unlabelled == 90
-    assert report.labelled_only is not None
+    earlier = json.loads((tmp_path / "one" / "report.json").read_text())["final"]
+    assert (report.parent, report.labelled_only) == ("one", None)
+    assert report.adopted is not None
+    assert report.adopted.accuracy == earlier["accuracy"]
     grow(corpus, 10, 8)
     third = self_train(next_run(load_config(tmp_path / "two"), tmp_path / "three"))
     assert third.data.unlabelled == 100

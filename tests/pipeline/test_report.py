@@ -23,11 +23,11 @@ from pipeline.report import (
     RoundReport,
     RunReport,
     WeightHistogram,
-    duration,
     headline,
     text_table,
     write_report,
 )
+from pipeline.wording import duration
 
 TOPICS = ("billing", "cancel subscription", "delivery", "login & password", "refund", "other")
 SCORES = (0.690, 0.712, 0.708, 0.731, 0.738, 0.743)
@@ -99,7 +99,7 @@ def test_json_follows_the_contract() -> None:
     metrics = dict.fromkeys(("accuracy", "macro_f1", "ece"))
     assert " ".join(values) == (
         "format run_id task labels seed backbone trainable_parameters data zero_shot labelled_only rounds "
-        "final stopped seconds notices figures stage head drift"
+        "final stopped seconds notices figures stage head drift parent adopted"
     )
     assert values["format"] == 1
     assert walk(values["backbone"]) == dict.fromkeys(("name", "parameters"))
@@ -191,6 +191,16 @@ def test_page_opens_with_the_outcome(page: str) -> None:
     assert f"<h1>{before}, {after} on 6,890 unlabelled texts.</h1>" in page
 
 
+def test_a_continued_run_set_out_from_a_model_and_not_from_labels_alone(tmp_path: Path) -> None:
+    report = replace(make_report(), parent="<may>", labelled_only=None, adopted=make_report().labelled_only)
+    write_report(report, tmp_path)
+    page = (tmp_path / "report.html").read_text("utf-8")
+    assert "66.1 % accuracy with the model of &lt;may&gt;, 74.3 % after" in page
+    assert "Model of &lt;may&gt;</th>" in page
+    assert "labels alone" not in page.lower()
+    assert next(iter(text_table(report).columns[0].cells)) == "model of <may>"
+
+
 def test_what_was_trained_is_said(page: str, tmp_path: Path) -> None:
     words = "stage list (layers top:1, width 16), head verbalizer, 297,984 trainable of 22.7 M"
     assert f'<p class="run">{words}</p>' in page
@@ -247,7 +257,7 @@ def test_terminal_table_fits_eighty_columns() -> None:
     console.print(text_table(make_report(run_id="[red]x")))
     text = console.export_text()
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in text.splitlines() if "│" in line]
-    assert rows[0] == ["labelled only", "", "", "", "", "66.1 %", "", ""]
+    assert rows[0] == ["labels alone", "", "", "", "", "66.1 %", "", ""]
     assert rows[3] == ["3", "2,400", "80.0 %", "44.0 %", "6.2", "70.8 %", "kept", "0.77"]
     assert rows[-1] == ["final", "", "", "", "", "74.3 %", "", ""]
     assert "[red]x" in text
