@@ -78,19 +78,11 @@ def evaluate_settings(
         fold = _Fold.of(tasks, name)
         space = folder / f"{number}-without-{re.sub('[^A-Za-z0-9.-]+', '_', name)}"
         keep_subspace(fold.known, space, config, partial(on_step, name))
-        total = sum(map(len, fold.settings().values()))
-        for count, (setting, task, reached) in enumerate(_measured(fold, space), 1):
-            found.append(Score(setting, name, str(task.run.folder), reached, references[id(task)]))
-            on_score(name, count, total)
+        due = fold.measures(space)
+        for count, (setting, task, measure) in enumerate(due, 1):
+            found.append(Score(setting, name, str(task.run.folder), measure(task), references[id(task)]))
+            on_score(name, count, len(due))
         yield found
-
-
-def _measured(fold: _Fold, space: Path) -> Iterator[tuple[str, PromptedTask, float]]:
-    """(setting, run, accuracy) of all runs in all settings of a fold."""
-    auto = load_auto_encoder(space)
-    for setting, runs in fold.settings().items():
-        for task in runs:
-            yield setting, task, _rebuilt(auto, task) if "MSF" in setting else tuned(task, space)
 
 
 @dataclass(frozen=True)
@@ -113,9 +105,17 @@ class _Fold:
                 fold.known.append(task)
         return fold
 
-    def settings(self) -> dict[str, list[PromptedTask]]:
-        runs = (self.known, self.unseen, self.known, self.other_draws, self.unseen)
-        return dict(zip(SETTINGS, runs, strict=True))
+    def measures(self, space: Path) -> list[tuple[str, PromptedTask, Callable[[PromptedTask], float]]]:
+        """(setting, run, what gives its accuracy) of all runs in all settings, with the subspace in ``space``."""
+        rebuilt, moved = partial(_rebuilt, load_auto_encoder(space)), partial(tuned, subspace=space)
+        parts = {
+            "T_train (MSF)": (rebuilt, self.known),
+            "T_test (MSF)": (rebuilt, self.unseen),
+            "T_train same (IST)": (moved, self.known),
+            "T_train diff (IST)": (moved, self.other_draws),
+            "T_test (IST)": (moved, self.unseen),
+        }
+        return [(setting, task, measure) for setting, (measure, runs) in parts.items() for task in runs]
 
 
 @torch.no_grad()
