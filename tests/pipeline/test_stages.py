@@ -374,18 +374,29 @@ def test_position_ids_do_not_know_of_the_prefix(family: str, length: int) -> Non
 # Bottlenecks
 
 
+@pytest.mark.parametrize(
+    ("preset", "last"), [("scaled_parallel", "up"), ("lora", "up"), ("multihead_parallel", "up"), ("prefix", "value")]
+)
+def test_the_scale_is_linear(preset: str, last: str) -> None:
+    """M8: s on the outside is s inside W_u, or inside P_v of a prefix without a gate."""
+    backbone = tiny_backbone()
+    batch = batch_of(backbone)
+    scaled = perturb(build(small(preset, composition="scaled", scale=4.0), backbone), std=0.1)
+    before, tensors = logits(scaled, batch), scaled.tensors()
+    plain = build(small(preset, composition="scaled", scale=1.0), backbone)
+    plain.load(tensors)
+    assert (logits(plain, batch) - before).abs().max() > 1e-3
+    plain.load({name: 4 * value if last in name.split(".") else value for name, value in tensors.items()})
+    torch.testing.assert_close(logits(plain, batch), before, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("preset", ["scaled_parallel", "lora"])
-def test_the_scale_is_linear(preset: str) -> None:
-    """M8: s on the outside, s inside W_u, and s as a trained number are one."""
+def test_a_trained_scale_is_the_fixed_one_at_first(preset: str) -> None:
+    """M8: s as a trained number."""
     backbone = tiny_backbone()
     batch = batch_of(backbone)
     scaled = perturb(build(small(preset, scale=4.0), backbone), std=0.1)
     before, tensors = logits(scaled, batch), scaled.tensors()
-    plain = build(small(preset, scale=1.0), backbone)
-    plain.load(tensors)
-    assert (logits(plain, batch) - before).abs().max() > 1e-3
-    plain.load({name: 4 * value if ".up." in name else value for name, value in tensors.items()})
-    torch.testing.assert_close(logits(plain, batch), before, rtol=1e-5, atol=1e-5)
     learned = build(small(preset, scale=4.0, learned_scale=True), backbone)
     learned.load(learned.tensors() | tensors)
     torch.testing.assert_close(logits(learned, batch), before, rtol=1e-6, atol=1e-6)
