@@ -46,11 +46,16 @@ def test_a_client_without_the_password_is_refused(client: Client, asked: list[st
 
 
 def test_a_schedule_fires_and_nothing_new_is_no_error(client: Client, first: Path) -> None:
-    with client.running(*COMMAND, "serve", str(first), "--every", "0.01", "--name", "often"):
+    with client.running(*COMMAND, "serve", str(first), "--every", "0.01", "--name", "often") as serving:
         seconds = wait_until(lambda: client.runs(FLOW, "Completed", "SCHEDULE"), 300)
     print(f"a schedule of 36 s: a run was done {seconds:.1f} s after `listflow serve`")
     assert "no unlabelled row is new since" in client.runs(FLOW, "Completed", "SCHEDULE")[0]["state"]["message"]
     assert not client.runs("listflow", "Failed")
+    # The block ended it with SIGTERM.
+    assert serving.returncode == 0
+    assert not any("Warning" in log.read_text() for log in client.cwd.glob("*.log"))
+    (often,) = (one for one in client.ask("deployments") if one["name"] == "often")
+    assert often["paused"]
 
 
 def test_a_corpus_starts_a_run_and_a_failed_one_is_continued(client: Client, first: Path, tmp_path: Path) -> None:
