@@ -39,11 +39,16 @@ def run(asked: Asked, as_json: AsJson = False, verbose: Verbose = False) -> None
 
 
 def resume(folder: RunFolder, as_json: AsJson = False, verbose: Verbose = False) -> None:
-    """Go on with an interrupted run; repair a damaged one."""
+    """Go on with an interrupted run; repair a damaged one. One that is finished and whole is only shown."""
     prepare(verbose)
     from pipeline.opening import load_config
+    from pipeline.outcome import is_whole
 
-    _train(load_config(folder), as_json)
+    config = load_config(folder)
+    if is_whole(folder):
+        _show_outcome(folder, as_json)
+    else:
+        _train(config, as_json)
 
 
 @asks
@@ -64,11 +69,8 @@ def _train(config: RunConfig, as_json: bool) -> None:
 
     # Bad input should not have to wait until Prefect is up.
     resolve_sources(config)
-    console = plain_console(stderr=as_json)
-    folder = _follow(config, Display(console, config.rounds.count))
-    _show_outcome(folder, console)
-    if as_json:
-        print(json.dumps(json.loads((folder / "report.json").read_text("utf-8")), ensure_ascii=False))
+    folder = _follow(config, Display(plain_console(stderr=as_json), config.rounds.count))
+    _show_outcome(folder, as_json)
 
 
 def _follow(config: RunConfig, display: Display) -> Path:
@@ -98,15 +100,18 @@ def _kinds(config: RunConfig) -> list[str]:
     return [name.partition(" (")[0] for name in (name_of(config.stage), name_of_head(config.head))]
 
 
-def _show_outcome(folder: Path, console: Console) -> None:
+def _show_outcome(folder: Path, as_json: bool) -> None:
     from pipeline.opening import load_config
     from pipeline.outcome import report_of
     from pipeline.report import text_table
     from pipeline.sources import rows_since
 
-    console.print(text_table(report_of(folder)))
+    console, report = plain_console(stderr=as_json), report_of(folder)
+    console.print(text_table(report))
     for name in ("report.html", "predictions.parquet"):
         console.print(short(folder / name), soft_wrap=True, highlight=False)
     if grown := rows_since(load_config(folder)):
         words = f"{grown:,} rows were ingested since this run began; learn from them with: listflow run --continue"
         console.print(f"{words} {short(folder)}", soft_wrap=True, highlight=False)
+    if as_json:
+        print(json.dumps(report.to_dict(), ensure_ascii=False))

@@ -38,7 +38,7 @@ class Wanted:
     name: str
 
 
-class _Runner(Runner):
+class Serving(Runner):
     """Prefect's own, whose handler of SIGTERM leaves a coroutine that nobody awaits, and the log complains of it."""
 
     def handle_sigterm(self, *args: Any, **kwargs: Any) -> None:
@@ -50,7 +50,7 @@ def serve_run(wanted: Wanted) -> None:
     """Serves until it is stopped. InputError for a schedule that cannot be read, no run, or no server."""
     options = deployment_of(wanted)
     check_server()
-    runner = _Runner(name=wanted.name, limit=1)
+    runner = Serving(name=wanted.name, limit=1)
     runner.add_flow(go_on, **options)
     deployment = f"{go_on.name}/{wanted.name}"
     # From here on an event starts a run. One that came before, or that no server heard, is made good.

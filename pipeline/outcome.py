@@ -16,7 +16,16 @@ from torch import Tensor
 from data.disk import replacing
 from data.errors import InputError
 from pipeline import evaluate
-from pipeline.checkpoint import file_digest, load_tensors, new_folder, read_json, save_tensors, verified, write_json
+from pipeline.checkpoint import (
+    MANIFEST,
+    file_digest,
+    load_tensors,
+    new_folder,
+    read_json,
+    save_tensors,
+    verified,
+    write_json,
+)
 from pipeline.drift import measure_drift
 from pipeline.drift_facts import Drift
 from pipeline.export import flat
@@ -75,6 +84,19 @@ def publish(run: Run, last: int) -> dict[str, Any]:
     return manifest
 
 
+def is_whole(folder: Path) -> bool:
+    """Whether the run in ``folder`` ended, and nothing that it left and that is still there is damaged."""
+    predictions, marker = folder / "predictions.parquet", _marked(folder / "predictions.json")
+    return (
+        _marked(folder / "report.json") is not None
+        and verified(folder / "final") is not None
+        and predictions.exists()
+        and isinstance(marker, dict)
+        and marker.get("sha256") == file_digest(predictions)
+        and all(verified(manifest.parent) for manifest in folder.glob(f"round-*/*/{MANIFEST}"))
+    )
+
+
 def _drift_of(run: Run) -> Drift | None:
     path = run.folder / DRIFT
     return TypeAdapter(Drift | None).validate_python(read_json(path)) if path.exists() else None
@@ -89,7 +111,7 @@ def _marker(inputs: dict[str, Any], predictions: Path) -> dict[str, Any]:
 
 
 def _marked(marker: Path) -> Any:
-    """What was written down about the predictions; None when it is missing or damaged, and they are made again."""
+    """What was written down, of the predictions say; None when it is missing or damaged, and they are made again."""
     try:
         return read_json(marker)
     except InputError:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -241,3 +242,18 @@ def test_gc_says_what_would_go_and_leaves_it(cli: Cli, finished: tuple[Path, Res
     assert all(Path(path).exists() for path in found["paths"])
     assert "do it with --delete" in result.stderr
     assert "nothing to remove" in cli("gc", finished[0].parent, "--days=9999").stdout
+
+
+def test_a_finished_run_is_shown_and_what_it_has_lost_is_not_made_again(
+    cli: Cli, finished: tuple[Path, Result], tmp_path: Path
+) -> None:
+    run = shutil.copytree(finished[0], tmp_path / "runs" / "run")
+    assert cli("gc", run.parent, "--days=0", "--delete").returncode == 0
+    left = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    shown = cli("resume", run, "--json")
+    assert shown.returncode == 0, shown.stderr
+    assert json.loads(shown.stdout.splitlines()[-1]) == json.loads((run / "report.json").read_text())
+    assert {path: path.stat().st_mtime_ns for path in run.rglob("*")} == left
+    (run / "report.json").write_text("{")
+    assert cli("resume", run).returncode == 0
+    assert json.loads((run / "report.json").read_text())["format"] == 1

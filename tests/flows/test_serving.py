@@ -171,7 +171,7 @@ def test_serve_looks_once_for_what_came_before_it(first: Path, corpus: Path, mon
         async def start(self) -> None:
             told.append("started")
 
-    monkeypatch.setattr("flows.serving.Runner", Runner)
+    monkeypatch.setattr("flows.serving.Serving", Runner)
     monkeypatch.setattr("flows.serving.check_server", lambda: None)
     monkeypatch.setattr("flows.serving.run_deployment", lambda name, timeout: told.append(name))
     by_corpus, by_time = (Wanted(first, *rest, "weekly") for rest in ((None, None, ("tickets",)), (None, 2.5, ())))
