@@ -78,7 +78,7 @@ class Predictor:
         """
         named = parse_columns(columns) if columns else self.task.columns
         rows = read_rows(source, named, is_pair=self.task.is_pair)
-        return write_tables(Path(out), self._tables(rows, on_rows))
+        return write_tables(Path(out), source, self._tables(rows, on_rows))
 
     def columns(self, rows: Sequence[Row]) -> dict[str, Any]:
         """``label`` and ``p_<label>`` of the rows."""

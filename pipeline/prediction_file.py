@@ -13,17 +13,19 @@ import pyarrow.parquet
 
 from data.disk import replacing
 from data.errors import InputError
+from data.shards import is_corpus
 
 
-def write_tables(out: Path, tables: Iterable[pa.Table]) -> int:
-    """All tables into ``out``, which appears whole or not at all; returns the row count.
+def write_tables(out: Path, source: str, tables: Iterable[pa.Table]) -> int:
+    """All tables, made from ``source``, into ``out``, which appears whole or not at all; returns the row count.
 
-    InputError for another ending, or a folder that is not there.
+    InputError for another ending, a folder that is not there, or an ``out`` that is ``source`` or lies in its corpus.
     """
     if out.suffix not in {".csv", ".tsv", ".jsonl", ".parquet"}:
         raise InputError(f"{out}: predictions are written as .csv, .tsv, .jsonl or .parquet; choose one of these.")
     if not out.parent.is_dir():
         raise InputError(f"{out}: the folder {out.parent} does not exist; create it first.")
+    _check_apart(out, source)
     count, writer = 0, None
     with replacing(out) as aside:
         try:
@@ -35,6 +37,12 @@ def write_tables(out: Path, tables: Iterable[pa.Table]) -> int:
             if writer is not None:
                 writer.close()
     return count
+
+
+def _check_apart(out: Path, source: str) -> None:
+    same = out.exists() and Path(source).exists() and out.samefile(source)
+    if same or (is_corpus(source) and out.resolve().is_relative_to(Path(source).resolve())):
+        raise InputError(f"{out}: the labels would take the place of the texts in {source}; choose another --output.")
 
 
 def _writer(suffix: str, path: Path, schema: pa.Schema) -> Any:

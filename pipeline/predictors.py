@@ -68,7 +68,7 @@ class Predictors:
         """
         if len(self.by_name) == 1:
             return next(iter(self.by_name.values())).predict_file(source, out, columns, on_rows)
-        return write_tables(Path(out), self._side_by_side(self._chunks(source, columns, None), on_rows))
+        return write_tables(Path(out), source, self._side_by_side(self._chunks(source, columns, None), on_rows))
 
     def predict_file_by_task(
         self,
@@ -82,9 +82,8 @@ class Predictors:
 
         InputError for a row that names no classifier of this set. Streams, as ``Predictor.predict_file`` does.
         """
-        return write_tables(
-            Path(out), self._each_by_its_own(self._chunks(source, columns, task_column), source, on_rows)
-        )
+        tables = self._each_by_its_own(self._chunks(source, columns, task_column), source, on_rows)
+        return write_tables(Path(out), source, tables)
 
     def _chunks(self, source: str, columns: str | None, task_column: str | None) -> Iterator[Rows]:
         """The next rows of the file as every classifier reads them: tasks may have columns of their own."""

@@ -14,6 +14,8 @@ import torch
 from conftest import sentences, tiny_backbone, tiny_overlay, write_jsonl
 
 from data.errors import InputError
+from data.ingest import ingest
+from data.task import Columns
 from pipeline.backbone import Precision
 from pipeline.checkpoint import new_folder, read_json, write_json
 from pipeline.config import build_config
@@ -132,6 +134,31 @@ def test_an_unknown_task_is_named(runs: list[Path], tmp_path: Path, value: str |
 def test_a_missing_task_column_names_its_option(runs: list[Path], source: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no column 'task'.*say --task-column NAME\."):
         Predictors.open(runs[:1]).predict_file_by_task(str(source), tmp_path / "out.csv", "task")
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_no_file_is_written_over_the_texts_that_it_is_made_of(
+    runs: list[Path], source: Path, tmp_path: Path, count: int
+) -> None:
+    predictors, before = Predictors.open(runs[:count]), source.read_bytes()
+    (tmp_path / "link.jsonl").symlink_to(source)
+    for out in (source, tmp_path / "link.jsonl", tmp_path / ".." / tmp_path.name / source.name):
+        with pytest.raises(InputError, match=r"take the place of the texts in .*; choose another --output"):
+            predictors.predict_file(str(source), out)
+        with pytest.raises(InputError, match="take the place of the texts"):
+            predictors.predict_file_by_task(str(source), out, "for")
+    assert source.read_bytes() == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in.jsonl", "link.jsonl"]
+
+
+def test_no_file_is_written_into_the_corpus_that_it_is_made_of(runs: list[Path], source: Path, tmp_path: Path) -> None:
+    corpus = tmp_path / "tickets"
+    shard = corpus / ingest(corpus, [str(source)], Columns()).manifest.shards[0].file
+    before = shard.read_bytes()
+    with pytest.raises(InputError, match="take the place of the texts"):
+        Predictors.open(runs[:1]).predict_file(str(corpus), shard)
+    assert shard.read_bytes() == before
+    assert Predictors.open(runs[:1]).predict_file(str(corpus), tmp_path / "out.csv") == 9
 
 
 def test_runs_of_one_task_go_by_their_folders(runs: list[Path], tmp_path: Path) -> None:
