@@ -12,7 +12,7 @@ from typer import Argument, Option
 
 from flows.cli_options import AsJson
 from flows.cli_results import RUNS
-from flows.exits import short
+from flows.exits import say, short
 from flows.plain_console import plain_console
 
 
@@ -25,7 +25,7 @@ def gc(
     """Free the disk of what finished runs no longer need. Says what would go, unless --delete is given."""
     from pipeline.retention import removals, remove
 
-    found, console = removals(parent, days), plain_console(stderr=as_json)
+    found, console = removals(parent, days, on_refused=say), plain_console(stderr=as_json)
     totals: dict[tuple[Path, str], int] = defaultdict(int)
     for removal in found:
         totals[removal.run, removal.what] += removal.bytes

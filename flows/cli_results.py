@@ -11,10 +11,11 @@ from rich.console import Console
 from rich.table import Table
 from typer import Argument
 
+from data.errors import InputError
 from flows.cli_options import AsJson, Verbose
 from flows.cli_run import RunFolder
 from flows.environment import prepare
-from flows.exits import short
+from flows.exits import say, short
 from flows.plain_console import plain_console
 from flows.runs import RunStatus, find_runs, rounds_of, status_of
 
@@ -25,15 +26,18 @@ def status(
     folder: Annotated[Path | None, Argument(help="The folder of a run; without it, all runs below runs/.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show all runs, or the rounds of one and what is left."""
-    found = [status_of(folder)] if folder else find_runs(RUNS)
+    """Show all runs, or the rounds of one and what is left. Of all, those that cannot be read are named on stderr."""
+    refused: list[InputError] = []
+    found = [status_of(folder)] if folder else find_runs(RUNS, refused.append)
     console = plain_console(stderr=as_json)
-    if not found:
+    if not (found or refused):
         console.print(f"no runs in {RUNS}/; start one with: listflow run")
     elif folder:
         _show_run(found[0], console)
-    else:
+    elif found:
         console.print(_runs_table(found))
+    for error in refused:
+        say(error)
     if as_json:
         print(json.dumps([asdict(run) for run in found], default=str))
 

@@ -30,9 +30,14 @@ def heeding_sigterm() -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
+def say(sentence: object) -> None:
+    """Says ``sentence``, which may be an error's, on stderr."""
+    print(f"listflow: {sentence}", file=sys.stderr)
+
+
 def fail(sentence: str, code: int) -> NoReturn:
     """Says ``sentence`` on stderr and ends with ``code``."""
-    print(f"listflow: {sentence}", file=sys.stderr)
+    say(sentence)
     sys.exit(code)
 
 

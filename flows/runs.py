@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -58,13 +59,30 @@ class RunStatus:
     review: Waiting | None = None
 
 
-def find_runs(parent: Path) -> list[RunStatus]:
-    """All runs directly below ``parent``, by name."""
-    return [status_of(config.parent) for config in sorted(parent.glob("*/config.json"))]
+def find_runs(parent: Path, on_refused: Callable[[InputError], None]) -> list[RunStatus]:
+    """All runs directly below ``parent``, by name; one that cannot be read is told to ``on_refused`` and left out."""
+    found = []
+    for config in sorted(parent.glob("*/config.json")):
+        try:
+            found.append(status_of(config.parent))
+        except InputError as error:
+            on_refused(error)
+    return found
 
 
 def status_of(folder: Path) -> RunStatus:
-    """InputError when ``folder`` holds no run."""
+    """InputError when ``folder`` holds no run, or one that cannot be read."""
+    try:
+        return _status_of(folder)
+    except InputError:
+        raise
+    except (KeyError, TypeError, AttributeError, ValueError, OSError) as error:
+        raise InputError(
+            f"{folder} is damaged ({type(error).__name__}: {error}); restore its files from a copy, or move it away."
+        ) from error
+
+
+def _status_of(folder: Path) -> RunStatus:
     stored = _read(folder / "config.json")
     rounds = int(stored["config"]["rounds"]["count"])
     reached = sum((folder / f"round-{number:02d}" / "verdict.json").exists() for number in range(1, rounds + 1))

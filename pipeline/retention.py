@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,15 +29,34 @@ class Removal:
     what: str
 
 
-def removals(parent: Path, days: float, now: float | None = None) -> list[Removal]:
-    """What can go of all finished runs directly below ``parent`` whose report is at least ``days`` old."""
+def removals(
+    parent: Path,
+    days: float,
+    now: float | None = None,
+    on_refused: Callable[[InputError], None] = lambda error: None,
+) -> list[Removal]:
+    """What can go of all finished runs directly below ``parent`` whose report is at least ``days`` old.
+
+    A run that cannot be read is told to ``on_refused`` and loses nothing.
+    """
     before = (time.time() if now is None else now) - days * DAY
     found: list[Removal] = []
     for config in sorted(parent.glob("*/config.json")):
-        report = config.parent / "report.json"
-        if report.exists() and report.stat().st_mtime <= before and verified(config.parent / "final") is not None:
-            found += _of(config.parent)
+        try:
+            if _is_old(config, before):
+                found += list(_of(config.parent))
+        except InputError as error:
+            on_refused(error)
     return found
+
+
+def _is_old(config: Path, before: float) -> bool:
+    """Whether a run is finished and was so ``before``; InputError when a newer version wrote it, or it is damaged."""
+    report = config.with_name("report.json")
+    if not report.exists() or report.stat().st_mtime > before:
+        return False
+    read_json(config)
+    return verified(config.parent / "final") is not None
 
 
 def remove(chosen: Iterable[Removal]) -> int:
@@ -64,9 +83,10 @@ def _of(run: Path) -> Iterator[Removal]:
 
 
 def _promoted(student: Path) -> bool:
-    """Whether a student ever taught; one without a verdict is kept too."""
+    """Whether a student ever taught; one without a verdict, or with one that does not say it, is kept too."""
     verdict = student.parent / "verdict.json"
-    return not verdict.exists() or bool(read_json(verdict)["promoted"])
+    stored = read_json(verdict) if verdict.exists() else None
+    return not isinstance(stored, dict) or stored.get("promoted") is not False
 
 
 def _size(path: Path) -> int:

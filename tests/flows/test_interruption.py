@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import time
 from pathlib import Path
@@ -84,3 +85,26 @@ def test_a_newer_run_is_refused_by_every_command_and_left_alone(
     ):
         refused(cli(*command), "newer version of listflow")
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_one_run_that_cannot_be_read_hides_no_other(
+    cli: Cli, finished: tuple[Path, Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    good, newer, damaged, strange = (copytree(finished[0], tmp_path / "runs" / name) for name in ("a", "b", "c", "d"))
+    write_json(newer / "config.json", read_json(newer / "config.json") | {"format": 2})
+    (damaged / "config.json").write_text("{")
+    write_json(strange / "config.json", {"format": 1})
+    monkeypatch.setattr("flows.cli_results.RUNS", tmp_path / "runs")
+    shown = cli("status", "--json")
+    assert shown.returncode == 0, shown.stderr
+    assert [run["folder"] for run in json.loads(shown.stdout)] == [str(good)]
+    for folder, words in ((newer, "newer version"), (damaged, "config.json is damaged"), (strange, "d is damaged")):
+        (line,) = [line for line in shown.stderr.splitlines() if line.startswith("listflow: ") and words in line]
+        assert str(folder) in line
+        refused(cli("status", folder), words)
+    freed = cli("gc", tmp_path / "runs", "--days=0", "--json")
+    assert freed.returncode == 0, freed.stderr
+    found = {Path(path).relative_to(tmp_path / "runs").parts[0] for path in json.loads(freed.stdout)["paths"]}
+    assert "a" in found
+    assert not found & {"b", "c"}
+    assert "newer version" in freed.stderr
