@@ -19,12 +19,12 @@ def server(
     """Start a Prefect server on this machine, behind a password. On SQLite, unless
     PREFECT_API_DATABASE_CONNECTION_URL names a PostgreSQL database."""
     prepare(verbose=True)
-    from flows.hosting import CLIENT, PASSWORD, host, prepare_server
+    from flows.hosting import CLIENT, PASSWORD, host, prepared_server
 
-    ready = prepare_server(home, port)
-    for line in (
-        f"a client connects with: . {short(ready.home / CLIENT)}",
-        f"in a browser: {ready.url}, with the whole line in {short(ready.home / PASSWORD)}",
-    ):
-        plain_console(stderr=True).print(line, soft_wrap=True, highlight=False)
-    host(ready)
+    with prepared_server(home, port) as ready:
+        for line in (
+            f"a client connects with: . {short(ready.home / CLIENT)}",
+            f"in a browser: {ready.url}, with the whole line in {short(ready.home / PASSWORD)}",
+        ):
+            plain_console(stderr=True).print(line, soft_wrap=True, highlight=False)
+        host(ready)

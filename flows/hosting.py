@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import secrets
 import socket
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -14,7 +17,7 @@ from typing import NoReturn
 from data.errors import InputError
 
 HOST = "127.0.0.1"
-PASSWORD, CLIENT = "password", "client.env"
+PASSWORD, CLIENT, LOCK = "password", "client.env", ".lock"
 # Its pages ask the address that they came from, be it another port, a tunnel or a proxy, and nobody else: those of
 # its second version ask a firm that counts visits for its settings, analytics off or on.
 PAGES = {
@@ -57,23 +60,49 @@ class Hosted:
         return database | PAGES | LEASES | kept | own
 
 
-def prepare_server(home: Path, port: int) -> Hosted:
-    """A server that can start on ``port``, its password and its clients' file written for nobody else to read.
+@contextmanager
+def prepared_server(home: Path, port: int) -> Iterator[Hosted]:
+    """A server that can start on ``port`` inside the block, the only one of ``home``.
 
-    InputError where the port is taken, or where others may read the password.
+    Its password and its clients' file are written for nobody else to read. InputError where a server of ``home`` is
+    running, where the port is taken, or where others may read the password.
     """
-    _check_port(port)
     home = home.resolve()
+    if not home.exists():
+        _check_port(port)  # a refusal leaves no folder behind
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    hosted = Hosted(home, port, _password(home / PASSWORD))
-    lines = f"export PREFECT_API_URL={hosted.url}/api\nexport PREFECT_API_AUTH_STRING={hosted.password}\n"
-    _write_privately(home / CLIENT, lines)
-    return hosted
+    with _only_one(home):
+        _check_port(port)
+        hosted = Hosted(home, port, _password(home / PASSWORD))
+        lines = f"export PREFECT_API_URL={hosted.url}/api\nexport PREFECT_API_AUTH_STRING={hosted.password}\n"
+        _write_privately(home / CLIENT, lines)
+        yield hosted
 
 
 def host(hosted: Hosted) -> NoReturn:
-    """This process becomes the server: signals and exit code are its own."""
+    """This process becomes the server: signals and exit code are its own, and the lock of its home stays held."""
     os.execve(sys.executable, hosted.command(), hosted.environment())
+
+
+@contextmanager
+def _only_one(home: Path) -> Iterator[None]:
+    """Holds the lock of ``home``, which the system takes back when this process, or what it becomes, is gone."""
+    lock = os.open(home / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        _take(lock, home)
+        os.set_inheritable(lock, True)
+        yield
+    finally:
+        os.close(lock)
+
+
+def _take(lock: int, home: Path) -> None:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise InputError(
+            f"a server of {home} is running already; use that one, or give another --home and --port."
+        ) from error
 
 
 def _check_port(port: int) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -14,7 +16,7 @@ from commands import Cli
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from data.errors import InputError
-from flows.hosting import HOST, prepare_server
+from flows.hosting import HOST, prepared_server
 from flows.server import check_server, ensure_server
 
 pytest_plugins = ["flow_fixtures"]
@@ -28,27 +30,32 @@ def free_port() -> int:
 
 def test_a_password_is_made_once_and_for_nobody_else(tmp_path: Path) -> None:
     home, first, second = tmp_path / "home", free_port(), free_port()
-    one, two = prepare_server(home, first), prepare_server(home, second)
+    with prepared_server(home, first) as one:
+        pass
+    with prepared_server(home, second) as two:
+        pass
     assert one.password == two.password
     assert len(one.password) > 30
     assert {path.name: path.stat().st_mode & 0o777 for path in home.iterdir()} == {
-        "password": 0o600, "client.env": 0o600,
+        "password": 0o600, "client.env": 0o600, ".lock": 0o600,
     }  # fmt: skip
     assert home.stat().st_mode & 0o777 == 0o700
     assert (home / "client.env").read_text().splitlines() == [
         f"export PREFECT_API_URL=http://127.0.0.1:{second}/api",
         f"export PREFECT_API_AUTH_STRING={one.password}",
     ]
-    assert prepare_server(tmp_path / "other", first).password != one.password
+    with prepared_server(tmp_path / "other", first) as other:
+        assert other.password != one.password
     os.chmod(home / "password", 0o640)
-    with pytest.raises(InputError, match="others may read"):
-        prepare_server(home, first)
+    with pytest.raises(InputError, match="others may read"), prepared_server(home, first):
+        pass
 
 
 def test_sqlite_unless_a_database_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PREFECT_API_DATABASE_CONNECTION_URL", raising=False)
     monkeypatch.setenv("PREFECT_API_URL", "http://another:4200/api")
-    hosted = prepare_server(tmp_path, free_port())
+    with prepared_server(tmp_path, free_port()) as hosted:
+        pass
     found = hosted.environment()
     assert found["PREFECT_API_DATABASE_CONNECTION_URL"] == f"sqlite+aiosqlite:///{tmp_path}/prefect.db"
     assert found["PREFECT_SERVER_API_AUTH_STRING"] == hosted.password
@@ -57,6 +64,28 @@ def test_sqlite_unless_a_database_is_named(tmp_path: Path, monkeypatch: pytest.M
     assert hosted.command()[-4:-1] == ["--host", "127.0.0.1", "--port"]
     monkeypatch.setenv("PREFECT_API_DATABASE_CONNECTION_URL", "postgresql+asyncpg://db/listflow")
     assert hosted.environment()["PREFECT_API_DATABASE_CONNECTION_URL"] == "postgresql+asyncpg://db/listflow"
+
+
+def test_a_home_has_one_server_at_a_time(cli: Cli, tmp_path: Path) -> None:
+    """The process that holds the lock becomes another program, as the server does, and is killed."""
+    home, port = tmp_path / "home", free_port()
+    script = (
+        "import os, sys; from pathlib import Path; from flows.hosting import prepared_server\n"
+        f"with prepared_server(Path({str(home)!r}), {port}):\n"
+        "    os.execve('/bin/sh', ['sh', '-c', 'echo ready; read nothing'], os.environ)"
+    )
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", script], stdin=pipe, stdout=pipe) as first:
+        assert first.stdout is not None
+        assert first.stdout.readline() == b"ready\n"
+        before = {path: path.stat().st_mtime_ns for path in home.iterdir()}
+        result = cli("server", f"--home={home}", f"--port={free_port()}")
+        first.kill()
+    assert result.returncode == 2
+    assert result.stderr.startswith(f"listflow: a server of {home} is running already")
+    assert {path: path.stat().st_mtime_ns for path in home.iterdir()} == before
+    with prepared_server(home, port):
+        pass
 
 
 def test_a_taken_port_is_one_sentence(cli: Cli, tmp_path: Path) -> None:
