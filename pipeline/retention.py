@@ -37,8 +37,10 @@ def removals(
 ) -> list[Removal]:
     """What can go of all finished runs directly below ``parent`` whose report is at least ``days`` old.
 
-    A run that cannot be read is told to ``on_refused`` and loses nothing.
+    A run that cannot be read is told to ``on_refused`` and loses nothing. InputError where ``parent`` is no folder that
+    holds runs, but a run itself or nothing at all.
     """
+    _check_parent(parent)
     before = (time.time() if now is None else now) - days * DAY
     found: list[Removal] = []
     for config in sorted(parent.glob("*/config.json")):
@@ -48,6 +50,13 @@ def removals(
         except InputError as error:
             on_refused(error)
     return found
+
+
+def _check_parent(parent: Path) -> None:
+    if not parent.is_dir():
+        raise InputError(f"there is no folder {parent}; name the one that holds the runs.")
+    if (parent / "config.json").exists():
+        raise InputError(f"{parent} is a run; name the folder that holds the runs, {parent.resolve().parent}.")
 
 
 def _is_old(config: Path, before: float) -> bool:

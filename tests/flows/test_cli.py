@@ -242,6 +242,8 @@ def test_gc_says_what_would_go_and_leaves_it(cli: Cli, finished: tuple[Path, Res
     assert all(Path(path).exists() for path in found["paths"])
     assert "do it with --delete" in result.stderr
     assert "nothing to remove" in cli("gc", finished[0].parent, "--days=9999").stdout
+    refused(cli("gc", "nope"), "there is no folder nope")
+    refused(cli("gc", finished[0]), "is a run", f"the folder that holds the runs, {finished[0].parent}.")
 
 
 def test_a_finished_run_is_shown_and_what_it_has_lost_is_not_made_again(
