@@ -49,6 +49,7 @@ def label(
     """Label every row of a corpus: all of it, what a killed labelling left, or what is new since."""
     prepare(verbose)
     from flows.label_request import LabelRequest, check_request
+    from flows.label_runners import check_scheduler
     from pipeline.labelling import Labelling
 
     run, corpus, output = (path.resolve() for path in (folder, corpus, output))
@@ -59,6 +60,7 @@ def label(
     # Bad input should not have to wait until Prefect is up.
     check_request(request)
     Labelling.open(run, corpus, output)
+    check_scheduler(request)
     console = plain_console(stderr=as_json)
     facts = _follow(request, console)
     _show(facts, output, console)

@@ -16,7 +16,7 @@ from flows.cancelling import Heed, cancellable
 from flows.label_pool import check_pool, run_children
 from flows.label_reason import Reason, or_refused
 from flows.label_request import LabelRequest, check_request
-from flows.label_runners import Range, run_tasks
+from flows.label_runners import Range, check_scheduler, run_tasks
 from flows.label_watch import Watch, show_labels
 from pipeline.label_worker import label_range
 from pipeline.labelling import Labelling
@@ -40,6 +40,7 @@ def label_corpus(request: LabelRequest) -> dict[str, Any]:
     check_request(request)
     if request.runner == "pool":
         check_pool(request)
+    check_scheduler(request)
     work, began = Labelling.open(Path(request.run), Path(request.corpus), Path(request.output)), time.monotonic()
     heed = Heed()
     with cancellable(heed, "the same request labels what is left."), work.begun():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import multiprocessing
 import os
 import threading
@@ -14,12 +15,14 @@ from prefect import Task
 from prefect.futures import PrefectWrappedFuture
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
 
+from data.errors import InputError
 from flows.label_reason import Reason, reason_of
 from flows.label_request import LabelRequest
 from pipeline.label_worker import workers_here
 from pipeline.labelling import Labelling
 
 SECONDS_BETWEEN_LOOKS = 0.5
+SCHEDULER_SECONDS = 5
 # Nobody reads dask's profile of a labelling. It, and a clock that ticks fifty times a second in every process, take a
 # twentieth of the cores that label.
 SILENT_DASK = {
@@ -46,6 +49,16 @@ def run_tasks(
         return [reason for future in futures if (reason := _reason(future))]
 
 
+def check_scheduler(request: LabelRequest) -> None:
+    """Returns when the dask scheduler of ``request``, if it names one, answers; InputError otherwise."""
+    if request.address is None:
+        return
+    try:
+        asyncio.run(_shake_hands(request.address))
+    except (OSError, ValueError, TypeError) as error:  # the last two: of an address that cannot be one
+        raise InputError(f"no dask scheduler answers at {request.address}; start it, or correct --address.") from error
+
+
 def parameters(work: Labelling, request: LabelRequest, a_range: Range) -> dict[str, Any]:
     """What a task or a child flow is told."""
     first, last = a_range
@@ -70,6 +83,14 @@ def end_with_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=wait, daemon=True).start()
+
+
+async def _shake_hands(address: str) -> None:
+    from distributed.comm import connect
+    from distributed.security import Security
+
+    comm = await connect(address, timeout=SCHEDULER_SECONDS, **Security().get_connection_args("client"))
+    await comm.close()
 
 
 def _runner(request: LabelRequest) -> TaskRunner[Any]:

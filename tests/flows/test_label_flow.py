@@ -339,6 +339,19 @@ def test_a_pool_without_a_server_is_refused(cli: Cli, run: Path, corpus: Path, t
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "nonsense"])
+def test_a_dask_scheduler_that_is_away_is_refused(
+    cli: Cli, run: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    monkeypatch.setattr("flows.label_runners.SCHEDULER_SECONDS", 0.5)
+    said = f"no dask scheduler answers at {address}; start it, or correct --address."
+    refused = cli("label", run, corpus, "--runner=dask", f"--address={address}", f"--output={tmp_path / 'out'}")
+    assert (refused.returncode, refused.stderr) == (2, f"listflow: {said}\n")
+    with pytest.raises(InputError, match=said):
+        label_corpus(asked(run, corpus, tmp_path / "out", runner="dask", address=address))
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_command_refuses_bad_input(cli: Cli, run: Path, corpus: Path, tmp_path: Path) -> None:
     plain_file = write_jsonl(tmp_path / "plain.jsonl", sentences(3, 1, labelled=False))
     for arguments, message in (
