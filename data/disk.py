@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -33,3 +34,17 @@ def replacing(path: Path) -> Iterator[Path]:
         put(aside, path)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def missing(folder: Path) -> list[Path]:
+    """``folder`` and those that it lies in, the innermost first, as far as they are not there; for ``take_back``."""
+    return [path for path in (folder, *folder.parents) if not path.exists()]
+
+
+def take_back(made: Sequence[Path]) -> None:
+    """Removes the first of the folders ``made`` with all that it holds, and the others where they hold nothing else."""
+    for path in made[:1]:
+        shutil.rmtree(path, ignore_errors=True)
+    with suppress(OSError):
+        for path in made[1:]:
+            path.rmdir()

@@ -7,7 +7,7 @@ import os
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import chain, islice
@@ -17,12 +17,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock
 
-from data.disk import sync
+from data.disk import missing, sync, take_back
 from data.errors import InputError
 from data.kept_out import read_kept_out, write_kept_out
 from data.read import Row, digest, read_rows, stem
 from data.seen import KEPT_OUT, Seen, keys_of
-from data.settling import aside_of, settle, undo_begun
+from data.settling import PLANNED, aside_of, settle, undo_begun
 from data.shards import INDEX, KEPT_OUT_FILE, MANIFEST, SCHEMA, Manifest, Shard, read_manifest, shard_rows
 from data.task import Columns
 
@@ -58,7 +58,8 @@ def ingest(
     if not sources:
         raise InputError("no file is given; name at least one to ingest.")
     digests = [digest(source) for source in sources]
-    with _storing(folder), FileLock(folder / ".lock"):
+    absent = missing(folder)
+    with _storing(folder), _locked(folder), _leaving_no_stub(folder, absent):
         manifest = _open(folder, is_pair)
         with _index(folder, manifest) as seen:
             for file in keep_out:
@@ -77,7 +78,6 @@ def ingest(
 @contextmanager
 def _storing(folder: Path) -> Iterator[None]:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         yield
     except (OSError, sqlite3.OperationalError) as error:
         reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
@@ -85,6 +85,31 @@ def _storing(folder: Path) -> Iterator[None]:
             f"{folder}: nothing can be stored there ({reason}); free some space or mend its permissions. The corpus is "
             "as it was."
         ) from error
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """The folder, made and locked; waits for whoever has it."""
+    lock = FileLock(folder / ".lock")
+    while not lock.is_locked:
+        folder.mkdir(parents=True, exist_ok=True)
+        with suppress(FileNotFoundError):  # whoever had it was refused, and took the folder back
+            lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def _leaving_no_stub(folder: Path, absent: Sequence[Path]) -> Iterator[None]:
+    """Inside the lock: an ingest that ends before it settles takes the folders back that were ``absent``."""
+    try:
+        yield
+    except BaseException:
+        if absent and not any((folder / name).exists() for name in (MANIFEST, PLANNED)):
+            take_back(absent)
+        raise
 
 
 class _Taken:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from importlib import metadata
@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from data.disk import missing, take_back
 from data.errors import InputError
 from data.inputs import open_inputs
 from data.read import Row
@@ -67,7 +68,8 @@ def open_run(
     fingerprint = fingerprint_of(config, sources, backbone)
     folder = Path(config.run_dir or f"runs/{sources.task.name}-{fingerprint[:12]}").resolve()
     _check_owner(folder, fingerprint, config, sources)
-    with single_writer(folder):
+    absent = missing(folder)
+    with single_writer(folder), _leaving_no_stub(folder, absent):
         run = _assemble(config, sources, reviewed, backbone, folder, fingerprint, notify)
         run = replace(run, parent=parent and parent.knowing(run.inputs.corpus))
         check_subspace(config.stage, backbone, run.prompt)
@@ -77,6 +79,22 @@ def open_run(
         keep_rows(folder, reviewed)
         _record(run, sources)
         yield with_kept_features(run) if keep_features and keeps_features(run) else run
+
+
+@contextmanager
+def _leaving_no_stub(folder: Path, absent: Sequence[Path]) -> Iterator[None]:
+    """Inside the lock: a run that is refused before it is recorded takes the folders back that were ``absent``."""
+    try:
+        yield
+    except InputError:
+        if absent and not _strangers(folder):
+            take_back(absent)
+        raise
+
+
+def _strangers(folder: Path) -> list[str]:
+    """What is in ``folder`` besides what a run has before it is recorded."""
+    return [path.name for path in folder.iterdir() if path.name not in BEFORE_RECORD]
 
 
 def _pinned(stage: AnyStage) -> AnyStage:
@@ -125,7 +143,7 @@ def versions() -> dict[str, str]:
 
 def _check_owner(folder: Path, fingerprint: str, config: RunConfig, sources: Sources) -> None:
     if not (folder / "config.json").exists():
-        strangers = [p.name for p in folder.iterdir() if p.name not in BEFORE_RECORD] if folder.is_dir() else []
+        strangers = _strangers(folder) if folder.is_dir() else []
         if strangers:
             raise InputError(
                 f"{folder} is not a run directory (it holds {strangers[0]}); choose a new or empty --run-dir."

@@ -6,8 +6,11 @@ import json
 import multiprocessing
 import os
 import sqlite3
-from collections.abc import Callable
+import threading
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -17,7 +20,7 @@ from data import settling
 from data.corpus import build_corpus
 from data.errors import InputError
 from data.ingest import Ingested, ingest
-from data.read import digest, read_rows
+from data.read import Row, digest, read_rows
 from data.seen import Keys, Seen
 from data.shards import INDEX, KEPT_OUT_FILE, MANIFEST, corpus_folder, read_manifest
 from data.task import Columns
@@ -343,3 +346,37 @@ def test_shards_say_where_they_come_from(folder: Path) -> None:
     assert shard.source == "source"
     assert shard.source_sha256 == digest(str(folder.parent / "source.jsonl"))
     assert shard.time.startswith("20")
+
+
+def test_a_refused_first_ingest_leaves_no_folder(tmp_path: Path) -> None:
+    folder, bad = tmp_path / "corpora" / "tickets", write(tmp_path / "bad.jsonl", ["one"], "body")
+    with pytest.raises(InputError, match="no column 'text'"):
+        ingest(folder, [bad], COLUMNS)
+    assert [path.name for path in tmp_path.iterdir()] == ["bad.jsonl"]
+    (tmp_path / "corpora").mkdir()
+    folder.mkdir()
+    with pytest.raises(InputError, match="no column 'text'"):
+        ingest(folder, [bad], COLUMNS)
+    assert folder.is_dir()
+    add(folder, "one")
+    with pytest.raises(InputError, match="no column 'text'"):
+        ingest(folder, [bad], COLUMNS)
+    assert texts_of(folder) == ["one"]
+
+
+def test_who_waits_for_a_first_ingest_that_is_refused_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "tickets"
+    bad, good = write(tmp_path / "bad.jsonl", ["one"], "body"), write(tmp_path / "good.jsonl", ["two"])
+
+    def keep_until_another_waits(source: str, *rest: Any, **options: Any) -> Iterator[Row]:
+        if source == bad:
+            second.start()
+            time.sleep(0.5)
+        return read_rows(source, *rest, **options)
+
+    second = threading.Thread(target=lambda: ingest(folder, [good], COLUMNS))
+    monkeypatch.setattr(module, "read_rows", keep_until_another_waits)
+    with pytest.raises(InputError, match="no column 'text'"):
+        ingest(folder, [bad], COLUMNS)
+    second.join()
+    assert texts_of(folder) == ["two"]

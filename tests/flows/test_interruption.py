@@ -108,3 +108,13 @@ def test_one_run_that_cannot_be_read_hides_no_other(
     assert "a" in found
     assert not found & {"b", "c"}
     assert "newer version" in freed.stderr
+
+
+def test_a_refused_run_leaves_no_folder_that_was_not_there(cli: Cli, asked: list[str], tmp_path: Path) -> None:
+    path = tmp_path / "bad.jsonl"
+    path.write_text('{"body": "w1"}\n')
+    refused(cli("run", *asked, f"--unlabelled={path}", f"--run-dir={tmp_path / 'runs' / 'news'}"), "no column 'text'")
+    assert [found.name for found in tmp_path.iterdir()] == ["bad.jsonl"]
+    (tmp_path / "runs" / "news").mkdir(parents=True)
+    refused(cli("run", *asked, f"--unlabelled={path}", f"--run-dir={tmp_path / 'runs' / 'news'}"), "no column 'text'")
+    assert (tmp_path / "runs" / "news").is_dir()
