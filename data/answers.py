@@ -24,13 +24,16 @@ class Answer:
 def read_answers(source: str) -> Iterator[Answer]:
     """Yield the answers in the columns ``row_id`` and ``label`` of a csv, tsv, jsonl or parquet file.
 
-    Rows with an empty label are no answers. Raises InputError for a file that cannot be read.
+    Rows with an empty label are no answers. Raises InputError for a file that cannot be read, or has no rows.
     """
     open_source(source).close()  # what is no file here is not looked for on a hub
+    number = 0
     for number, record in enumerate(records_of(source, {ROW_ID: "", LABEL: ""}), 1):
         row_id, label = (_cell(record[name]) for name in (ROW_ID, LABEL))
         if label:
             yield Answer(row_id, label, f"{source}, row {number}")
+    if not number:
+        raise InputError(f"{source}: is empty; it needs at least one row of data.")
 
 
 def parse_answers(text: str) -> Iterator[Answer]:

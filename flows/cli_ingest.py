@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,14 +12,16 @@ from typer import Argument, Option
 
 from data.errors import InputError
 from flows.cli_options import AsJson, Verbose
+from flows.counting import counted
 from flows.environment import prepare
-from flows.exits import short
+from flows.exits import INTERRUPTED, TERMINATED, Terminated, fail, heeding_sigterm, say, short
 from flows.plain_console import plain_console
 
 if TYPE_CHECKING:
     from data.ingest import Ingested
 
 CORPORA = Path("corpora")
+STOPPED = "interrupted; nothing was added. The same command again adds all of it, and nothing twice."
 REASONS = {
     "exact": "were there before", "near": "differ from one before in case, space or punctuation only",
     "kept out": "are labelled or test rows", "blank": "have no text",
@@ -55,7 +56,11 @@ def ingest(
             state.update(f"{read:,} rows read")
 
         named = parse_columns(columns) if columns else Columns()
-        done = append(folder, files, named, is_pair=pairs, keep_out=keep_out or (), on_rows=on_rows)
+        try:
+            with heeding_sigterm():
+                done = append(folder, files, named, is_pair=pairs, keep_out=keep_out or (), on_rows=on_rows)
+        except (KeyboardInterrupt, Terminated) as stopped:
+            fail(STOPPED, TERMINATED if isinstance(stopped, Terminated) else INTERRUPTED)
     _show(folder, done, console)
     _tell(folder, done)
     if as_json:
@@ -70,11 +75,11 @@ def _tell(folder: Path, done: Ingested) -> None:
         corpus_added(folder, done)
     except InputError as error:
         seen = "the rows are in, and `listflow serve` sees them when it is started again"
-        print(f"listflow: {seen}, but no run could be told now: {error}", file=sys.stderr)
+        say(f"{seen}, but no run could be told now: {error}")
 
 
 def _show(folder: Path, done: Ingested, console: Console) -> None:
-    console.print(f"{done.added:,} new rows; {folder.name} has {done.manifest.rows:,}", highlight=False)
+    console.print(f"{counted(done.added, 'new row')}; {folder.name} has {done.manifest.rows:,}", highlight=False)
     for reason, words in REASONS.items():
         if done.dropped.get(reason):
             console.print(f"  {done.dropped[reason]:,} left out: they {words}", highlight=False)

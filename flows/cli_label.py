@@ -14,7 +14,7 @@ from typer import Argument, Option
 
 from flows.cli_options import AsJson, Verbose
 from flows.cli_run import RunFolder
-from flows.counting import Count
+from flows.counting import Count, counted
 from flows.environment import prepare
 from flows.exits import INTERRUPTED, TERMINATED, UNEXPECTED, Terminated, fail, heeding_sigterm, short
 from flows.plain_console import plain_console
@@ -109,7 +109,8 @@ def _shown(count: Count, found: Standing) -> None:
 
 def _show(facts: dict[str, Any], output: Path, console: Console) -> None:
     speed = f"; {facts['rows_now']:,} of them now, {facts['rows_a_second']:,.0f} a second" if facts["rows_now"] else ""
-    console.print(f"{facts['rows']:,} rows labelled in {facts['shards']:,} files{speed}", highlight=False)
+    done = f"{counted(facts['rows'], 'row')} labelled in {counted(facts['shards'], 'file')}"
+    console.print(f"{done}{speed}", highlight=False)
     for name, count in sorted(facts["per_class"].items(), key=lambda item: -item[1])[:20]:
         console.print(f"{count:>12,}  {name}", highlight=False, markup=False)
     console.print(f'read it with: pandas.read_parquet("{short(output)}")', soft_wrap=True, highlight=False)

@@ -8,6 +8,7 @@ from typing import Annotated
 from typer import Argument, Option
 
 from flows.cli_options import Verbose
+from flows.counting import counted
 from flows.environment import prepare
 from flows.plain_console import plain_console
 
@@ -37,4 +38,4 @@ def predict(
             rows = predictors.predict_file(input, output, columns, on_rows)
         else:
             rows = predictors.predict_file_by_task(input, output, task_column, columns, on_rows)
-    plain_console().print(f"{rows:,} rows labelled in {output}", soft_wrap=True, highlight=False)
+    plain_console().print(f"{counted(rows, 'row')} labelled in {output}", soft_wrap=True, highlight=False)

@@ -12,6 +12,7 @@ from typer import Option
 
 from flows.cli_options import Verbose
 from flows.cli_run import RunFolder
+from flows.counting import counted
 from flows.environment import prepare
 from flows.exits import short
 
@@ -36,7 +37,8 @@ def review(
     from pipeline.review_state import answer_review
 
     ended = answer_review(folder.resolve(), read_answers(str(file)), by.strip())
-    words = f"{len(ended.rows)} rows are labelled from round {ended.round + 1} on"
+    verb = "is" if len(ended.rows) == 1 else "are"
+    words = f"{counted(len(ended.rows), 'row')} {verb} labelled from round {ended.round + 1} on"
     console.print(words, highlight=False)
 
 

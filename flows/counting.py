@@ -8,6 +8,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 
+def counted(count: int, noun: str) -> str:
+    """``count`` and ``noun``, which gets an s unless it is one."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
 def moving_line(console: Console) -> Progress:
     """Description, bar, done of all, a note, time left; shown in a terminal only, and gone at the end."""
     return Progress(

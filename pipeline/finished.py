@@ -41,7 +41,7 @@ class Finished:
         run = Path(run_dir)
         folder = run / "final" if (run / "final").is_dir() else run
         if not (folder / "model.json").exists():
-            raise InputError(f"{run_dir} holds no finished model; finish the run with `listflow resume {run_dir}`.")
+            raise InputError(_why_none(run))
         if verified(folder) is None:
             raise InputError(f"a file in {folder} is damaged or changed; make it again with `listflow resume RUN`.")
         card = read_json(folder / "model.json")
@@ -83,3 +83,12 @@ class Finished:
     def word_ids(self, backbone: Backbone) -> tuple[int, ...]:
         """The token id of each label's word, in label order; see ``word_ids_for``."""
         return word_ids_for(self.head, self.task, backbone)
+
+
+def _why_none(run: Path) -> str:
+    """Why there is no model in ``run``, and what to do."""
+    if not run.is_dir():
+        return f"there is no folder {run}; give that of a finished run."
+    if not (run / "config.json").exists():
+        return f"{run} is no run and holds no finished model; give the folder of a finished run."
+    return f"{run} holds no finished model; finish the run with `listflow resume {run}`."

@@ -231,4 +231,6 @@ def _figures(run: Run, last: int) -> FigureData:
 
 def report_of(folder: Path) -> RunReport:
     """The report that a finished run left behind; InputError when there is none."""
+    if (folder / "config.json").exists() and not (folder / "report.json").exists():
+        raise InputError(f"{folder} is not finished and has no report yet; finish it with `listflow resume {folder}`.")
     return RunReport.from_dict(read_json(folder / "report.json"))

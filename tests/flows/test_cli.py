@@ -110,7 +110,8 @@ def test_export_and_its_refusals(cli: Cli, finished: tuple[Path, Result], tmp_pa
     assert str(output / "README.md") in result.stdout
     assert (output / "model.safetensors").exists()
     refused(cli("export", folder, f"--output={output}"), "is not an empty folder")
-    refused(cli("export", tmp_path, f"--output={tmp_path / 'b'}"), "no finished model")
+    refused(cli("export", tmp_path, f"--output={tmp_path / 'b'}"), "is no run and holds no finished model")
+    refused(cli("export", tmp_path / "nope", f"--output={tmp_path / 'b'}"), "there is no folder", "nope")
 
 
 def test_plan_trains_nothing_and_keeps_nothing(cli: Cli, asked: list[str], tmp_path: Path) -> None:

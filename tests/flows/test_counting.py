@@ -4,7 +4,7 @@ from io import StringIO
 
 from rich.console import Console
 
-from flows.counting import Count
+from flows.counting import Count, counted
 
 
 def test_every_tenth_is_said_once() -> None:
@@ -26,3 +26,7 @@ def test_a_terminal_shows_one_line_that_is_gone_at_the_end() -> None:
         count.show(1, 40, "two", "loss 0.5")
     assert "two" in said.getvalue()
     assert said.getvalue().endswith("\x1b[2K")
+
+
+def test_one_of_something_is_singular() -> None:
+    assert [counted(count, "row") for count in (0, 1, 2, 1000)] == ["0 rows", "1 row", "2 rows", "1,000 rows"]

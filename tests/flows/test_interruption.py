@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -85,6 +87,24 @@ def test_a_newer_run_is_refused_by_every_command_and_left_alone(
     ):
         refused(cli(*command), "newer version of listflow")
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_an_ingest_that_is_ended_says_that_nothing_was_added(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def ended(*given: object, **options: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr("data.ingest.ingest", ended)
+    result = cli("ingest", "tickets", "any.csv", f"--home={tmp_path}")
+    assert result.returncode == 143
+    assert result.stderr.startswith("listflow: interrupted; nothing was added.")
+
+
+def test_the_report_of_an_unfinished_run_names_resume(cli: Cli, finished: tuple[Path, Result], tmp_path: Path) -> None:
+    run = copytree(finished[0], tmp_path / "run")
+    (run / "report.json").unlink()
+    refused(cli("report", run), f"{run} is not finished", f"`listflow resume {run}`")
 
 
 def test_one_run_that_cannot_be_read_hides_no_other(

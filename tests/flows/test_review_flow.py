@@ -194,6 +194,6 @@ def test_a_run_of_its_own_waits_again_after_ctrl_c_and_kill(
     assert (code, "unknown label 'neutral'" in words, "Traceback" in words) == (2, True, False)
     (tmp_path / "answers.csv").write_text(f"row_id,label\n{row_id},negative\n")
     code, words = listflow("review", str(folder), "--file", str(tmp_path / "answers.csv"), "--by", "cy")
-    assert (code, words.strip()) == (0, "1 rows are labelled from round 2 on")
+    assert (code, words.strip()) == (0, "1 row is labelled from round 2 on")
     assert process.wait(200) == 0
     assert any("by cy" in notice for notice in json.loads((folder / "report.json").read_text())["notices"])

@@ -376,3 +376,10 @@ def test_answers_are_labelled_rows_of_runs_that_go_on(tiny_files: dict[str, Path
     shutil.rmtree(tmp_path / "one" / "round-01" / "review")
     with pytest.raises(InputError, match="other input files"):
         self_train(load_config(tmp_path / "two"))
+
+
+@pytest.mark.parametrize("text", ["", "row_id,label\n"])
+def test_a_file_without_answers_is_empty(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.csv").write_text(text)
+    with pytest.raises(InputError, match=r"a\.csv: is empty; it needs at least one row of data\."):
+        list(read_answers(str(tmp_path / "a.csv")))
