@@ -160,6 +160,8 @@ def _check_columns(where: str, keys: Mapping[str, str], found: Iterable[str]) ->
             listed = ", ".join(repr(column) for column in found) or "none"
             hint = did_you_mean(name, found)
             remedy = f"say --{option}NAME" if option else "add it"
+            if option.endswith("text=") and {"text_a", "text_b"} <= set(found):
+                hint, remedy = "", "pairs of texts need a task with {text_a} and {text_b}, or for `ingest` --pairs"
             raise InputError(f"{where}: no column {name!r}{hint}, only {listed}; {remedy}.")
 
 

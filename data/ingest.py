@@ -164,8 +164,8 @@ def _open(folder: Path, is_pair: bool) -> Manifest:
             raise
         manifest = Manifest(folder.name, is_pair)
     if manifest.is_pair != is_pair:
-        kind = "two texts a row" if manifest.is_pair else "one text a row"
-        raise InputError(f"corpus '{manifest.name}' has {kind}; ingest files of another kind into another corpus.")
+        kind, remedy = ("two texts", "say --pairs") if manifest.is_pair else ("one text", "leave --pairs out")
+        raise InputError(f"corpus '{manifest.name}' has {kind} a row; {remedy}, or ingest into another corpus.")
     undo_begun(folder, manifest)
     return manifest
 

@@ -11,6 +11,7 @@ from rich.console import Console
 from typer import Argument
 
 from flows.cli_options import AsJson, Asked, Verbose, asks
+from flows.counting import counted
 from flows.environment import prepare
 from flows.exits import (
     INTERRUPTED,
@@ -111,7 +112,7 @@ def _show_outcome(folder: Path, as_json: bool) -> None:
     for name in ("report.html", "predictions.parquet"):
         console.print(short(folder / name), soft_wrap=True, highlight=False)
     if grown := rows_since(load_config(folder)):
-        words = f"{grown:,} rows were ingested since this run began; learn from them with: listflow run --continue"
+        words = f"{counted(grown, 'row')} ingested since this run began; learn from what is new: listflow run --continue"
         console.print(f"{words} {short(folder)}", soft_wrap=True, highlight=False)
     if as_json:
         print(json.dumps(report.to_dict(), ensure_ascii=False))

@@ -293,11 +293,15 @@ def test_a_corpus_has_one_kind_of_row(folder: Path, tmp_path: Path) -> None:
     add(folder, "one")
     pairs = tmp_path / "pairs.jsonl"
     pairs.write_text('{"text_a": "a", "text_b": "b"}\n')
-    with pytest.raises(InputError, match="has one text a row; ingest files of another kind into another corpus"):
+    with pytest.raises(InputError, match=r"has one text a row; leave --pairs out, or ingest into another corpus\."):
         ingest(folder, [str(pairs)], COLUMNS, is_pair=True)
     with pytest.raises(InputError, match="no column 'text'"):
         ingest(folder, [str(pairs)], COLUMNS)
     assert ingest(tmp_path / "pairs", [str(pairs)], COLUMNS, is_pair=True).added == 1
+    with pytest.raises(InputError, match=r"has two texts a row; say --pairs, or"):
+        ingest(tmp_path / "pairs", [str(pairs)], COLUMNS)
+    with pytest.raises(InputError, match=r"only 'text_a', 'text_b'; pairs of texts need .* for `ingest` --pairs\."):
+        ingest(tmp_path / "new", [str(pairs)], COLUMNS)
     with pytest.raises(InputError, match="has two texts a row where the task wants one text"):
         list(read_rows(str(tmp_path / "pairs"), COLUMNS, is_pair=False))
 
