@@ -112,7 +112,7 @@ def _show_outcome(folder: Path, as_json: bool) -> None:
     for name in ("report.html", "predictions.parquet"):
         console.print(short(folder / name), soft_wrap=True, highlight=False)
     if grown := rows_since(load_config(folder)):
-        words = f"{counted(grown, 'row')} ingested since this run began; learn from what is new: listflow run --continue"
-        console.print(f"{words} {short(folder)}", soft_wrap=True, highlight=False)
+        words = f"{counted(grown, 'row')} ingested since this run began; learn from what is new with"
+        console.print(f"{words}: listflow run --continue {short(folder)}", soft_wrap=True, highlight=False)
     if as_json:
         print(json.dumps(report.to_dict(), ensure_ascii=False))

@@ -128,7 +128,7 @@ def test_a_finished_run_says_what_its_corpus_has_got_since(cli: Cli, first: Path
     assert "ingested since" not in same.stdout
     grow(corpus, 20, 5)
     told = cli("resume", first)
-    assert f"20 rows ingested since this run began; learn from them with: listflow run --continue {first}" in (
+    assert f"20 rows ingested since this run began; learn from what is new with: listflow run --continue {first}" in (
         told.stdout
     )
 
