@@ -151,7 +151,7 @@ def origin_of(tasks: Sequence[PromptedTask], dim: int) -> Origin:
     """What a subspace with ``dim`` coordinates for the prompts of ``tasks`` fits."""
     backbone = tasks[0].run.backbone
     return Origin(
-        tokens=tasks[0].prompts().shape[1], dim=dim, backbone=backbone.name, identity=backbone.identity(),
+        tokens=tasks[0].prompts().shape[1], dim=dim, backbone=backbone.name, **backbone.identity().model_dump(),
         layouts=tuple(sorted({task.run.prompt.layout for task in tasks})),
         tasks=tuple(sorted({task.name for task in tasks})),
     )  # fmt: skip

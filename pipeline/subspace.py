@@ -20,19 +20,17 @@ from pipeline.checkpoint import load_tensors, new_folder, save_tensors, verified
 from pipeline.identity import Identity
 from pipeline.prompt import Prompt
 from pipeline.pseudo_tokens import Intrinsic
-from pipeline.section import Section
 from pipeline.stage_config import AnyStage
 
 WHOLE, DECODER, ENCODER = "subspace", "decoder.safetensors", "encoder.safetensors"
 
 
-class Origin(Section):
-    """What a subspace was found for: prompts of so many tokens, on one backbone, standing in these layouts."""
+class Origin(Identity):
+    """What a subspace was found for: prompts of so many tokens, on this backbone, standing in these layouts."""
 
     tokens: int
     dim: int
     backbone: str
-    identity: Identity
     layouts: tuple[str, ...]
     tasks: tuple[str, ...]
 
@@ -98,13 +96,12 @@ def check_subspace(stages: Sequence[AnyStage], backbone: Backbone, prompt: Promp
 
 def read_origin(folder: str | Path) -> Origin:
     """What the subspace in ``folder`` was found for; InputError when there is none."""
-    manifest = _manifest(str(folder))
-    return Origin.model_validate({name: manifest.get(name) for name in Origin.model_fields})
+    return Origin.of(_manifest(str(folder)))
 
 
 def _check(stage: Intrinsic, origin: Origin, backbone: Backbone, layout: str) -> None:
     where = f"stage.subspace {stage.subspace}"
-    if not backbone.identity().is_of(origin.identity):
+    if not backbone.identity().is_of(origin):
         raise InputError(
             f"{where} was found on backbone '{origin.backbone}', and this run's '{backbone.name}' is another; "
             "find one for it with `listflow subspace`."

@@ -43,5 +43,6 @@ def test_a_console_of_a_command_leaves_lines_and_tables_alone(capsys: pytest.Cap
 
 
 def test_a_folder_with_brackets_is_shown(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "[red]").mkdir()
     gc(tmp_path / "[red]", days=1.0)
     assert "[red]" in capsys.readouterr().out

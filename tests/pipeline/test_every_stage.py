@@ -133,7 +133,7 @@ def make_subspace(folder: Path, backbone: Backbone) -> None:
     task = Task(name="tiny", template="{text} it was {mask} .", labels={"negative": "bad", "positive": "good"})
     layout = Prompt(task, backbone.tokenizer, 64, Intrinsic(tokens=3, subspace=str(folder))).layout
     origin = Origin(
-        tokens=3, dim=4, backbone=backbone.name, identity=backbone.identity(),
+        tokens=3, dim=4, backbone=backbone.name, **backbone.identity().model_dump(),
         layouts=(layout,), tasks=("tiny",),
     )  # fmt: skip
     save_subspace(folder, AutoEncoder(4, 16, 3, size), torch.randn(4, 3, size), origin, {})

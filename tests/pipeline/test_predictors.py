@@ -20,6 +20,7 @@ from pipeline.backbone import Precision
 from pipeline.checkpoint import new_folder, read_json, write_json
 from pipeline.config import build_config
 from pipeline.finished import Finished
+from pipeline.identity import Identity
 from pipeline.opening import open_run
 from pipeline.outcome import publish
 from pipeline.predict import Predictor
@@ -199,3 +200,14 @@ def test_a_backbone_that_changed_is_noticed_in_either_precision(
             continue
         with pytest.raises(InputError, match="is not the one this model was trained on"):
             Finished.open(model).load_backbone(loaded)
+
+
+def test_a_record_of_an_earlier_version_is_read_as_far_as_it_goes(runs: list[Path]) -> None:
+    """It does not say what its parameters round to, so another precision cannot be told apart, and is let be."""
+    card = dict(read_json(runs[0] / "final" / "model.json")["backbone"])
+    del card["rounded"]
+    earlier, other = Identity.of(card), tiny_backbone(seed=9)
+    assert tiny_backbone().identity().is_of(earlier)
+    assert not other.identity().is_of(earlier)
+    other.model.to(torch.bfloat16)
+    assert other.identity().is_of(earlier)

@@ -256,8 +256,8 @@ def test_scores_are_dots_over_the_stage_too() -> None:
 @pytest.mark.parametrize("encoder", ENCODERS)
 def test_the_flat_model_gives_equal_logits_without_the_encoder(family: str, encoder: str) -> None:
     model, prompt = build(family, encoder=encoder)
-    chosen, tensors = flat(model, stages(["none", {"kind": "ptuning", "tokens": 3, "encoder": encoder}]))
-    bare, bare_prompt = build(family, **chosen[1].model_dump(exclude={"kind"}))
+    chosen, tensors = flat(model, stages("ptuning", tokens=3, encoder=encoder))
+    bare, bare_prompt = build(family, **chosen[0].model_dump(exclude={"kind"}))
     bare.load(tensors)
     assert [name for name in tensors if name.startswith("stage")] == ["stage.0.embedding"]
     assert torch.equal(logits(bare, bare_prompt), logits(model, prompt))
