@@ -25,7 +25,7 @@ MOST_CLASSES, MOST_ROWS, LONGEST_TEXT = 100, 10, 120
 def show_rounds(run: Run, teacher: Facts, history: Sequence[Facts]) -> None:
     """The tables of all rounds so far; each item of ``history`` holds what a round's three stages found."""
     tables = {
-        ROUNDS: ("Every round and its verdict; what it changed in test accuracy", list(_rounds(teacher, history))),
+        ROUNDS: ("Every round and its verdict; what it changed in test accuracy", list(_rounds(run, teacher, history))),
         BALANCE: ("Rows of every class by the teacher's top label, the largest classes first", map(_balance, history)),
         WEIGHTS: ("How the meta weights of each round's reweighted steps were spread", map(_weights, history)),
         WEIGHED: (
@@ -72,7 +72,8 @@ def _words(progress: Progress) -> str:
     return f"{model}: {progress.phase}, step {progress.done} of {progress.total}, loss {decimals(progress.loss, 3)}"
 
 
-def _rounds(teacher: Facts, history: Sequence[Facts]) -> Iterator[Facts]:
+def _rounds(run: Run, teacher: Facts, history: Sequence[Facts]) -> Iterator[Facts]:
+    begun = "on the earlier model" if run.parent else "on labels alone"
     reached = [_accuracy(facts) for facts in (teacher, *history)]
     for facts in history:
         own = _accuracy(facts)
@@ -80,7 +81,7 @@ def _rounds(teacher: Facts, history: Sequence[Facts]) -> Iterator[Facts]:
             "round": facts["round"],
             "accuracy": percent(own),
             "on its teacher": _points(own, reached[facts["teacher_round"]]),
-            "on the start": _points(own, reached[0]),
+            begun: _points(own, reached[0]),
             "verdict": "promoted" if facts["promoted"] else "kept",
             "kappa": decimals(facts["agreement"]),
             "confidence": percent(facts["mean_confidence"]),

@@ -130,7 +130,7 @@ def test_the_round_table_says_what_changed(config: RunConfig, folder: Path) -> N
     assert [row["on its teacher"] for row in rounds] == [
         f"{100 * (after - before):+.1f} points" for before, after in pairwise(reached)
     ]
-    assert rounds[1]["on the start"] == f"{100 * (reached[2] - reached[0]):+.1f} points"
+    assert rounds[1]["on labels alone"] == f"{100 * (reached[2] - reached[0]):+.1f} points"
 
 
 def test_the_rows_that_meta_weights_spoke_for_and_against(config: RunConfig, folder: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from commands import Cli
 from conftest import sentences, tiny_overlay, write_jsonl
+from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from data.errors import InputError
@@ -105,7 +106,10 @@ def test_the_flow_goes_on(server: None, first: Path, corpus: Path) -> None:
     grow(corpus, 20, 5)
     outcome = go_on(str(first))
     assert outcome["run"] == f"{first}-002"  # type: ignore[index]
-    assert Path(f"{first}-002", "report.html").exists()
+    assert "with the model of tickets" in Path(f"{first}-002", "report.html").read_text("utf-8")
+    with get_client(sync_client=True) as client:
+        (rounds,) = (found for found in client.read_latest_artifacts() if found.key == "list-rounds")
+    assert "on the earlier model" in rounds.data
 
 
 def test_an_interrupted_run_is_resumed_though_its_corpus_has_grown(server: None, first: Path, corpus: Path) -> None:
