@@ -12,6 +12,7 @@ from data.errors import InputError
 from pipeline.checkpoint import load_checked, save_checked
 from pipeline.run import Progress, Run
 from pipeline.train import State, Tick, Trainer
+from pipeline.undisturbed import undisturbed
 
 
 def train_resumably(run: Run, number: int, trainer: Trainer, made_from: str) -> State:
@@ -32,7 +33,8 @@ def train_resumably(run: Run, number: int, trainer: Trainer, made_from: str) -> 
         return trainer.run(_saving(run, number, trainer, path))
     except BaseException:
         if trainer.state.step > began:
-            with suppress(Exception):  # what stopped the training is what should be told
+            # What stopped the training is what should be told. The signal that a cancelled run gets besides can wait.
+            with undisturbed(), suppress(Exception):
                 save_checked(path, trainer.snapshot())
         raise
 

@@ -114,6 +114,34 @@ def test_an_interruption_inside_a_step_loses_no_whole_step(
     assert hashed(tmp_path / "cut") == hashed(tmp_path / "plain")
 
 
+def test_a_second_signal_does_not_cost_the_checkpoint_of_the_first(
+    tiny_files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a run has it that is cancelled: it hears of that by itself, and is sent SIGTERM besides."""
+    config = build_config("fast", tiny_overlay(tiny_files, tmp_path / "run"), {"checkpoint_seconds": 1000})
+    told: list[int] = []
+
+    def interrupt(now: Progress) -> None:
+        if now.loss is not None:
+            told.append(now.done)
+            if len(told) == 3:
+                raise Interrupted
+
+    def save(path: Path, tensors: dict[str, torch.Tensor]) -> None:
+        signal.raise_signal(signal.SIGTERM)
+        save_checked(path, tensors)
+
+    monkeypatch.setattr("pipeline.stepping.save_checked", save)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            self_train(config, interrupt)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    self_train(config, interrupt)
+    assert told[2:4] == [3, 4]
+
+
 def test_a_snapshot_is_whole_where_the_model_was_torn(tiny_files: dict[str, Path], tmp_path: Path) -> None:
     """Forward-mode passes put tensors of their own in the place of parameters, and may be cut before putting back."""
     with open_run(build_config("fast", tiny_overlay(tiny_files, tmp_path / "run"))) as run:
