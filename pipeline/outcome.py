@@ -88,7 +88,8 @@ def is_whole(folder: Path) -> bool:
     """Whether the run in ``folder`` ended, and nothing that it left and that is still there is damaged."""
     predictions, marker = folder / "predictions.parquet", _marked(folder / "predictions.json")
     return (
-        _marked(folder / "report.json") is not None
+        (folder / "report.html").exists()
+        and _marked(folder / "report.json") is not None
         and verified(folder / "final") is not None
         and predictions.exists()
         and isinstance(marker, dict)
@@ -111,7 +112,7 @@ def _marker(inputs: dict[str, Any], predictions: Path) -> dict[str, Any]:
 
 
 def _marked(marker: Path) -> Any:
-    """What was written down, of the predictions say; None when it is missing or damaged, and they are made again."""
+    """What a JSON file says; None when it is missing or damaged, and what it speaks of is made again."""
     try:
         return read_json(marker)
     except InputError:
