@@ -34,13 +34,13 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from transformers import AutoModelForMaskedLM, BertConfig, PreTrainedTokenizerFast
 
-from data.ingest import ingest
-from data.task import Columns
-from flows.label_runners import SILENT_DASK, local_cluster
-from pipeline.config import build_config
-from pipeline.label_worker import label_range
-from pipeline.labelling import Labelling
-from pipeline.selftrain import self_train
+from listflow.data.ingest import ingest
+from listflow.data.task import Columns
+from listflow.flows.label_runners import SILENT_DASK, local_cluster
+from listflow.pipeline.config import build_config
+from listflow.pipeline.label_worker import label_range
+from listflow.pipeline.labelling import Labelling
+from listflow.pipeline.selftrain import self_train
 
 SPECIAL = ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]"]
 WORDS = [a + b for a in ("ba", "de", "ki", "lo", "mu", "na", "po", "ri", "su", "ta") for b in "aeiounrst"]

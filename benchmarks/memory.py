@@ -16,14 +16,14 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from data.task import load_task
-from pipeline.backbone import Backbone, load_backbone
-from pipeline.config import build_config
-from pipeline.infer import logits_of
-from pipeline.label_words import label_word_ids
-from pipeline.model import Classifier
-from pipeline.prompt import Prompt
-from pipeline.train import Material, Recipe, Trainer
+from listflow.data.task import load_task
+from listflow.pipeline.backbone import Backbone, load_backbone
+from listflow.pipeline.config import build_config
+from listflow.pipeline.infer import logits_of
+from listflow.pipeline.label_words import label_word_ids
+from listflow.pipeline.model import Classifier
+from listflow.pipeline.prompt import Prompt
+from listflow.pipeline.train import Material, Recipe, Trainer
 
 
 def resident() -> float:

@@ -18,16 +18,16 @@ import torch
 from real import SHOTS, TASKS, labelled_file
 from torch import Tensor
 
-from data.task import Task, load_task
-from pipeline.backbone import Backbone, load_backbone
-from pipeline.config import build_config
-from pipeline.head_config import VerbalizerHead
-from pipeline.infer import logits_of
-from pipeline.label_words import label_word_ids
-from pipeline.model import Classifier
-from pipeline.prompt import Encoded, Prompt
-from pipeline.soft_labels import shift_to, standard_errors
-from pipeline.train import Material, Recipe, Trainer
+from listflow.data.task import Task, load_task
+from listflow.pipeline.backbone import Backbone, load_backbone
+from listflow.pipeline.config import build_config
+from listflow.pipeline.head_config import VerbalizerHead
+from listflow.pipeline.infer import logits_of
+from listflow.pipeline.label_words import label_word_ids
+from listflow.pipeline.model import Classifier
+from listflow.pipeline.prompt import Encoded, Prompt
+from listflow.pipeline.soft_labels import shift_to, standard_errors
+from listflow.pipeline.train import Material, Recipe, Trainer
 
 ROWS = 500
 

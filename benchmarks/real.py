@@ -23,13 +23,13 @@ import torch
 import yaml
 from sklearn.linear_model import LogisticRegression
 
-from data.read import Row, read_rows
-from data.splits import draw
-from data.task import load_task
-from pipeline import minilm
-from pipeline.checkpoint import file_digest
-from pipeline.config import build_config
-from pipeline.selftrain import self_train
+from listflow.data.read import Row, read_rows
+from listflow.data.splits import draw
+from listflow.data.task import load_task
+from listflow.pipeline import minilm
+from listflow.pipeline.checkpoint import file_digest
+from listflow.pipeline.config import build_config
+from listflow.pipeline.selftrain import self_train
 
 TASKS = ("sst2", "subj", "mpqa", "agnews", "sms_spam")
 SHOTS = 30

@@ -17,13 +17,13 @@ from collections.abc import Callable
 import torch
 from transformers import RobertaConfig, RobertaForMaskedLM
 
-from pipeline import minilm
-from pipeline.backbone import Backbone
-from pipeline.batch import Batch
-from pipeline.head_config import VerbalizerHead
-from pipeline.model import Classifier
-from pipeline.reweight import ENGINES, Step, kl
-from pipeline.stage_config import stages
+from listflow.pipeline import minilm
+from listflow.pipeline.backbone import Backbone
+from listflow.pipeline.batch import Batch
+from listflow.pipeline.head_config import VerbalizerHead
+from listflow.pipeline.model import Classifier
+from listflow.pipeline.reweight import ENGINES, Step, kl
+from listflow.pipeline.stage_config import stages
 
 UNLABELLED, LABELLED, TOKENS = 16, 4, 32
 

@@ -6,8 +6,8 @@ import csv
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from data.errors import InputError
-from data.formats import open_source, records_of
+from listflow.data.errors import InputError
+from listflow.data.formats import open_source, records_of
 
 ROW_ID, LABEL = "row_id", "label"
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from data.disk import replacing
-from data.errors import InputError
-from data.read import read_rows, stem
-from data.task import Columns
+from listflow.data.disk import replacing
+from listflow.data.errors import InputError
+from listflow.data.read import read_rows, stem
+from listflow.data.task import Columns
 
 ROWS_AT_ONCE = 1024  # rows of a record batch, the most that building holds in memory
 SCHEMA = pa.schema(

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data.errors import InputError, did_you_mean
+from listflow.data.errors import InputError, did_you_mean
 
 Record = Mapping[str, Any]
 HUB_ID = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(:(?P<config>[^:/]*):(?P<split>[^:/]+))?")

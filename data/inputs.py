@@ -8,12 +8,12 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.corpus import BuiltCorpus, Corpus, build_corpus, corpus_names, text_key
-from data.disk import replacing
-from data.errors import InputError
-from data.read import Row, digest, read_rows
-from data.splits import draw
-from data.task import Columns, Task
+from listflow.data.corpus import BuiltCorpus, Corpus, build_corpus, corpus_names, text_key
+from listflow.data.disk import replacing
+from listflow.data.errors import InputError
+from listflow.data.read import Row, digest, read_rows
+from listflow.data.splits import draw
+from listflow.data.task import Columns, Task
 
 CORPUS_FILE = "unlabelled.arrow"
 RECORD_FILE = "unlabelled.json"

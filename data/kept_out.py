@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from data.disk import replacing
-from data.errors import InputError
-from data.seen import DIGEST_BYTES, Keys
-from data.shards import INDEX, KEPT_OUT_FILE
+from listflow.data.disk import replacing
+from listflow.data.errors import InputError
+from listflow.data.seen import DIGEST_BYTES, Keys
+from listflow.data.shards import INDEX, KEPT_OUT_FILE
 
 
 def read_kept_out(folder: Path) -> list[Keys]:

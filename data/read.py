@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data.errors import InputError, did_you_mean
-from data.formats import HUB_ID, is_hub_id, load_hub, open_source, records_of
-from data.shards import is_corpus, read_manifest, shard_rows
-from data.task import Columns
+from listflow.data.errors import InputError, did_you_mean
+from listflow.data.formats import HUB_ID, is_hub_id, load_hub, open_source, records_of
+from listflow.data.shards import is_corpus, read_manifest, shard_rows
+from listflow.data.task import Columns
 
 
 @dataclass(frozen=True)

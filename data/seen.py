@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from data.errors import InputError
+from listflow.data.errors import InputError
 
 Verdict = Literal["new", "exact", "near", "kept out"]
 KEPT_OUT = 0  # in place of a shard's number: texts that may never come in

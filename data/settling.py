@@ -19,9 +19,9 @@ import json
 import os
 from pathlib import Path
 
-from data.disk import put, sync
-from data.errors import InputError
-from data.shards import MANIFEST, SHARDS, Manifest, Shard, dump_manifest
+from listflow.data.disk import put, sync
+from listflow.data.errors import InputError
+from listflow.data.shards import MANIFEST, SHARDS, Manifest, Shard, dump_manifest
 
 PLANNED = f"{MANIFEST}.part"
 

@@ -3,8 +3,8 @@
 CORPUS/manifest.json  CORPUS/shards/000001.parquet ...  CORPUS/seen.sqlite  CORPUS/kept-out.txt
 
 What the manifest does not name is not part of the corpus, so an ingest that was interrupted leaves it as it was: see
-``data.settling``. The index of texts is made again from the shards, and from the digests of those that were kept
-out, if it is lost.
+``listflow.data.settling``. The index of texts is made again from the shards, and from the digests of those that were
+kept out, if it is lost.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data.errors import InputError
+from listflow.data.errors import InputError
 
 FORMAT = 1
 MANIFEST, SHARDS, INDEX, KEPT_OUT_FILE = "manifest.json", "shards", "seen.sqlite", "kept-out.txt"

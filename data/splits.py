@@ -8,7 +8,7 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
 
-from data.errors import InputError
+from listflow.data.errors import InputError
 
 
 def draw(labels: Sequence[str], k: int, seed: int, balanced: bool = True) -> list[int]:

@@ -19,7 +19,7 @@ from pydantic import (
     model_validator,
 )
 
-from data.errors import InputError, did_you_mean
+from listflow.data.errors import InputError, did_you_mean
 
 Kind = Literal["literal", "text", "pair", "mask", "soft"]
 MOST_LABELS = 1000
@@ -195,7 +195,7 @@ def builtin_tasks() -> list[str]:
 
 
 def _folder() -> Traversable:
-    return resources.files("data") / "tasks"
+    return resources.files("listflow.data") / "tasks"
 
 
 def load_task(name_or_path: str) -> Task:

@@ -9,10 +9,10 @@ from uuid import UUID
 
 from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
 
-from flows.away import RETRIES, if_it_answers
-from pipeline.run import Progress, Run
-from pipeline.weighed_rows import weighed_rows
-from pipeline.wording import decimals, duration, percent
+from listflow.flows.away import RETRIES, if_it_answers
+from listflow.pipeline.run import Progress, Run
+from listflow.pipeline.weighed_rows import weighed_rows
+from listflow.pipeline.wording import decimals, duration, percent
 
 Facts = dict[str, Any]
 ROUNDS, BALANCE, WEIGHTS, WEIGHED, PROGRESS = (

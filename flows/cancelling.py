@@ -19,8 +19,8 @@ from prefect.context import FlowRunContext
 from prefect.exceptions import Abort
 from prefect.states import Cancelled
 
-from flows.away import if_it_answers
-from pipeline.run import Progress, Run
+from listflow.flows.away import if_it_answers
+from listflow.pipeline.run import Progress, Run
 
 SECONDS_BETWEEN_QUESTIONS = 2.0
 MANAGED = "PREFECT__ENABLE_CANCELLATION_AND_CRASHED_HOOKS"  # "false" where a runner or worker will end the process

@@ -6,21 +6,21 @@ import sys
 
 import typer
 
-from data.errors import InputError
-from flows.cli_adapt import adapt
-from flows.cli_automations import automations
-from flows.cli_export import export
-from flows.cli_gc import gc
-from flows.cli_ingest import ingest
-from flows.cli_label import label
-from flows.cli_predict import predict
-from flows.cli_results import report, status
-from flows.cli_review import review
-from flows.cli_run import plan, resume, run
-from flows.cli_serve import serve
-from flows.cli_server import server
-from flows.cli_subspace import subspace
-from flows.exits import BAD_INPUT, UNEXPECTED, fail
+from listflow.data.errors import InputError
+from listflow.flows.cli_adapt import adapt
+from listflow.flows.cli_automations import automations
+from listflow.flows.cli_export import export
+from listflow.flows.cli_gc import gc
+from listflow.flows.cli_ingest import ingest
+from listflow.flows.cli_label import label
+from listflow.flows.cli_predict import predict
+from listflow.flows.cli_results import report, status
+from listflow.flows.cli_review import review
+from listflow.flows.cli_run import plan, resume, run
+from listflow.flows.cli_serve import serve
+from listflow.flows.cli_server import server
+from listflow.flows.cli_subspace import subspace
+from listflow.flows.exits import BAD_INPUT, UNEXPECTED, fail
 
 app = typer.Typer(
     help="Few labels, much unlabelled text, a small classifier: lite self-training as a Prefect flow.",

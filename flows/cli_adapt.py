@@ -11,16 +11,16 @@ from pydantic import ValidationError
 from rich.console import Console
 from typer import Argument, Option
 
-from flows.cli_options import AsJson, Verbose
-from flows.counting import Count
-from flows.environment import prepare
-from flows.exits import INTERRUPTED, fail
-from flows.plain_console import plain_console
-from flows.values import Values, given_values
-from pipeline.config_errors import refusal
+from listflow.flows.cli_options import AsJson, Verbose
+from listflow.flows.counting import Count
+from listflow.flows.environment import prepare
+from listflow.flows.exits import INTERRUPTED, fail
+from listflow.flows.plain_console import plain_console
+from listflow.flows.values import Values, given_values
+from listflow.pipeline.config_errors import refusal
 
 if TYPE_CHECKING:
-    from pipeline.adapt import AdaptOutcome, AdaptTick
+    from listflow.pipeline.adapt import AdaptOutcome, AdaptTick
 
 
 def adapt(
@@ -54,15 +54,15 @@ def adapt(
 
 
 def _columns(text: str | None) -> Values | None:
-    from data.task import parse_columns
+    from listflow.data.task import parse_columns
 
     return parse_columns(text).model_dump() if text else None
 
 
 def _follow(backbone: str, sources: list[str], out: Path, values: Values, console: Console) -> AdaptOutcome:
     """The outcome of the training, watched on ``console``."""
-    from pipeline.adapt import adapt as train
-    from pipeline.adapt_config import AdaptConfig
+    from listflow.pipeline.adapt import adapt as train
+    from listflow.pipeline.adapt_config import AdaptConfig
 
     try:
         config = AdaptConfig.model_validate(values)

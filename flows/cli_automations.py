@@ -9,9 +9,9 @@ from typing import Annotated
 from rich.table import Table
 from typer import Option
 
-from flows.cli_options import AsJson, Verbose
-from flows.environment import prepare
-from flows.plain_console import plain_console
+from listflow.flows.cli_options import AsJson, Verbose
+from listflow.flows.environment import prepare
+from listflow.flows.plain_console import plain_console
 
 
 def automations(
@@ -21,8 +21,8 @@ def automations(
 ) -> None:
     """Have the Prefect server notice runs that died silently, and start crashed ones again. Again: no change."""
     prepare(verbose)
-    from flows.automations import apply_automations, remove_automations
-    from flows.server import check_server
+    from listflow.flows.automations import apply_automations, remove_automations
+    from listflow.flows.server import check_server
 
     check_server()
     found, console = remove_automations() if remove else apply_automations(), plain_console(stderr=as_json)

@@ -7,10 +7,10 @@ from typing import Annotated
 
 from typer import Option
 
-from flows.cli_options import Verbose
-from flows.cli_run import RunFolder
-from flows.environment import prepare
-from flows.plain_console import plain_console
+from listflow.flows.cli_options import Verbose
+from listflow.flows.cli_run import RunFolder
+from listflow.flows.environment import prepare
+from listflow.flows.plain_console import plain_console
 
 
 def export(
@@ -20,7 +20,7 @@ def export(
 ) -> None:
     """Merge a run's final model into a plain transformers folder."""
     prepare(verbose)
-    from pipeline.plain_model import export as write
+    from listflow.pipeline.plain_model import export as write
 
     with plain_console(stderr=True).status("merge the model"):
         write(folder, output)

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Annotated
 from rich.console import Console
 from typer import Argument, Option
 
-from data.errors import InputError
-from flows.cli_options import AsJson, Verbose
-from flows.counting import counted
-from flows.environment import prepare
-from flows.exits import INTERRUPTED, TERMINATED, Terminated, fail, heeding_sigterm, say, short
-from flows.plain_console import plain_console
+from listflow.data.errors import InputError
+from listflow.flows.cli_options import AsJson, Verbose
+from listflow.flows.counting import counted
+from listflow.flows.environment import prepare
+from listflow.flows.exits import INTERRUPTED, TERMINATED, Terminated, fail, heeding_sigterm, say, short
+from listflow.flows.plain_console import plain_console
 
 if TYPE_CHECKING:
-    from data.ingest import Ingested
+    from listflow.data.ingest import Ingested
 
 CORPORA = Path("corpora")
 STOPPED = "interrupted; nothing was added. The same command again adds all of it, and nothing twice."
@@ -42,9 +42,9 @@ def ingest(
 ) -> None:
     """Append new texts to a corpus: nothing twice, all of the files or none."""
     prepare(verbose)
-    from data.ingest import ingest as append
-    from data.shards import corpus_folder
-    from data.task import Columns, parse_columns
+    from listflow.data.ingest import ingest as append
+    from listflow.data.shards import corpus_folder
+    from listflow.data.task import Columns, parse_columns
 
     folder, console = corpus_folder(home, corpus), plain_console(stderr=as_json)
     with console.status("read") as state:
@@ -69,7 +69,7 @@ def ingest(
 
 def _tell(folder: Path, done: Ingested) -> None:
     """Tells the server. That it is away is no error: the rows are in."""
-    from flows.events import corpus_added
+    from listflow.flows.events import corpus_added
 
     try:
         corpus_added(folder, done)

@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 from rich.console import Console
 from typer import Argument, Option
 
-from flows.cli_options import AsJson, Verbose
-from flows.cli_run import RunFolder
-from flows.counting import Count, counted
-from flows.environment import prepare
-from flows.exits import INTERRUPTED, TERMINATED, UNEXPECTED, Terminated, fail, heeding_sigterm, short
-from flows.plain_console import plain_console
+from listflow.flows.cli_options import AsJson, Verbose
+from listflow.flows.cli_run import RunFolder
+from listflow.flows.counting import Count, counted
+from listflow.flows.environment import prepare
+from listflow.flows.exits import INTERRUPTED, TERMINATED, UNEXPECTED, Terminated, fail, heeding_sigterm, short
+from listflow.flows.plain_console import plain_console
 
 if TYPE_CHECKING:
-    from flows.label_request import LabelRequest
-    from pipeline.labelling import Standing
+    from listflow.flows.label_request import LabelRequest
+    from listflow.pipeline.labelling import Standing
 
 AGAIN = "what is labelled is kept; the same command again labels what is left."
 
@@ -48,9 +48,9 @@ def label(
 ) -> None:
     """Label every row of a corpus: all of it, what a killed labelling left, or what is new since."""
     prepare(verbose)
-    from flows.label_request import LabelRequest, check_request
-    from flows.label_runners import check_scheduler
-    from pipeline.labelling import Labelling
+    from listflow.flows.label_request import LabelRequest, check_request
+    from listflow.flows.label_runners import check_scheduler
+    from listflow.pipeline.labelling import Labelling
 
     run, corpus, output = (path.resolve() for path in (folder, corpus, output))
     request = LabelRequest(
@@ -70,10 +70,10 @@ def label(
 
 def _follow(request: LabelRequest, console: Console) -> dict[str, Any]:
     """What the flow found. Ends the process, saying how to go on, when it is interrupted or something is left."""
-    from flows.cancelling import Stopped
-    from flows.label_flow import Unlabelled, label_corpus
-    from flows.label_watch import told
-    from flows.server import check_server, ensure_server
+    from listflow.flows.cancelling import Stopped
+    from listflow.flows.label_flow import Unlabelled, label_corpus
+    from listflow.flows.label_watch import told
+    from listflow.flows.server import check_server, ensure_server
 
     try:
         with heeding_sigterm(), Count(console, "start Prefect") as count, told(partial(_shown, count)):

@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal, get_type_hints
 
 from typer import Option
 
-from flows.values import Values, parse_set, read_yaml
-from pipeline.config import RunConfig, build_config
+from listflow.flows.values import Values, parse_set, read_yaml
+from listflow.pipeline.config import RunConfig, build_config
 
 Verbose = Annotated[bool, Option("--verbose", help="Show what Prefect logs, and tracebacks.")]
 AsJson = Annotated[bool, Option("--json", help="Print the result as one line of JSON, and all else on stderr.")]
@@ -107,6 +107,6 @@ def asks(command: Callable[..., None]) -> Callable[..., None]:
 
 def _continued(folder: Path) -> Values:
     """The values of a run that goes on from the one in ``folder``."""
-    from flows.lineage import continued
+    from listflow.flows.lineage import continued
 
     return continued(folder, None).model_dump(mode="json")

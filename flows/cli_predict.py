@@ -7,10 +7,10 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from flows.cli_options import Verbose
-from flows.counting import counted
-from flows.environment import prepare
-from flows.plain_console import plain_console
+from listflow.flows.cli_options import Verbose
+from listflow.flows.counting import counted
+from listflow.flows.environment import prepare
+from listflow.flows.plain_console import plain_console
 
 
 def predict(
@@ -23,7 +23,7 @@ def predict(
 ) -> None:
     """Label the texts of a file with the final models of runs."""
     prepare(verbose)
-    from pipeline.predictors import Predictors
+    from listflow.pipeline.predictors import Predictors
 
     console = plain_console(stderr=True)
     with console.status("load the model") as state:

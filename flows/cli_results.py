@@ -11,13 +11,13 @@ from rich.console import Console
 from rich.table import Table
 from typer import Argument
 
-from data.errors import InputError
-from flows.cli_options import AsJson, Verbose
-from flows.cli_run import RunFolder
-from flows.environment import prepare
-from flows.exits import say, short
-from flows.plain_console import plain_console
-from flows.runs import RunStatus, find_runs, rounds_of, status_of
+from listflow.data.errors import InputError
+from listflow.flows.cli_options import AsJson, Verbose
+from listflow.flows.cli_run import RunFolder
+from listflow.flows.environment import prepare
+from listflow.flows.exits import say, short
+from listflow.flows.plain_console import plain_console
+from listflow.flows.runs import RunStatus, find_runs, rounds_of, status_of
 
 RUNS = Path("runs")
 
@@ -45,8 +45,8 @@ def status(
 def report(folder: RunFolder, as_json: AsJson = False, verbose: Verbose = False) -> None:
     """Draw report.html and the plots of a finished run again, and print its table."""
     prepare(verbose)
-    from pipeline.outcome import report_of
-    from pipeline.report import text_table, write_report
+    from listflow.pipeline.outcome import report_of
+    from listflow.pipeline.report import text_table, write_report
 
     found, console = report_of(folder), plain_console(stderr=as_json)
     write_report(found, folder)

@@ -10,10 +10,10 @@ from typing import Annotated
 from rich.console import Console
 from typer import Argument
 
-from flows.cli_options import AsJson, Asked, Verbose, asks
-from flows.counting import counted
-from flows.environment import prepare
-from flows.exits import (
+from listflow.flows.cli_options import AsJson, Asked, Verbose, asks
+from listflow.flows.counting import counted
+from listflow.flows.environment import prepare
+from listflow.flows.exits import (
     INTERRUPTED,
     TERMINATED,
     UNEXPECTED,
@@ -24,10 +24,10 @@ from flows.exits import (
     interrupted,
     short,
 )
-from flows.plain_console import plain_console
-from flows.progress import Display
-from pipeline.config import RunConfig
-from pipeline.stage_names import name_of, name_of_head
+from listflow.flows.plain_console import plain_console
+from listflow.flows.progress import Display
+from listflow.pipeline.config import RunConfig
+from listflow.pipeline.stage_names import name_of, name_of_head
 
 RunFolder = Annotated[Path, Argument(help="The folder of a run.")]
 
@@ -42,8 +42,8 @@ def run(asked: Asked, as_json: AsJson = False, verbose: Verbose = False) -> None
 def resume(folder: RunFolder, as_json: AsJson = False, verbose: Verbose = False) -> None:
     """Go on with an interrupted run; repair a damaged one. One that is finished and whole is only shown."""
     prepare(verbose)
-    from pipeline.opening import load_config
-    from pipeline.outcome import is_whole
+    from listflow.pipeline.opening import load_config
+    from listflow.pipeline.outcome import is_whole
 
     config = load_config(folder)
     if is_whole(folder):
@@ -56,8 +56,8 @@ def resume(folder: RunFolder, as_json: AsJson = False, verbose: Verbose = False)
 def plan(asked: Asked, as_json: AsJson = False, verbose: Verbose = False) -> None:
     """Show what a run would do, and how long it would take. Trains nothing and keeps nothing."""
     prepare(verbose)
-    from flows.plan_view import show_plan
-    from pipeline.plan import make_plan
+    from listflow.flows.plan_view import show_plan
+    from listflow.pipeline.plan import make_plan
 
     found = make_plan(asked.to_config())
     show_plan(found, Console(stderr=as_json))
@@ -66,7 +66,7 @@ def plan(asked: Asked, as_json: AsJson = False, verbose: Verbose = False) -> Non
 
 
 def _train(config: RunConfig, as_json: bool) -> None:
-    from pipeline.sources import resolve_sources
+    from listflow.pipeline.sources import resolve_sources
 
     # Bad input should not have to wait until Prefect is up.
     resolve_sources(config)
@@ -79,10 +79,10 @@ def _follow(config: RunConfig, display: Display) -> Path:
     from httpx import TransportError
     from prefect import tags
 
-    from flows.cancelling import Stopped
-    from flows.list_flow import self_train
-    from flows.server import ensure_server
-    from flows.session import watched_by
+    from listflow.flows.cancelling import Stopped
+    from listflow.flows.list_flow import self_train
+    from listflow.flows.server import ensure_server
+    from listflow.flows.session import watched_by
 
     try:
         with heeding_sigterm(), display, watched_by(display), tags("listflow", *_kinds(config)):
@@ -102,10 +102,10 @@ def _kinds(config: RunConfig) -> list[str]:
 
 
 def _show_outcome(folder: Path, as_json: bool) -> None:
-    from pipeline.opening import load_config
-    from pipeline.outcome import report_of
-    from pipeline.report import text_table
-    from pipeline.sources import rows_since
+    from listflow.pipeline.opening import load_config
+    from listflow.pipeline.outcome import report_of
+    from listflow.pipeline.report import text_table
+    from listflow.pipeline.sources import rows_since
 
     console, report = plain_console(stderr=as_json), report_of(folder)
     console.print(text_table(report))

@@ -6,9 +6,9 @@ from typing import Annotated
 
 from typer import Option
 
-from flows.cli_options import Verbose
-from flows.cli_run import RunFolder
-from flows.environment import prepare
+from listflow.flows.cli_options import Verbose
+from listflow.flows.cli_run import RunFolder
+from listflow.flows.environment import prepare
 
 
 def serve(
@@ -24,6 +24,6 @@ def serve(
 ) -> None:
     """Go on from a finished run again and again: on a schedule, or whenever a corpus grows. Needs a Prefect server."""
     prepare(verbose)
-    from flows.serving import Wanted, serve_run
+    from listflow.flows.serving import Wanted, serve_run
 
     serve_run(Wanted(folder, cron, every, tuple(corpus or ()), name or folder.resolve().name))

@@ -7,9 +7,9 @@ from typing import Annotated
 
 from typer import Option
 
-from flows.environment import prepare
-from flows.exits import short
-from flows.plain_console import plain_console
+from listflow.flows.environment import prepare
+from listflow.flows.exits import short
+from listflow.flows.plain_console import plain_console
 
 
 def server(
@@ -19,7 +19,7 @@ def server(
     """Start a Prefect server on this machine, behind a password. On SQLite, unless
     PREFECT_API_DATABASE_CONNECTION_URL names a PostgreSQL database."""
     prepare(verbose=True)
-    from flows.hosting import CLIENT, PASSWORD, host, prepared_server
+    from listflow.flows.hosting import CLIENT, PASSWORD, host, prepared_server
 
     with prepared_server(home, port) as ready:
         for line in (

@@ -11,15 +11,15 @@ from rich.console import Console
 from rich.table import Table
 from typer import Argument, Option
 
-from flows.cli_options import AsJson, Verbose
-from flows.counting import Count
-from flows.environment import prepare
-from flows.exits import INTERRUPTED, fail
-from flows.plain_console import plain_console
-from flows.values import Values, given_values
+from listflow.flows.cli_options import AsJson, Verbose
+from listflow.flows.counting import Count
+from listflow.flows.environment import prepare
+from listflow.flows.exits import INTERRUPTED, fail
+from listflow.flows.plain_console import plain_console
+from listflow.flows.values import Values, given_values
 
 if TYPE_CHECKING:
-    from pipeline.subspace_making import SubspaceOutcome
+    from listflow.pipeline.subspace_making import SubspaceOutcome
 
 
 def subspace(
@@ -54,10 +54,10 @@ def _follow(runs: list[Path], out: Path, values: Values, evaluate: bool, console
     """The outcome of the training, watched on ``console``."""
     from pydantic import ValidationError
 
-    from pipeline.config_errors import refusal
-    from pipeline.msf import MsfTick
-    from pipeline.subspace_config import SubspaceConfig
-    from pipeline.subspace_making import make_subspace
+    from listflow.pipeline.config_errors import refusal
+    from listflow.pipeline.msf import MsfTick
+    from listflow.pipeline.subspace_config import SubspaceConfig
+    from listflow.pipeline.subspace_making import make_subspace
 
     try:
         config = SubspaceConfig.model_validate(values)
@@ -91,7 +91,7 @@ def _show(outcome: SubspaceOutcome, console: Console) -> None:
 
 def _table(outcome: SubspaceOutcome) -> Table:
     """The five settings: accuracy as a share of that of the whole prompt, over all tasks left out."""
-    from pipeline.five_settings import SETTINGS, relative
+    from listflow.pipeline.five_settings import SETTINGS, relative
 
     table = Table("setting", "what it shows", "scores", "relative to the whole prompt")
     for setting, meaning in SETTINGS.items():

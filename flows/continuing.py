@@ -8,12 +8,12 @@ from prefect.runtime import flow_run
 from prefect.serializers import JSONSerializer
 from prefect.states import Completed, State
 
-from data.errors import InputError, NothingNew
-from flows.lineage import next_of
-from flows.list_flow import self_train
-from pipeline.config import RunConfig
-from pipeline.parent import pinned_parent
-from pipeline.sources import resolve_sources
+from listflow.data.errors import InputError, NothingNew
+from listflow.flows.lineage import next_of
+from listflow.flows.list_flow import self_train
+from listflow.pipeline.config import RunConfig
+from listflow.pipeline.parent import pinned_parent
+from listflow.pipeline.sources import resolve_sources
 
 
 def _name() -> str:

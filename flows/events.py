@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from data.ingest import Ingested
+from listflow.data.ingest import Ingested
 
 CORPUS_ADDED = "listflow.corpus.added"
 SECONDS = 5.0  # an ingest is done by then, and should not seem to hang
@@ -21,7 +21,7 @@ def corpus_added(folder: Path, done: Ingested) -> bool:
         return False
     from prefect.events import Event
 
-    from flows.server import server_client
+    from listflow.flows.server import server_client
 
     event = Event(
         event=CORPUS_ADDED,

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from data.errors import InputError
+from listflow.data.errors import InputError
 
 HOST = "127.0.0.1"
 PASSWORD, CLIENT, LOCK = "password", "client.env", ".lock"

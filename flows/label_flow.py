@@ -10,16 +10,16 @@ from prefect.cache_policies import NO_CACHE
 from prefect.serializers import JSONSerializer
 from prefect.states import State
 
-from data.errors import InputError
-from data.shards import check_shard
-from flows.cancelling import Heed, cancellable
-from flows.label_pool import check_pool, run_children
-from flows.label_reason import Reason, or_refused
-from flows.label_request import LabelRequest, check_request
-from flows.label_runners import Range, check_scheduler, run_tasks
-from flows.label_watch import Watch, show_labels
-from pipeline.label_worker import label_range
-from pipeline.labelling import Labelling
+from listflow.data.errors import InputError
+from listflow.data.shards import check_shard
+from listflow.flows.cancelling import Heed, cancellable
+from listflow.flows.label_pool import check_pool, run_children
+from listflow.flows.label_reason import Reason, or_refused
+from listflow.flows.label_request import LabelRequest, check_request
+from listflow.flows.label_runners import Range, check_scheduler, run_tasks
+from listflow.flows.label_watch import Watch, show_labels
+from listflow.pipeline.label_worker import label_range
+from listflow.pipeline.labelling import Labelling
 
 TASKS_A_PASS = (40, 20)
 CHILDREN_A_WORKER = 4

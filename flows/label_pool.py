@@ -16,14 +16,14 @@ from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL
 from prefect.states import Cancelling
 
-from data.errors import InputError
-from flows.away import if_it_answers
-from flows.label_reason import Reason, reason_of
-from flows.label_request import LabelRequest
-from flows.label_runners import Range, parameters
-from flows.label_shards_flow import label_shards
-from flows.server import server_client
-from pipeline.labelling import Labelling
+from listflow.data.errors import InputError
+from listflow.flows.away import if_it_answers
+from listflow.flows.label_reason import Reason, reason_of
+from listflow.flows.label_request import LabelRequest
+from listflow.flows.label_runners import Range, parameters
+from listflow.flows.label_shards_flow import label_shards
+from listflow.flows.server import server_client
+from listflow.pipeline.labelling import Labelling
 
 SECONDS_BETWEEN_LOOKS = 2.0
 
@@ -54,7 +54,7 @@ def check_pool(request: LabelRequest) -> None:
     except ObjectNotFound as error:
         raise InputError(
             f"the server at {PREFECT_API_URL.value()} has no deployment {name}; make it with "
-            f"`python -c \"from flows.label_pool import deploy; deploy('{request.deployment}', 'POOL')\"`."
+            f"`python -c \"from listflow.flows.label_pool import deploy; deploy('{request.deployment}', 'POOL')\"`."
         ) from error
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from prefect.states import Failed, State
 
-from data.errors import InputError
+from listflow.data.errors import InputError
 
 REFUSED = "Refused"
 

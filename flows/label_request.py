@@ -6,8 +6,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from data.errors import InputError
-from pipeline.section import Section
+from listflow.data.errors import InputError
+from listflow.pipeline.section import Section
 
 
 class LabelRequest(Section):

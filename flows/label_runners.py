@@ -15,11 +15,11 @@ from prefect import Task
 from prefect.futures import PrefectWrappedFuture
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
 
-from data.errors import InputError
-from flows.label_reason import Reason, reason_of
-from flows.label_request import LabelRequest
-from pipeline.label_worker import workers_here
-from pipeline.labelling import Labelling
+from listflow.data.errors import InputError
+from listflow.flows.label_reason import Reason, reason_of
+from listflow.flows.label_request import LabelRequest
+from listflow.pipeline.label_worker import workers_here
+from listflow.pipeline.labelling import Labelling
 
 SECONDS_BETWEEN_LOOKS = 0.5
 SCHEDULER_SECONDS = 5

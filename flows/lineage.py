@@ -6,10 +6,10 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from flows.runs import RunStatus, status_of
-from pipeline.checkpoint import read_json
-from pipeline.config import RunConfig
-from pipeline.opening import BEFORE_RECORD, load_config
+from listflow.flows.runs import RunStatus, status_of
+from listflow.pipeline.checkpoint import read_json
+from listflow.pipeline.config import RunConfig
+from listflow.pipeline.opening import BEFORE_RECORD, load_config
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,13 @@ from typing import Any
 from prefect import flow
 from prefect.serializers import JSONSerializer
 
-from flows.artifacts import Meter, show_rounds
-from flows.report_artifacts import show_report
-from flows.review import review
-from flows.session import session
-from flows.settle import settle
-from flows.tasks import judge, prompt_tune, pseudo_label, publish, train_student
-from pipeline.config import RunConfig
+from listflow.flows.artifacts import Meter, show_rounds
+from listflow.flows.report_artifacts import show_report
+from listflow.flows.review import review
+from listflow.flows.session import session
+from listflow.flows.settle import settle
+from listflow.flows.tasks import judge, prompt_tune, pseudo_label, publish, train_student
+from listflow.pipeline.config import RunConfig
 
 
 # Annotations here are types and not text, as no ``from __future__ import annotations`` makes them: a served flow is

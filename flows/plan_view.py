@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from rich.console import Console
 from rich.markup import escape
 
-from pipeline.plan import Plan
-from pipeline.stage_names import trained
-from pipeline.wording import duration
+from listflow.pipeline.plan import Plan
+from listflow.pipeline.stage_names import trained
+from listflow.pipeline.wording import duration
 
 WIDTH, SHOWN_WORDS = 40, 20
 

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from flows.counting import moving_line
-from flows.exits import short
+from listflow.flows.counting import moving_line
+from listflow.flows.exits import short
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from pipeline.run import Progress as Place
-    from pipeline.run import Run
+    from listflow.pipeline.run import Progress as Place
+    from listflow.pipeline.run import Run
 
 PHASES = {
     "tokenise": "tokenise",
@@ -51,7 +51,7 @@ class Display:
 
     def opened(self, run: Run) -> None:
         """A short plan, before the work."""
-        from pipeline.plan import steps_of, trainable_parameters
+        from listflow.pipeline.plan import steps_of, trainable_parameters
 
         self.folder = run.folder
         teacher, student = steps_of(run)

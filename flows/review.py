@@ -17,15 +17,15 @@ from prefect.logging import get_run_logger
 from prefect.states import Running
 from pydantic import Field
 
-from data.answers import parse_answers
-from data.errors import InputError
-from flows.cancelling import RunCancelled, heeded_run, is_cancelled
-from flows.exits import short
-from flows.review_view import form_text, lines_to_fill_in, show_review
-from pipeline.checkpoint import write_json
-from pipeline.review import ask
-from pipeline.review_state import WAITING, Asked, Reviewed, check_answers, conclude, read_reviewed, utc
-from pipeline.run import Progress, Run
+from listflow.data.answers import parse_answers
+from listflow.data.errors import InputError
+from listflow.flows.cancelling import RunCancelled, heeded_run, is_cancelled
+from listflow.flows.exits import short
+from listflow.flows.review_view import form_text, lines_to_fill_in, show_review
+from listflow.pipeline.checkpoint import write_json
+from listflow.pipeline.review import ask
+from listflow.pipeline.review_state import WAITING, Asked, Reviewed, check_answers, conclude, read_reviewed, utc
+from listflow.pipeline.run import Progress, Run
 
 SECONDS_BETWEEN_LOOKS = 2
 # A pause that Prefect itself ends fails the flow run, so this module ends it long before, by the same clock: a machine

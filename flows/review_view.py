@@ -9,9 +9,9 @@ from pathlib import Path
 
 from prefect.artifacts import create_markdown_artifact
 
-from flows.away import RETRIES, if_it_answers
-from flows.markdown import code
-from pipeline.review_state import CSV, Asked
+from listflow.flows.away import RETRIES, if_it_answers
+from listflow.flows.markdown import code
+from listflow.pipeline.review_state import CSV, Asked
 
 REVIEW = "list-review"
 SHOWN_ROWS, SHOWN_TEXT = 100, 300

@@ -10,11 +10,11 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 from pydantic import ValidationError
 
-from data.errors import InputError
-from pipeline.checkpoint import read_json, verified
-from pipeline.config import RunConfig
-from pipeline.review_state import waits_until
-from pipeline.stage_names import name_of, name_of_head
+from listflow.data.errors import InputError
+from listflow.pipeline.checkpoint import read_json, verified
+from listflow.pipeline.config import RunConfig
+from listflow.pipeline.review_state import waits_until
+from listflow.pipeline.stage_names import name_of, name_of_head
 
 State = Literal["running", "interrupted", "done"]
 Part = Literal["complete", "damaged", "begun", "left"]

@@ -11,7 +11,7 @@ from httpx import HTTPStatusError, TransportError
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.settings import PREFECT_API_URL
 
-from data.errors import InputError
+from listflow.data.errors import InputError
 
 HOW_TO_START = "start one with `listflow server`, then `. .server/client.env`"
 

@@ -18,13 +18,13 @@ from prefect.events import DeploymentEventTrigger
 from prefect.exceptions import TerminationSignal
 from prefect.runner import Runner
 
-from data.errors import InputError
-from data.shards import NAME
-from flows.continuing import go_on, has_news
-from flows.events import CORPUS_ADDED
-from flows.plain_console import plain_console
-from flows.runs import status_of
-from flows.server import check_server
+from listflow.data.errors import InputError
+from listflow.data.shards import NAME
+from listflow.flows.continuing import go_on, has_news
+from listflow.flows.events import CORPUS_ADDED
+from listflow.flows.plain_console import plain_console
+from listflow.flows.runs import status_of
+from listflow.flows.server import check_server
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ from typing import Protocol
 
 from prefect.context import TagsContext
 
-from flows.cancelling import Heed, cancellable
-from pipeline.config import RunConfig
-from pipeline.opening import open_run
-from pipeline.run import Progress, Run
+from listflow.flows.cancelling import Heed, cancellable
+from listflow.pipeline.config import RunConfig
+from listflow.pipeline.opening import open_run
+from listflow.pipeline.run import Progress, Run
 
 
 class Watcher(Protocol):

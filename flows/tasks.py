@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from flows.session import current
-from flows.settle import Facts, folder_files, plain_files, stage
-from pipeline import outcome, rounds
-from pipeline.review import correction_files
+from listflow.flows.session import current
+from listflow.flows.settle import Facts, folder_files, plain_files, stage
+from listflow.pipeline import outcome, rounds
+from listflow.pipeline.review import correction_files
 
 
 @stage("prompt-tune the teacher")

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from data.errors import InputError
+from listflow.data.errors import InputError
 
 Values = dict[str, Any]
 

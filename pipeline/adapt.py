@@ -17,16 +17,16 @@ import numpy as np
 import torch
 from torch import nn
 
-from data.errors import InputError
-from data.read import digest
-from pipeline import checkpoint
-from pipeline.adapt_config import AdaptConfig
-from pipeline.learner import Learner, load_learner
-from pipeline.maskedlm import Masked, Measure, mask_tokens, masked_loss, measure
-from pipeline.order import epochs
-from pipeline.packed import Packed, pack
-from pipeline.plain_training import restore_steps, save_steps, warmed_rate
-from pipeline.seeds import generator_for
+from listflow.data.errors import InputError
+from listflow.data.read import digest
+from listflow.pipeline import checkpoint
+from listflow.pipeline.adapt_config import AdaptConfig
+from listflow.pipeline.learner import Learner, load_learner
+from listflow.pipeline.maskedlm import Masked, Measure, mask_tokens, masked_loss, measure
+from listflow.pipeline.order import epochs
+from listflow.pipeline.packed import Packed, pack
+from listflow.pipeline.plain_training import restore_steps, save_steps, warmed_rate
+from listflow.pipeline.seeds import generator_for
 
 RECORD, WORK, RESULT = "adapt.json", "work", "backbone"
 MOST_HELD_OUT = 2000

@@ -6,8 +6,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from data.task import Columns
-from pipeline.config import Section
+from listflow.data.task import Columns
+from listflow.pipeline.config import Section
 
 
 class AdaptConfig(Section):

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
-from data.disk import put
-from pipeline.storing import storing
+from listflow.data.disk import put
+from listflow.pipeline.storing import storing
 
 
 @contextmanager

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from data.errors import InputError
-from pipeline.backbone import Backbone
+from listflow.data.errors import InputError
+from listflow.pipeline.backbone import Backbone
 
 SHAPED_LIKE_BERT = frozenset({"bert", "roberta", "electra"})
 

@@ -17,10 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pipeline.batch import Batch
-from pipeline.maskedlm import Masked
-from pipeline.model import Classifier
-from pipeline.prompt import Encoded
+from listflow.pipeline.batch import Batch
+from listflow.pipeline.maskedlm import Masked
+from listflow.pipeline.model import Classifier
+from listflow.pipeline.prompt import Encoded
 
 MASKED, KEPT = 0.8, 0.1  # of the chosen words; the others become a random word
 

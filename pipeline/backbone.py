@@ -15,11 +15,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from data.errors import InputError
-from pipeline import minilm, pretrained
-from pipeline.allocator import keep_freed_memory
-from pipeline.families import family_of
-from pipeline.identity import Identity
+from listflow.data.errors import InputError
+from listflow.pipeline import minilm, pretrained
+from listflow.pipeline.allocator import keep_freed_memory
+from listflow.pipeline.families import family_of
+from listflow.pipeline.identity import Identity
 
 Precision = Literal["auto", "fp32", "bf16"]
 

@@ -9,10 +9,10 @@ import hashlib
 import json
 from pathlib import Path
 
-from data.corpus import Corpus
-from data.read import Row
-from pipeline.checkpoint import FORMAT, read_json, write_json
-from pipeline.review_state import read_reviewed
+from listflow.data.corpus import Corpus
+from listflow.data.read import Row
+from listflow.pipeline.checkpoint import FORMAT, read_json, write_json
+from listflow.pipeline.review_state import read_reviewed
 
 REVIEWED = "reviewed.json"
 

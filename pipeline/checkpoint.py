@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
-from data.disk import replacing, sync
-from data.errors import InputError
-from pipeline.storing import FULL, storing
-from pipeline.undisturbed import undisturbed
+from listflow.data.disk import replacing, sync
+from listflow.data.errors import InputError
+from listflow.pipeline.storing import FULL, storing
+from listflow.pipeline.undisturbed import undisturbed
 
 if TYPE_CHECKING:
     from torch import Tensor

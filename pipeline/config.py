@@ -11,12 +11,12 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from data.errors import InputError
-from pipeline.config_errors import Loc, refusal
-from pipeline.head_config import AnyHead, VerbalizerHead
-from pipeline.review_config import ReviewConfig
-from pipeline.section import Section
-from pipeline.stage_config import Stages, expand, item_of, lives_in_layers
+from listflow.data.errors import InputError
+from listflow.pipeline.config_errors import Loc, refusal
+from listflow.pipeline.head_config import AnyHead, VerbalizerHead
+from listflow.pipeline.review_config import ReviewConfig
+from listflow.pipeline.section import Section
+from listflow.pipeline.stage_config import Stages, expand, item_of, lives_in_layers
 
 
 class DataConfig(Section):

@@ -9,8 +9,8 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from data.errors import InputError
-from pipeline.section import nearest
+from listflow.data.errors import InputError
+from listflow.pipeline.section import nearest
 
 Loc = tuple[str | int, ...]
 Model = type[BaseModel]

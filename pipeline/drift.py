@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
-from data.read import stem
-from data.shards import is_corpus, read_manifest
-from pipeline.drift_facts import Drift, ShardAgreement, Side
-from pipeline.keeping import logits_on
-from pipeline.rounds import load_model
-from pipeline.run import Run
-from pipeline.seeds import generator_for
+from listflow.data.read import stem
+from listflow.data.shards import is_corpus, read_manifest
+from listflow.pipeline.drift_facts import Drift, ShardAgreement, Side
+from listflow.pipeline.keeping import logits_on
+from listflow.pipeline.rounds import load_model
+from listflow.pipeline.run import Run
+from listflow.pipeline.seeds import generator_for
 
 ROWS = 500  # of the old and of the new rows
 ROWS_OF_SHARD = 100

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from pipeline.model import Classifier
-from pipeline.stage_config import AnyStage, Unified
-from pipeline.stages.heads import flat_prefix
-from pipeline.stages.ipt import IntrinsicPrompt
-from pipeline.stages.ptuning import SoftPrompt
+from listflow.pipeline.model import Classifier
+from listflow.pipeline.stage_config import AnyStage, Unified
+from listflow.pipeline.stages.heads import flat_prefix
+from listflow.pipeline.stages.ipt import IntrinsicPrompt
+from listflow.pipeline.stages.ptuning import SoftPrompt
 
 
 def flat(model: Classifier, stages: Sequence[AnyStage]) -> tuple[list[AnyStage], dict[str, Tensor]]:

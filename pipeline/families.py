@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from data.errors import InputError
+from listflow.data.errors import InputError
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from pipeline.backbone import Backbone
-from pipeline.checkpoint import new_folder, verified, write_json
-from pipeline.order import by_length
-from pipeline.pieces import PIECES, VALUES, Place, content_key, known_places, pieces_of
-from pipeline.prompt import Encoded, Features
-from pipeline.split import lower
+from listflow.pipeline.backbone import Backbone
+from listflow.pipeline.checkpoint import new_folder, verified, write_json
+from listflow.pipeline.order import by_length
+from listflow.pipeline.pieces import PIECES, VALUES, Place, content_key, known_places, pieces_of
+from listflow.pipeline.prompt import Encoded, Features
+from listflow.pipeline.split import lower
 
 TOKENS_A_BATCH = 2048
 # numpy has no bfloat16: its bits are kept as whole numbers.

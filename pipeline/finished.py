@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data.errors import InputError
-from data.task import Task
-from pipeline.backbone import Backbone, Precision, load_backbone
-from pipeline.checkpoint import file_digest, load_tensors, read_json, verified
-from pipeline.config import build_config
-from pipeline.head_config import AnyHead
-from pipeline.identity import Identity
-from pipeline.label_words import word_ids_for
-from pipeline.model import Classifier
-from pipeline.prompt import Prompt
-from pipeline.stage_config import AnyStage, pseudo_tokens
+from listflow.data.errors import InputError
+from listflow.data.task import Task
+from listflow.pipeline.backbone import Backbone, Precision, load_backbone
+from listflow.pipeline.checkpoint import file_digest, load_tensors, read_json, verified
+from listflow.pipeline.config import build_config
+from listflow.pipeline.head_config import AnyHead
+from listflow.pipeline.identity import Identity
+from listflow.pipeline.label_words import word_ids_for
+from listflow.pipeline.model import Classifier
+from listflow.pipeline.prompt import Prompt
+from listflow.pipeline.stage_config import AnyStage, pseudo_tokens
 
 
 @dataclass(frozen=True)

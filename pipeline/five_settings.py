@@ -15,16 +15,16 @@ from statistics import mean
 
 import torch
 
-from data.errors import InputError
-from pipeline.autoencoder import AutoEncoder
-from pipeline.msf import MsfTick
-from pipeline.prompted_task import PromptedTask, accuracy
-from pipeline.pseudo_tokens import Intrinsic
-from pipeline.recipes import teacher_recipe
-from pipeline.subspace import load_auto_encoder, pinned
-from pipeline.subspace_config import SubspaceConfig
-from pipeline.subspace_keeping import keep_subspace
-from pipeline.train import Material, Trainer
+from listflow.data.errors import InputError
+from listflow.pipeline.autoencoder import AutoEncoder
+from listflow.pipeline.msf import MsfTick
+from listflow.pipeline.prompted_task import PromptedTask, accuracy
+from listflow.pipeline.pseudo_tokens import Intrinsic
+from listflow.pipeline.recipes import teacher_recipe
+from listflow.pipeline.subspace import load_auto_encoder, pinned
+from listflow.pipeline.subspace_config import SubspaceConfig
+from listflow.pipeline.subspace_keeping import keep_subspace
+from listflow.pipeline.train import Material, Trainer
 
 SETTINGS = {
     "T_train (MSF)": "known prompts, encoded and decoded: what the auto-encoder holds",

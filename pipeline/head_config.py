@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from pipeline.section import Section
+from listflow.pipeline.section import Section
 
 
 class VerbalizerHead(Section):

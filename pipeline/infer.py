@@ -7,9 +7,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from pipeline.model import Classifier
-from pipeline.order import by_length
-from pipeline.prompt import Encoded
+from listflow.pipeline.model import Classifier
+from listflow.pipeline.order import by_length
+from listflow.pipeline.prompt import Encoded
 
 TOKENS_A_BATCH = 1024
 

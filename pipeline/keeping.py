@@ -9,18 +9,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.checkpoint import new_folder, save_tensors, verified
-from pipeline.evaluate import measure, weight_stats
-from pipeline.infer import logits_of
-from pipeline.judge import folds
-from pipeline.model import Classifier
-from pipeline.prompt import Encoded
-from pipeline.pseudo import save_meta_weights
-from pipeline.recipes import teacher_recipe
-from pipeline.run import Progress, Run, counter
-from pipeline.seeds import generator_for
-from pipeline.stepping import forget_steps
-from pipeline.train import Material, State, Trainer
+from listflow.pipeline.checkpoint import new_folder, save_tensors, verified
+from listflow.pipeline.evaluate import measure, weight_stats
+from listflow.pipeline.infer import logits_of
+from listflow.pipeline.judge import folds
+from listflow.pipeline.model import Classifier
+from listflow.pipeline.prompt import Encoded
+from listflow.pipeline.pseudo import save_meta_weights
+from listflow.pipeline.recipes import teacher_recipe
+from listflow.pipeline.run import Progress, Run, counter
+from listflow.pipeline.seeds import generator_for
+from listflow.pipeline.stepping import forget_steps
+from listflow.pipeline.train import Material, State, Trainer
 
 Facts = dict[str, Any]
 FOLDS = 3

@@ -16,13 +16,13 @@ import torch
 import transformers
 from filelock import FileLock, Timeout
 
-from pipeline.backbone import Backbone
-from pipeline.checkpoint import MANIFEST
-from pipeline.features import bytes_needed, with_features
-from pipeline.model import first_tuned_layer
-from pipeline.pieces import content_key
-from pipeline.prompt import Encoded
-from pipeline.run import Run, counter
+from listflow.pipeline.backbone import Backbone
+from listflow.pipeline.checkpoint import MANIFEST
+from listflow.pipeline.features import bytes_needed, with_features
+from listflow.pipeline.model import first_tuned_layer
+from listflow.pipeline.pieces import content_key
+from listflow.pipeline.prompt import Encoded
+from listflow.pipeline.run import Run, counter
 
 
 def keeps_features(run: Run) -> bool:

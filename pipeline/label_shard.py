@@ -13,11 +13,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from data.shards import Shard, shard_batches
-from pipeline.appearing import appears
-from pipeline.checkpoint import file_digest
-from pipeline.labelling import Labelling, Record
-from pipeline.predict import Predictor
+from listflow.data.shards import Shard, shard_batches
+from listflow.pipeline.appearing import appears
+from listflow.pipeline.checkpoint import file_digest
+from listflow.pipeline.labelling import Labelling, Record
+from listflow.pipeline.predict import Predictor
 
 ROWS_AT_ONCE = 8192
 

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from data.errors import InputError
-from data.task import Task
-from pipeline.backbone import Backbone
-from pipeline.head_config import AnyHead
-from pipeline.prompt import token_ids
+from listflow.data.errors import InputError
+from listflow.data.task import Task
+from listflow.pipeline.backbone import Backbone
+from listflow.pipeline.head_config import AnyHead
+from listflow.pipeline.prompt import token_ids
 
 
 def word_ids_for(head: AnyHead, task: Task, backbone: Backbone) -> tuple[int, ...]:

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import torch
 
-from data.errors import InputError
-from pipeline.backbone import Backbone, Precision, resolve_device
-from pipeline.finished import Finished
-from pipeline.label_shard import label_shard
-from pipeline.labelling import Labelling
-from pipeline.predict import Predictor
+from listflow.data.errors import InputError
+from listflow.pipeline.backbone import Backbone, Precision, resolve_device
+from listflow.pipeline.finished import Finished
+from listflow.pipeline.label_shard import label_shard
+from listflow.pipeline.labelling import Labelling
+from listflow.pipeline.predict import Predictor
 
 PRECISIONS: dict[str, Precision] = {"float32": "fp32", "bfloat16": "bf16"}
 

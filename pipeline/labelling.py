@@ -21,12 +21,12 @@ from uuid import uuid4
 
 from filelock import FileLock, Timeout
 
-from data.errors import InputError
-from data.shards import Manifest, Shard, is_corpus, read_manifest
-from pipeline.appearing import appears
-from pipeline.checkpoint import file_digest
-from pipeline.finished import Finished
-from pipeline.storing import storing
+from listflow.data.errors import InputError
+from listflow.data.shards import Manifest, Shard, is_corpus, read_manifest
+from listflow.pipeline.appearing import appears
+from listflow.pipeline.checkpoint import file_digest
+from listflow.pipeline.finished import Finished
+from listflow.pipeline.storing import storing
 
 FORMAT = 1
 CARD, RECORDS, LOCK, DRIVER = "_labelling.json", "_shards", ".lock", ".driver"

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pipeline.attention import SHAPED_LIKE_BERT, opened
-from pipeline.backbone import Backbone
+from listflow.pipeline.attention import SHAPED_LIKE_BERT, opened
+from listflow.pipeline.backbone import Backbone
 
 
 class OnlyMask(nn.Module):

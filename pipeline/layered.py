@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from data.errors import InputError
-from pipeline.section import Section
+from listflow.data.errors import InputError
+from listflow.pipeline.section import Section
 
 Layers = Annotated[
     Literal["all"] | Annotated[str, Field(pattern=r"^top:[1-9]\d*$")] | tuple[Annotated[int, Field(ge=0)], ...],

@@ -11,11 +11,11 @@ from typing import Literal
 import torch
 from torch import nn
 
-from data.errors import InputError
-from pipeline import lowrank, minilm
-from pipeline.adapt_config import AdaptConfig
-from pipeline.backbone import Backbone, load_backbone, resolve_device, resolve_precision
-from pipeline.seeds import seed_for
+from listflow.data.errors import InputError
+from listflow.pipeline import lowrank, minilm
+from listflow.pipeline.adapt_config import AdaptConfig
+from listflow.pipeline.backbone import Backbone, load_backbone, resolve_device, resolve_precision
+from listflow.pipeline.seeds import seed_for
 
 UPDATE_FILE = "mlm.safetensors"
 WHOLE_RATE = 5e-5

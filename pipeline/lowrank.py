@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from data.errors import InputError
-from pipeline import minilm
+from listflow.data.errors import InputError
+from listflow.pipeline import minilm
 
 SCALE = 2.0
 ENCODER = "bert.encoder"

@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from data.errors import InputError
-from pipeline.backbone import Backbone, load_backbone
+from listflow.data.errors import InputError
+from listflow.pipeline.backbone import Backbone, load_backbone
 
 MASKED = 0.9  # of the chosen tokens; the others stay readable, so that the encoder stays true to real tokens
 

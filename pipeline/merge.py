@@ -15,13 +15,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from data.errors import InputError
-from pipeline.backbone import Backbone
-from pipeline.heads import Verbalizer
-from pipeline.last_layer import OnlyMask
-from pipeline.model import Classifier
-from pipeline.stages.bitfit import OwnBias
-from pipeline.stages.bottleneck import Bottleneck, Parallel, Sequential
+from listflow.data.errors import InputError
+from listflow.pipeline.backbone import Backbone
+from listflow.pipeline.heads import Verbalizer
+from listflow.pipeline.last_layer import OnlyMask
+from listflow.pipeline.model import Classifier
+from listflow.pipeline.stages.bitfit import OwnBias
+from listflow.pipeline.stages.bottleneck import Bottleneck, Parallel, Sequential
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from data.errors import InputError
-from pipeline.head_config import AnyHead
-from pipeline.stage_config import AnyStage, Unified
+from listflow.data.errors import InputError
+from listflow.pipeline.head_config import AnyHead
+from listflow.pipeline.stage_config import AnyStage, Unified
 
 CLOSES_A_BLOCK = {"attention_output", "ffn_output"}
 

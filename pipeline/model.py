@@ -8,15 +8,15 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from pipeline.backbone import Backbone
-from pipeline.batch import Batch
-from pipeline.head_config import AnyHead
-from pipeline.heads import HEADS
-from pipeline.last_layer import narrow
-from pipeline.maskedlm import head_logits
-from pipeline.split import divisible, lower, upper
-from pipeline.stage_config import AnyStage
-from pipeline.stages import attach_all
+from listflow.pipeline.backbone import Backbone
+from listflow.pipeline.batch import Batch
+from listflow.pipeline.head_config import AnyHead
+from listflow.pipeline.heads import HEADS
+from listflow.pipeline.last_layer import narrow
+from listflow.pipeline.maskedlm import head_logits
+from listflow.pipeline.split import divisible, lower, upper
+from listflow.pipeline.stage_config import AnyStage
+from listflow.pipeline.stages import attach_all
 
 
 class Classifier(nn.Module):

@@ -16,11 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipeline.autoencoder import AutoEncoder
-from pipeline.plain_training import restore_steps, save_steps, warmed_rate
-from pipeline.prompted_task import PromptedTask
-from pipeline.seeds import generator_for, seed_for
-from pipeline.subspace_config import SubspaceConfig
+from listflow.pipeline.autoencoder import AutoEncoder
+from listflow.pipeline.plain_training import restore_steps, save_steps, warmed_rate
+from listflow.pipeline.prompted_task import PromptedTask
+from listflow.pipeline.seeds import generator_for, seed_for
+from listflow.pipeline.subspace_config import SubspaceConfig
 
 WARMUP = 0.06
 CHECKPOINT_EVERY = 200

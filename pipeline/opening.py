@@ -16,27 +16,27 @@ from typing import Any
 
 import torch
 
-from data.disk import missing, take_back
-from data.errors import InputError
-from data.inputs import open_inputs
-from data.read import Row
-from pipeline.backbone import Backbone, load_backbone
-from pipeline.carried import digest_of, keep_rows
-from pipeline.checkpoint import FORMAT, read_json, single_writer, write_json
-from pipeline.config import RunConfig
-from pipeline.corpus_tokens import encode_corpus
-from pipeline.kept_features import keeps_features, with_kept_features
-from pipeline.label_words import word_ids_for
-from pipeline.notices import notices_of
-from pipeline.parent import pinned_parent
-from pipeline.prompt import Prompt
-from pipeline.prompt_start import check_start, pinned_start
-from pipeline.pseudo_tokens import Intrinsic, PTuning
-from pipeline.run import Notify, Run, counter
-from pipeline.sources import Sources, located, resolve_sources, spell_out
-from pipeline.stage_config import AnyStage, pseudo_tokens
-from pipeline.subspace import check_subspace, pinned
-from pipeline.template_start import spell_start
+from listflow.data.disk import missing, take_back
+from listflow.data.errors import InputError
+from listflow.data.inputs import open_inputs
+from listflow.data.read import Row
+from listflow.pipeline.backbone import Backbone, load_backbone
+from listflow.pipeline.carried import digest_of, keep_rows
+from listflow.pipeline.checkpoint import FORMAT, read_json, single_writer, write_json
+from listflow.pipeline.config import RunConfig
+from listflow.pipeline.corpus_tokens import encode_corpus
+from listflow.pipeline.kept_features import keeps_features, with_kept_features
+from listflow.pipeline.label_words import word_ids_for
+from listflow.pipeline.notices import notices_of
+from listflow.pipeline.parent import pinned_parent
+from listflow.pipeline.prompt import Prompt
+from listflow.pipeline.prompt_start import check_start, pinned_start
+from listflow.pipeline.pseudo_tokens import Intrinsic, PTuning
+from listflow.pipeline.run import Notify, Run, counter
+from listflow.pipeline.sources import Sources, located, resolve_sources, spell_out
+from listflow.pipeline.stage_config import AnyStage, pseudo_tokens
+from listflow.pipeline.subspace import check_subspace, pinned
+from listflow.pipeline.template_start import spell_start
 
 # What a run has that was refused, or killed, before it was recorded.
 BEFORE_RECORD = {".lock", "inputs", "inputs.json", "inputs.json.part", "config.json.part"}

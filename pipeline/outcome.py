@@ -13,10 +13,10 @@ import pyarrow.parquet as pq
 from pydantic import TypeAdapter
 from torch import Tensor
 
-from data.disk import replacing
-from data.errors import InputError
-from pipeline import evaluate
-from pipeline.checkpoint import (
+from listflow.data.disk import replacing
+from listflow.data.errors import InputError
+from listflow.pipeline import evaluate
+from listflow.pipeline.checkpoint import (
     MANIFEST,
     file_digest,
     load_tensors,
@@ -26,13 +26,13 @@ from pipeline.checkpoint import (
     verified,
     write_json,
 )
-from pipeline.drift import measure_drift
-from pipeline.drift_facts import Drift
-from pipeline.export import flat
-from pipeline.infer import logits_of
-from pipeline.keeping import metrics_of
-from pipeline.pseudo import PseudoLabels, load_meta_weights, look_up, mean_weights
-from pipeline.report import (
+from listflow.pipeline.drift import measure_drift
+from listflow.pipeline.drift_facts import Drift
+from listflow.pipeline.export import flat
+from listflow.pipeline.infer import logits_of
+from listflow.pipeline.keeping import metrics_of
+from listflow.pipeline.pseudo import PseudoLabels, load_meta_weights, look_up, mean_weights
+from listflow.pipeline.report import (
     BackboneFacts,
     DataFacts,
     FigureData,
@@ -43,12 +43,12 @@ from pipeline.report import (
     WeightHistogram,
     write_report,
 )  # fmt: skip
-from pipeline.review_state import review_notices
-from pipeline.rounds import load_model
-from pipeline.run import Run, counter
-from pipeline.stage_config import AnyStage
-from pipeline.stage_names import name_of, name_of_head
-from pipeline.stepping import forget_steps
+from listflow.pipeline.review_state import review_notices
+from listflow.pipeline.rounds import load_model
+from listflow.pipeline.run import Run, counter
+from listflow.pipeline.stage_config import AnyStage
+from listflow.pipeline.stage_names import name_of, name_of_head
+from listflow.pipeline.stepping import forget_steps
 
 ROWS_AT_ONCE = 8192
 DRIFT = "drift.json"

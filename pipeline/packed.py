@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from data.disk import replacing
-from data.errors import InputError
-from data.read import read_rows
-from data.task import Columns
+from listflow.data.disk import replacing
+from listflow.data.errors import InputError
+from listflow.data.read import read_rows
+from listflow.data.task import Columns
 
 CHARACTERS_AT_ONCE = 1 << 16  # of text in memory while packing; a single longer paragraph is held whole
 

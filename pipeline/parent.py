@@ -8,14 +8,14 @@ from typing import Any
 
 from torch import Tensor
 
-from data.corpus import Corpus
-from data.errors import InputError, NothingNew
-from data.inputs import CORPUS_FILE
-from data.read import Row
-from pipeline.backbone import absolute_backbone
-from pipeline.carried import reviewed_rows
-from pipeline.checkpoint import load_tensors, read_json, verified
-from pipeline.config import RunConfig
+from listflow.data.corpus import Corpus
+from listflow.data.errors import InputError, NothingNew
+from listflow.data.inputs import CORPUS_FILE
+from listflow.data.read import Row
+from listflow.pipeline.backbone import absolute_backbone
+from listflow.pipeline.carried import reviewed_rows
+from listflow.pipeline.checkpoint import load_tensors, read_json, verified
+from listflow.pipeline.config import RunConfig
 
 WEIGHTS, EVIDENCE = "weights.safetensors", "evidence.safetensors"
 LOOKED_AT = 1000

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from data.errors import InputError
-from pipeline.checkpoint import read_json, verified
-from pipeline.prompt import Encoded
+from listflow.data.errors import InputError
+from listflow.pipeline.checkpoint import read_json, verified
+from listflow.pipeline.prompt import Encoded
 
 ROWS = 2048
 VALUES, PIECES = "values.bin", "pieces.json"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from data.errors import InputError
-from data.task import Part, Task
-from pipeline.pseudo_tokens import PseudoTokens
+from listflow.data.errors import InputError
+from listflow.data.task import Part, Task
+from listflow.pipeline.pseudo_tokens import PseudoTokens
 
 
 def placed(task: Task, pseudo: PseudoTokens | None, length: Callable[[str], int]) -> list[Part]:

@@ -10,12 +10,12 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from data.errors import InputError
-from pipeline.checkpoint import write_json
-from pipeline.finished import Finished
-from pipeline.merge import merge
-from pipeline.mergeable import check_mergeable
-from pipeline.plain_usage import card_of, readme
+from listflow.data.errors import InputError
+from listflow.pipeline.checkpoint import write_json
+from listflow.pipeline.finished import Finished
+from listflow.pipeline.merge import merge
+from listflow.pipeline.mergeable import check_mergeable
+from listflow.pipeline.plain_usage import card_of, readme
 
 
 def export(run_dir: str | Path, out: str | Path) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from data.errors import InputError
-from pipeline.checkpoint import load_checked, save_checked
+from listflow.data.errors import InputError
+from listflow.pipeline.checkpoint import load_checked, save_checked
 
 Parameters = Mapping[str, nn.Parameter]
 

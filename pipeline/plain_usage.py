@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from data.task import Part
-from pipeline.prompt import Prompt
+from listflow.data.task import Part
+from listflow.pipeline.prompt import Prompt
 
 CODE = """\
 import json
@@ -49,7 +49,7 @@ CUT_TWO = """\
     first = first[: max(room // 2, room - len(second))]
     return pieces[0] + first + pieces[1] + second[: room - len(first)] + pieces[2]
 """
-# As in ``data.task.MODIFIERS``, written out for someone who does not have them.
+# As in ``listflow.data.task.MODIFIERS``, written out for someone who does not have them.
 MODIFIED = {None: "{}", "drop_last": "{}[:-1]", "lower_first": "{0}[:1].lower() + {0}[1:]"}
 
 

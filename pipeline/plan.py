@@ -14,15 +14,15 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from pipeline.config import RunConfig
-from pipeline.infer import logits_of
-from pipeline.keeping import FOLDS
-from pipeline.kept_features import keeps_features, with_kept_features
-from pipeline.opening import open_run
-from pipeline.recipes import student_recipe, teacher_recipe
-from pipeline.run import Run
-from pipeline.stage_names import name_of, name_of_head
-from pipeline.train import Material, Phase, Recipe, Tick, Trainer
+from listflow.pipeline.config import RunConfig
+from listflow.pipeline.infer import logits_of
+from listflow.pipeline.keeping import FOLDS
+from listflow.pipeline.kept_features import keeps_features, with_kept_features
+from listflow.pipeline.opening import open_run
+from listflow.pipeline.recipes import student_recipe, teacher_recipe
+from listflow.pipeline.run import Run
+from listflow.pipeline.stage_names import name_of, name_of_head
+from listflow.pipeline.train import Material, Phase, Recipe, Tick, Trainer
 
 SAMPLE_ROWS, TIMED_ROWS, TIMED_STEPS, BINS = 5, 256, 5, 8
 Found = TypeVar("Found")

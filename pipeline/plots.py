@@ -17,9 +17,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from pipeline.evaluate import ReliabilityBin
-from pipeline.report import RoundReport, RunReport
-from pipeline.wording import capitalised, percent
+from listflow.pipeline.evaluate import ReliabilityBin
+from listflow.pipeline.report import RoundReport, RunReport
+from listflow.pipeline.wording import capitalised, percent
 
 # Okabe and Ito's colours stay apart for every kind of colour blindness.
 BLUE, VERMILION, GREY = "#0072B2", "#D55E00", "#6b6b6b"

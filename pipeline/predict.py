@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from data.read import Row, read_rows
-from data.task import Task, parse_columns
-from pipeline.backbone import Backbone
-from pipeline.finished import Finished
-from pipeline.infer import logits_of
-from pipeline.model import Classifier
-from pipeline.prediction_file import write_tables
-from pipeline.prompt import Prompt, Text
+from listflow.data.read import Row, read_rows
+from listflow.data.task import Task, parse_columns
+from listflow.pipeline.backbone import Backbone
+from listflow.pipeline.finished import Finished
+from listflow.pipeline.infer import logits_of
+from listflow.pipeline.model import Classifier
+from listflow.pipeline.prediction_file import write_tables
+from listflow.pipeline.prompt import Prompt, Text
 
 ROWS_AT_ONCE = 4096
 

@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
-from data.disk import replacing
-from data.errors import InputError
-from data.shards import is_corpus
+from listflow.data.disk import replacing
+from listflow.data.errors import InputError
+from listflow.data.shards import is_corpus
 
 
 def write_tables(out: Path, source: str, tables: Iterable[pa.Table]) -> int:

@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from data.errors import InputError, did_you_mean
-from data.read import Row, read_rows
-from data.task import Columns, parse_columns
-from pipeline.finished import Finished
-from pipeline.predict import ROWS_AT_ONCE, Predictor
-from pipeline.prediction_file import write_tables
-from pipeline.prompt import Text
+from listflow.data.errors import InputError, did_you_mean
+from listflow.data.read import Row, read_rows
+from listflow.data.task import Columns, parse_columns
+from listflow.pipeline.finished import Finished
+from listflow.pipeline.predict import ROWS_AT_ONCE, Predictor
+from listflow.pipeline.prediction_file import write_tables
+from listflow.pipeline.prompt import Text
 
 Rows = dict[str, list[Row]]
 

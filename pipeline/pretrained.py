@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from data.errors import InputError
-from pipeline.families import Family, family_of
+from listflow.data.errors import InputError
+from listflow.pipeline.families import Family, family_of
 
 HINT = "pass a local folder with config, tokenizer and safetensors files, or --backbone minilm"
 

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data.errors import InputError
-from data.task import MODIFIERS, Part, Task
-from pipeline.batch import Batch
-from pipeline.order import round_up
-from pipeline.placing import layout, placed
-from pipeline.pseudo_tokens import PseudoTokens
+from listflow.data.errors import InputError
+from listflow.data.task import MODIFIERS, Part, Task
+from listflow.pipeline.batch import Batch
+from listflow.pipeline.order import round_up
+from listflow.pipeline.placing import layout, placed
+from listflow.pipeline.pseudo_tokens import PseudoTokens
 
 Text = tuple[str, str | None]
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 from torch import Tensor
 
-from data.errors import InputError
-from pipeline.backbone import Backbone
-from pipeline.checkpoint import load_tensors, read_json, verified
-from pipeline.identity import Identity
-from pipeline.pseudo_tokens import PTuning
-from pipeline.stage_config import AnyStage
+from listflow.data.errors import InputError
+from listflow.pipeline.backbone import Backbone
+from listflow.pipeline.checkpoint import load_tensors, read_json, verified
+from listflow.pipeline.identity import Identity
+from listflow.pipeline.pseudo_tokens import PTuning
+from listflow.pipeline.stage_config import AnyStage
 
 WEIGHTS = "weights.safetensors"
 

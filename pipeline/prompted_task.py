@@ -11,19 +11,19 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from data.errors import InputError
-from pipeline.backbone import Backbone, load_backbone
-from pipeline.batch import Batch
-from pipeline.checkpoint import verified
-from pipeline.export import flat
-from pipeline.infer import logits_of
-from pipeline.model import Classifier
-from pipeline.opening import load_config, open_run
-from pipeline.prompt import Encoded
-from pipeline.pseudo_tokens import Place, PTuning
-from pipeline.rounds import load_model
-from pipeline.run import Run
-from pipeline.subspace import Origin
+from listflow.data.errors import InputError
+from listflow.pipeline.backbone import Backbone, load_backbone
+from listflow.pipeline.batch import Batch
+from listflow.pipeline.checkpoint import verified
+from listflow.pipeline.export import flat
+from listflow.pipeline.infer import logits_of
+from listflow.pipeline.model import Classifier
+from listflow.pipeline.opening import load_config, open_run
+from listflow.pipeline.prompt import Encoded
+from listflow.pipeline.pseudo_tokens import Place, PTuning
+from listflow.pipeline.rounds import load_model
+from listflow.pipeline.run import Run
+from listflow.pipeline.subspace import Origin
 
 PROMPT = "stage.0.embedding"
 

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from data.corpus import Corpus
+from listflow.data.corpus import Corpus
 
 Weighed = tuple[np.ndarray, np.ndarray]
 

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from pipeline.section import Section
+from listflow.pipeline.section import Section
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from pipeline.backbone import Backbone
+    from listflow.pipeline.backbone import Backbone
 
 Place = Literal["auto", "marks", "before_text", "before_clause", "around_mask", "template"]
 
@@ -78,7 +78,7 @@ class PTuning(PseudoTokens):
 
     def attach(self, view: nn.Module, depth: int, backbone: Backbone, generator: torch.Generator) -> nn.Module:
         """See ``pipeline/stages/ptuning.py``."""
-        from pipeline.stages import ptuning
+        from listflow.pipeline.stages import ptuning
 
         return ptuning.attach(view, depth, backbone, self, generator)
 
@@ -99,6 +99,6 @@ class Intrinsic(PseudoTokens):
 
     def attach(self, view: nn.Module, depth: int, backbone: Backbone, generator: torch.Generator) -> nn.Module:
         """See ``pipeline/stages/ipt.py``."""
-        from pipeline.stages import ipt
+        from listflow.pipeline.stages import ipt
 
         return ipt.attach(view, depth, backbone, self, generator)

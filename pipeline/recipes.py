@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pipeline.auxiliary import Auxiliary
-from pipeline.pseudo_tokens import PTuning
-from pipeline.run import Run
-from pipeline.stage_config import pseudo_tokens
-from pipeline.train import Recipe
+from listflow.pipeline.auxiliary import Auxiliary
+from listflow.pipeline.pseudo_tokens import PTuning
+from listflow.pipeline.run import Run
+from listflow.pipeline.stage_config import pseudo_tokens
+from listflow.pipeline.train import Recipe
 
 
 def teacher_recipe(run: Run, rows: int, purpose: str = "train") -> Recipe:

@@ -13,12 +13,12 @@ from pydantic import TypeAdapter, ValidationError
 from rich.table import Table
 from rich.text import Text
 
-from data.disk import replacing
-from data.errors import InputError
-from pipeline.drift_facts import Drift
-from pipeline.evaluate import Metrics, ReliabilityBin
-from pipeline.stage_names import trained
-from pipeline.wording import capitalised, decimals, duration, percent
+from listflow.data.disk import replacing
+from listflow.data.errors import InputError
+from listflow.pipeline.drift_facts import Drift
+from listflow.pipeline.evaluate import Metrics, ReliabilityBin
+from listflow.pipeline.stage_names import trained
+from listflow.pipeline.wording import capitalised, decimals, duration, percent
 
 FORMAT = 1
 _COUNTING = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
@@ -156,7 +156,7 @@ def write_report(report: RunReport, folder: Path) -> None:
     Each file is written aside and renamed. The same report gives the same bytes.
     """
     # matplotlib is slow to import, and most who import this module draw nothing.
-    from pipeline.plots import draw_plots
+    from listflow.pipeline.plots import draw_plots
 
     (folder / "plots").mkdir(parents=True, exist_ok=True)
     plots = draw_plots(report)
@@ -227,7 +227,7 @@ def _write(path: Path, content: bytes) -> None:
 
 
 _PAGES = Environment(
-    loader=PackageLoader("pipeline"),
+    loader=PackageLoader("listflow.pipeline"),
     autoescape=True,
     undefined=StrictUndefined,
     trim_blocks=True,

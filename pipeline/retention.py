@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.errors import InputError
-from pipeline.checkpoint import read_json, single_writer, verified
+from listflow.data.errors import InputError
+from listflow.pipeline.checkpoint import read_json, single_writer, verified
 
 DAY = 86_400
 

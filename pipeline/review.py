@@ -12,10 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from data.disk import replacing
-from data.errors import InputError
-from pipeline.contested import contested_rows
-from pipeline.review_state import (
+from listflow.data.disk import replacing
+from listflow.data.errors import InputError
+from listflow.pipeline.contested import contested_rows
+from listflow.pipeline.review_state import (
     CORRECTIONS,
     CSV,
     Asked,
@@ -27,7 +27,7 @@ from pipeline.review_state import (
     review_folder,
     write_asked,
 )  # fmt: skip
-from pipeline.run import Run
+from listflow.pipeline.run import Run
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how a cell begins that a spreadsheet may compute
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from pipeline.section import Section
+from listflow.pipeline.section import Section
 
 Round = Annotated[int, Field(ge=1)]
 

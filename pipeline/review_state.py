@@ -18,9 +18,9 @@ from typing import Any
 
 from filelock import FileLock
 
-from data.answers import Answer
-from data.errors import InputError, did_you_mean
-from pipeline.checkpoint import FORMAT, read_json, write_json
+from listflow.data.answers import Answer
+from listflow.data.errors import InputError, did_you_mean
+from listflow.pipeline.checkpoint import FORMAT, read_json, write_json
 
 ASKED, CSV, WAITING, CORRECTIONS = "asked.json", "contested.csv", "waiting.json", "corrections.json"
 

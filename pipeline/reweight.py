@@ -7,7 +7,7 @@ tensors that the optimiser updates. Every engine returns the same numbers and le
 ``.grad``:
 
 - ``higher``  the reference: one unrolled SGD step from zero example weights, differentiated.
-- ``fused``   one forward and one backward over [U; V]; see ``pipeline.tape``.
+- ``fused``   one forward and one backward over [U; V]; see ``listflow.pipeline.tape``.
 - ``jvp``     one forward-mode pass along grad L_V; for tensors that ``fused`` has no rule for.
 """
 
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from pipeline.tape import per_example_dots, recording, weighted_gradients
+from listflow.pipeline.tape import per_example_dots, recording, weighted_gradients
 
 
 @dataclass(frozen=True)

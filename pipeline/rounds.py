@@ -14,21 +14,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pipeline.checkpoint import load_tensors, new_folder, verified, write_json
-from pipeline.continuing import adopt_teacher, draw_rows
-from pipeline.evaluate import agreement
-from pipeline.infer import logits_of
-from pipeline.judge import Evidence, Judgement, gate
-from pipeline.keeping import cross_validated, keep_model, logits_on, metrics_of, weight_facts
-from pipeline.model import Classifier
-from pipeline.prompt import Encoded
-from pipeline.pseudo import PseudoLabels
-from pipeline.recipes import student_recipe, teacher_recipe
-from pipeline.review import close_before, correction_inputs, gold_of, with_corrections
-from pipeline.run import Run, counter
-from pipeline.soft_labels import soft_labels, teacher_prior
-from pipeline.stepping import train_resumably
-from pipeline.train import Material, Trainer
+from listflow.pipeline.checkpoint import load_tensors, new_folder, verified, write_json
+from listflow.pipeline.continuing import adopt_teacher, draw_rows
+from listflow.pipeline.evaluate import agreement
+from listflow.pipeline.infer import logits_of
+from listflow.pipeline.judge import Evidence, Judgement, gate
+from listflow.pipeline.keeping import cross_validated, keep_model, logits_on, metrics_of, weight_facts
+from listflow.pipeline.model import Classifier
+from listflow.pipeline.prompt import Encoded
+from listflow.pipeline.pseudo import PseudoLabels
+from listflow.pipeline.recipes import student_recipe, teacher_recipe
+from listflow.pipeline.review import close_before, correction_inputs, gold_of, with_corrections
+from listflow.pipeline.run import Run, counter
+from listflow.pipeline.soft_labels import soft_labels, teacher_prior
+from listflow.pipeline.stepping import train_resumably
+from listflow.pipeline.train import Material, Trainer
 
 Facts = dict[str, Any]
 

@@ -14,15 +14,15 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from data.errors import InputError
-from data.inputs import Inputs
-from pipeline.backbone import Backbone
-from pipeline.checkpoint import read_json, verified
-from pipeline.config import RunConfig
-from pipeline.model import Classifier
-from pipeline.parent import Parent
-from pipeline.prompt import Encoded, Prompt
-from pipeline.seeds import generator_for, seed_for
+from listflow.data.errors import InputError
+from listflow.data.inputs import Inputs
+from listflow.pipeline.backbone import Backbone
+from listflow.pipeline.checkpoint import read_json, verified
+from listflow.pipeline.config import RunConfig
+from listflow.pipeline.model import Classifier
+from listflow.pipeline.parent import Parent
+from listflow.pipeline.prompt import Encoded, Prompt
+from listflow.pipeline.seeds import generator_for, seed_for
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from pipeline.config import RunConfig
-from pipeline.opening import open_run
-from pipeline.outcome import publish, report_of
-from pipeline.report import RunReport
-from pipeline.review import ask
-from pipeline.rounds import judge, prompt_tune, pseudo_label, train_student
-from pipeline.run import Notify
+from listflow.pipeline.config import RunConfig
+from listflow.pipeline.opening import open_run
+from listflow.pipeline.outcome import publish, report_of
+from listflow.pipeline.report import RunReport
+from listflow.pipeline.review import ask
+from listflow.pipeline.rounds import judge, prompt_tune, pseudo_label, train_student
+from listflow.pipeline.run import Notify
 
 
 def self_train(config: RunConfig, notify: Notify = lambda progress: None) -> RunReport:

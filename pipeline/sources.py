@@ -6,18 +6,18 @@ from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
 
-from data.corpus import corpus_names
-from data.errors import InputError
-from data.formats import is_hub_id
-from data.inputs import source_digests
-from data.read import read_rows
-from data.shards import is_corpus, read_manifest
-from data.task import Columns, Task, infer_task, load_task, parse_columns
-from pipeline.backbone import Backbone, absolute_backbone
-from pipeline.checkpoint import read_json
-from pipeline.config import RunConfig
-from pipeline.head_config import AnyHead
-from pipeline.label_words import fill_in_words
+from listflow.data.corpus import corpus_names
+from listflow.data.errors import InputError
+from listflow.data.formats import is_hub_id
+from listflow.data.inputs import source_digests
+from listflow.data.read import read_rows
+from listflow.data.shards import is_corpus, read_manifest
+from listflow.data.task import Columns, Task, infer_task, load_task, parse_columns
+from listflow.pipeline.backbone import Backbone, absolute_backbone
+from listflow.pipeline.checkpoint import read_json
+from listflow.pipeline.config import RunConfig
+from listflow.pipeline.head_config import AnyHead
+from listflow.pipeline.label_words import fill_in_words
 
 DEMO_SHOTS = 30
 
@@ -103,7 +103,7 @@ def _demo(config: RunConfig) -> Sources:
     if config.data.unlabelled or config.data.test:
         raise InputError("no labelled file is given; pass --labelled FILE with your own texts.")
     task = load_task("demo")
-    folder = Path(str(resources.files("data") / "demo"))
+    folder = Path(str(resources.files("listflow.data") / "demo"))
     labelled, unlabelled, test = (str(folder / f"{role}.jsonl") for role in ("labelled", "unlabelled", "test"))
     digests = source_digests(labelled, [unlabelled], test)
     shots = config.data.shots or DEMO_SHOTS

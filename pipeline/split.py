@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from pipeline.backbone import Backbone
+from listflow.pipeline.backbone import Backbone
 
 
 class Given(nn.Module):

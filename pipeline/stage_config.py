@@ -11,15 +11,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, model_validator
 
-from pipeline.layered import Layered
-from pipeline.pseudo_tokens import Intrinsic, PseudoTokens, PTuning
-from pipeline.section import Section, nearest
+from listflow.pipeline.layered import Layered
+from listflow.pipeline.pseudo_tokens import Intrinsic, PseudoTokens, PTuning
+from listflow.pipeline.section import Section, nearest
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from pipeline.backbone import Backbone
+    from listflow.pipeline.backbone import Backbone
 
 Place = Literal[
     "embeddings", "attention_query", "attention_key", "attention_value", "attention_heads", "attention_output",
@@ -85,7 +85,7 @@ class Unified(Layered):
 
     def attach(self, view: nn.Module, depth: int, backbone: Backbone, generator: torch.Generator) -> nn.Module:
         """See ``pipeline/stages/unified.py``."""
-        from pipeline.stages import unified
+        from listflow.pipeline.stages import unified
 
         return unified.attach(view, depth, backbone, self, generator)
 
@@ -101,7 +101,7 @@ class BitFit(Layered):
 
     def attach(self, view: nn.Module, depth: int, backbone: Backbone, generator: torch.Generator) -> nn.Module:
         """See ``pipeline/stages/bitfit.py``."""
-        from pipeline.stages import bitfit
+        from listflow.pipeline.stages import bitfit
 
         return bitfit.attach(view, depth, backbone, self, generator)
 

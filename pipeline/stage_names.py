@@ -7,8 +7,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from pipeline.head_config import AnyHead
-from pipeline.stage_config import KINDS, STAGE_PRESETS, AnyStage, Unified
+from listflow.pipeline.head_config import AnyHead
+from listflow.pipeline.stage_config import KINDS, STAGE_PRESETS, AnyStage, Unified
 
 # A unified stage that differs from a preset in one of these is another thing, not that preset with other values.
 _NATURE = ("form", "place", "insertion", "composition")

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
-from data.errors import InputError
-from pipeline.checkpoint import load_checked, save_checked
-from pipeline.run import Progress, Run
-from pipeline.train import State, Tick, Trainer
-from pipeline.undisturbed import undisturbed
+from listflow.data.errors import InputError
+from listflow.pipeline.checkpoint import load_checked, save_checked
+from listflow.pipeline.run import Progress, Run
+from listflow.pipeline.train import State, Tick, Trainer
+from listflow.pipeline.undisturbed import undisturbed
 
 
 def train_resumably(run: Run, number: int, trainer: Trainer, made_from: str) -> State:

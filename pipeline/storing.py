@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from data.errors import InputError
+from listflow.data.errors import InputError
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 REFUSED = FULL | {errno.EACCES}

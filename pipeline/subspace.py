@@ -13,14 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from data.errors import InputError
-from pipeline.autoencoder import AutoEncoder, Decoder
-from pipeline.backbone import Backbone
-from pipeline.checkpoint import load_tensors, new_folder, save_tensors, verified
-from pipeline.identity import Identity
-from pipeline.prompt import Prompt
-from pipeline.pseudo_tokens import Intrinsic
-from pipeline.stage_config import AnyStage
+from listflow.data.errors import InputError
+from listflow.pipeline.autoencoder import AutoEncoder, Decoder
+from listflow.pipeline.backbone import Backbone
+from listflow.pipeline.checkpoint import load_tensors, new_folder, save_tensors, verified
+from listflow.pipeline.identity import Identity
+from listflow.pipeline.prompt import Prompt
+from listflow.pipeline.pseudo_tokens import Intrinsic
+from listflow.pipeline.stage_config import AnyStage
 
 WHOLE, DECODER, ENCODER = "subspace", "decoder.safetensors", "encoder.safetensors"
 

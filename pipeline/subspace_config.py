@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field, model_validator
 
-from pipeline.section import Section
+from listflow.pipeline.section import Section
 
 
 class SubspaceConfig(Section):

@@ -14,13 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from data.errors import InputError
-from pipeline.autoencoder import AutoEncoder
-from pipeline.checkpoint import verified
-from pipeline.msf import MsfTick, all_prompts, find_subspace, spread_of
-from pipeline.prompted_task import PromptedTask, origin_of
-from pipeline.subspace import WHOLE, save_subspace
-from pipeline.subspace_config import SubspaceConfig
+from listflow.data.errors import InputError
+from listflow.pipeline.autoencoder import AutoEncoder
+from listflow.pipeline.checkpoint import verified
+from listflow.pipeline.msf import MsfTick, all_prompts, find_subspace, spread_of
+from listflow.pipeline.prompted_task import PromptedTask, origin_of
+from listflow.pipeline.subspace import WHOLE, save_subspace
+from listflow.pipeline.subspace_config import SubspaceConfig
 
 
 def keep_subspace(

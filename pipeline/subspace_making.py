@@ -10,14 +10,14 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 
-from data.errors import InputError
-from pipeline.checkpoint import read_json, single_writer, write_json
-from pipeline.five_settings import OnScore, Score, evaluate_settings
-from pipeline.msf import MsfTick
-from pipeline.prompted_task import PromptedTask, open_tasks
-from pipeline.subspace import WHOLE
-from pipeline.subspace_config import SubspaceConfig
-from pipeline.subspace_keeping import keep_subspace, subspace_key
+from listflow.data.errors import InputError
+from listflow.pipeline.checkpoint import read_json, single_writer, write_json
+from listflow.pipeline.five_settings import OnScore, Score, evaluate_settings
+from listflow.pipeline.msf import MsfTick
+from listflow.pipeline.prompted_task import PromptedTask, open_tasks
+from listflow.pipeline.subspace import WHOLE
+from listflow.pipeline.subspace_config import SubspaceConfig
+from listflow.pipeline.subspace_keeping import keep_subspace, subspace_key
 
 SCORES, FOLDS = "settings.json", "folds"
 OnStep = Callable[[str, MsfTick], None]

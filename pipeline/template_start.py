@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from data.errors import InputError
-from data.task import Task
-from pipeline.prompt import Prompt
-from pipeline.pseudo_tokens import PTuning
-from pipeline.stage_config import AnyStage
+from listflow.data.errors import InputError
+from listflow.data.task import Task
+from listflow.pipeline.prompt import Prompt
+from listflow.pipeline.pseudo_tokens import PTuning
+from listflow.pipeline.stage_config import AnyStage
 
 
 def spell_start(stages: Sequence[AnyStage], task: Task, tokenizer: Any, max_length: int) -> tuple[AnyStage, ...]:

@@ -14,15 +14,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pipeline.auxiliary import Auxiliary, accompanied, auxiliary_term
-from pipeline.batch import Batch
-from pipeline.infer import logits_of
-from pipeline.model import Classifier
-from pipeline.order import bucketed, epochs
-from pipeline.prompt import Encoded
-from pipeline.reweight import ENGINES, Step, kl
-from pipeline.seeds import generator_for, seed_for
-from pipeline.undisturbed import undisturbed
+from listflow.pipeline.auxiliary import Auxiliary, accompanied, auxiliary_term
+from listflow.pipeline.batch import Batch
+from listflow.pipeline.infer import logits_of
+from listflow.pipeline.model import Classifier
+from listflow.pipeline.order import bucketed, epochs
+from listflow.pipeline.prompt import Encoded
+from listflow.pipeline.reweight import ENGINES, Step, kl
+from listflow.pipeline.seeds import generator_for, seed_for
+from listflow.pipeline.undisturbed import undisturbed
 
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import time
 
-from flows.session import _WATCHERS
-from pipeline.run import Progress, Run
+from listflow.flows.session import _WATCHERS
+from listflow.pipeline.run import Progress, Run
 
 
 class Journal:

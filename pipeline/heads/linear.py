@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pipeline import tape
-from pipeline.backbone import Backbone
-from pipeline.batch import Batch
-from pipeline.head_config import LinearHead
+from listflow.pipeline import tape
+from listflow.pipeline.backbone import Backbone
+from listflow.pipeline.batch import Batch
+from listflow.pipeline.head_config import LinearHead
 
 
 class Linear(nn.Module):

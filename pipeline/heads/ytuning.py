@@ -14,11 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from data.errors import InputError
-from pipeline import tape
-from pipeline.backbone import Backbone
-from pipeline.batch import Batch
-from pipeline.head_config import YTuningHead
+from listflow.data.errors import InputError
+from listflow.pipeline import tape
+from listflow.pipeline.backbone import Backbone
+from listflow.pipeline.batch import Batch
+from listflow.pipeline.head_config import YTuningHead
 
 
 class Attention(nn.Module):

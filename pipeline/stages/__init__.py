@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from pipeline.backbone import Backbone
-from pipeline.stage_config import AnyStage, NoStage
+from listflow.pipeline.backbone import Backbone
+from listflow.pipeline.stage_config import AnyStage, NoStage
 
 
 def attach_all(

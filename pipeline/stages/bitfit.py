@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from data.errors import InputError
-from pipeline import tape
-from pipeline.backbone import Backbone
-from pipeline.stage_config import BitFit
+from listflow.data.errors import InputError
+from listflow.pipeline import tape
+from listflow.pipeline.backbone import Backbone
+from listflow.pipeline.stage_config import BitFit
 
 
 class OwnBias(nn.Module):

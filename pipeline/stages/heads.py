@@ -10,9 +10,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pipeline import tape
-from pipeline.stage_config import Unified
-from pipeline.stages.bottleneck import ACTIVATIONS, start
+from listflow.pipeline import tape
+from listflow.pipeline.stage_config import Unified
+from listflow.pipeline.stages.bottleneck import ACTIVATIONS, start
 
 
 class FlatPrefix(nn.Module):

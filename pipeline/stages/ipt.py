@@ -8,11 +8,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from pipeline import tape
-from pipeline.backbone import Backbone
-from pipeline.pseudo_tokens import Intrinsic, PTuning
-from pipeline.stages.ptuning import insert
-from pipeline.subspace import load_decoder
+from listflow.pipeline import tape
+from listflow.pipeline.backbone import Backbone
+from listflow.pipeline.pseudo_tokens import Intrinsic, PTuning
+from listflow.pipeline.stages.ptuning import insert
+from listflow.pipeline.subspace import load_decoder
 
 START_STD = 0.02  # of random coordinates, as in the authors' code
 

@@ -12,12 +12,12 @@ from itertools import cycle, islice, pairwise
 import torch
 from torch import Tensor, nn
 
-from data.errors import InputError
-from pipeline import tape
-from pipeline.backbone import Backbone
-from pipeline.prompt import token_ids
-from pipeline.prompt_start import start_from
-from pipeline.pseudo_tokens import PTuning
+from listflow.data.errors import InputError
+from listflow.pipeline import tape
+from listflow.pipeline.backbone import Backbone
+from listflow.pipeline.prompt import token_ids
+from listflow.pipeline.prompt_start import start_from
+from listflow.pipeline.pseudo_tokens import PTuning
 
 LSTM_LAYERS = 2  # as in the authors' code
 

@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import nn
 
-from data.errors import InputError
-from pipeline.attention import opened
-from pipeline.backbone import Backbone
-from pipeline.stage_config import Place, Unified
-from pipeline.stages.bottleneck import Bottleneck, Parallel, ParallelToBlock, Sequential
-from pipeline.stages.heads import FlatPrefix, HeadBottleneck, Prefix, PrefixOfLayer, SharedPrefix
+from listflow.data.errors import InputError
+from listflow.pipeline.attention import opened
+from listflow.pipeline.backbone import Backbone
+from listflow.pipeline.stage_config import Place, Unified
+from listflow.pipeline.stages.bottleneck import Bottleneck, Parallel, ParallelToBlock, Sequential
+from listflow.pipeline.stages.heads import FlatPrefix, HeadBottleneck, Prefix, PrefixOfLayer, SharedPrefix
 
 
 def attach(view: nn.Module, depth: int, backbone: Backbone, config: Unified, generator: torch.Generator) -> nn.Module:

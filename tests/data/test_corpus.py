@@ -6,9 +6,9 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from data.corpus import ROWS_AT_ONCE, BuiltCorpus, Corpus, build_corpus, corpus_names, text_key
-from data.errors import InputError
-from data.task import Columns
+from listflow.data.corpus import ROWS_AT_ONCE, BuiltCorpus, Corpus, build_corpus, corpus_names, text_key
+from listflow.data.errors import InputError
+from listflow.data.task import Columns
 
 
 def texts_file(path: Path, texts: list[str]) -> str:

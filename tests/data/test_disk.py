@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from data.corpus import build_corpus
-from data.disk import replacing
-from data.ingest import ingest
-from data.task import Columns
+from listflow.data.corpus import build_corpus
+from listflow.data.disk import replacing
+from listflow.data.ingest import ingest
+from listflow.data.task import Columns
 
 
 @dataclass

@@ -15,15 +15,15 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from data import ingest as module
-from data import settling
-from data.corpus import build_corpus
-from data.errors import InputError
-from data.ingest import Ingested, ingest
-from data.read import Row, digest, read_rows
-from data.seen import Keys, Seen
-from data.shards import INDEX, KEPT_OUT_FILE, MANIFEST, corpus_folder, read_manifest
-from data.task import Columns
+from listflow.data import ingest as module
+from listflow.data import settling
+from listflow.data.corpus import build_corpus
+from listflow.data.errors import InputError
+from listflow.data.ingest import Ingested, ingest
+from listflow.data.read import Row, digest, read_rows
+from listflow.data.seen import Keys, Seen
+from listflow.data.shards import INDEX, KEPT_OUT_FILE, MANIFEST, corpus_folder, read_manifest
+from listflow.data.task import Columns
 
 COLUMNS = Columns()
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-import data.inputs
-from data.errors import InputError
-from data.ingest import ingest
-from data.inputs import Inputs, open_inputs, source_digests
-from data.task import Columns, Task
+import listflow.data.inputs
+from listflow.data.errors import InputError
+from listflow.data.ingest import ingest
+from listflow.data.inputs import Inputs, open_inputs, source_digests
+from listflow.data.task import Columns, Task
 
 TASK = Task.model_validate({"name": "t", "template": "{text} {mask}.", "labels": {"good": "great", "bad": "terrible"}})
 PAIR = Task.model_validate({"name": "p", "template": "{text_a} {mask} {text_b}", "labels": ["same", "other"]})
@@ -137,13 +137,13 @@ def test_pairs(files: dict[str, Any], tmp_path: Path) -> None:
 def building(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     """Count the corpora that are built from now on."""
     built: list[object] = []
-    build = data.inputs.build_corpus
+    build = listflow.data.inputs.build_corpus
 
     def counting(*args: Any, **options: Any) -> Any:
         built.append(args)
         return build(*args, **options)
 
-    monkeypatch.setattr(data.inputs, "build_corpus", counting)
+    monkeypatch.setattr(listflow.data.inputs, "build_corpus", counting)
     return built
 
 
@@ -198,7 +198,7 @@ def test_full_disk(files: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> No
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "Error writing bytes to file")
 
-    monkeypatch.setattr(data.inputs, "build_corpus", full)
+    monkeypatch.setattr(listflow.data.inputs, "build_corpus", full)
     with pytest.raises(InputError, match=r"run: .*No space left on device.*free some space"):
         opened(files)
 

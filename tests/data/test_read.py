@@ -11,10 +11,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from data.errors import InputError
-from data.formats import is_hub_id
-from data.read import Row, digest, read_rows, stem
-from data.task import Columns
+from listflow.data.errors import InputError
+from listflow.data.formats import is_hub_id
+from listflow.data.read import Row, digest, read_rows, stem
+from listflow.data.task import Columns
 
 ODD = 'said "[MASK]", {text} & <mask>\n{{second}} line, 100%'
 RECORDS = [

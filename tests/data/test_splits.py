@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.errors import InputError
-from data.splits import draw
+from listflow.data.errors import InputError
+from listflow.data.splits import draw
 
 rows = st.lists(st.sampled_from("abcd"), min_size=1, max_size=60)
 seeds = st.integers(-5, 2**40)

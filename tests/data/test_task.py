@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from data.errors import InputError
-from data.task import MODIFIERS, Columns, Part, Task, builtin_tasks, infer_task, load_task, parse_columns
+from listflow.data.errors import InputError
+from listflow.data.task import MODIFIERS, Columns, Part, Task, builtin_tasks, infer_task, load_task, parse_columns
 
 PAPER = {"mnli", "rte", "qqp", "sst2", "subj", "mpqa"}
 

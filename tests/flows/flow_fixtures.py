@@ -15,7 +15,7 @@ import pytest
 from commands import Cli, Result
 from transformers.utils.logging import disable_progress_bar
 
-from flows.environment import prepare
+from listflow.flows.environment import prepare
 
 prepare()
 disable_progress_bar()  # what prepare asks for, but the tiny models have imported transformers before
@@ -47,7 +47,7 @@ def asked(tiny_files: dict[str, Path]) -> list[str]:
 @pytest.fixture(scope="session")
 def cli(server: None, tmp_path_factory: pytest.TempPathFactory) -> Cli:
     """``cli("run", ...)`` is the command ``listflow run ...`` in an empty folder, within this process."""
-    from flows.cli import main
+    from listflow.flows.cli import main
 
     folder = tmp_path_factory.mktemp("cwd")
 

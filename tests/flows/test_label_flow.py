@@ -32,17 +32,17 @@ from prefect.client.schemas.sorting import FlowRunSort
 from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from data.errors import InputError
-from data.ingest import ingest
-from data.task import Columns
-from flows import label_pool
-from flows.label_flow import TASKS_A_PASS, Unlabelled, label_corpus, ranges_of
-from flows.label_request import LabelRequest, check_request
-from pipeline import label_worker
-from pipeline.config import build_config
-from pipeline.label_worker import label_range, workers_here
-from pipeline.labelling import Labelling, Stopped
-from pipeline.selftrain import self_train
+from listflow.data.errors import InputError
+from listflow.data.ingest import ingest
+from listflow.data.task import Columns
+from listflow.flows import label_pool
+from listflow.flows.label_flow import TASKS_A_PASS, Unlabelled, label_corpus, ranges_of
+from listflow.flows.label_request import LabelRequest, check_request
+from listflow.pipeline import label_worker
+from listflow.pipeline.config import build_config
+from listflow.pipeline.label_worker import label_range, workers_here
+from listflow.pipeline.labelling import Labelling, Stopped
+from listflow.pipeline.selftrain import self_train
 
 pytest_plugins = ["flow_fixtures"]
 SHARDS = 12
@@ -235,7 +235,7 @@ def test_what_does_not_fit_is_refused(request_of: dict[str, Any], message: str) 
 
 
 def test_dask_is_asked_for_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("flows.label_request.find_spec", lambda name: None)
+    monkeypatch.setattr("listflow.flows.label_request.find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"pip install 'listflow\[dask\]'"):
         check_request(asked(Path("run"), Path("corpus"), Path("out"), runner="dask"))
 
@@ -264,7 +264,7 @@ def test_the_command_says_how_to_go_on(
     assert failed.stderr.count("\n") == 1
     assert "the same command again labels what is left" in failed.stderr
     with monkeypatch.context() as patch:
-        patch.setattr("flows.label_watch.Watch.look", interrupt)
+        patch.setattr("listflow.flows.label_watch.Watch.look", interrupt)
         stopped = cli("label", run, corpus, f"--output={tmp_path / 'out'}")
     assert stopped.returncode == 130
     assert "the same command again labels what is left" in stopped.stderr
@@ -343,7 +343,7 @@ def test_a_pool_without_a_server_is_refused(cli: Cli, run: Path, corpus: Path, t
 def test_a_dask_scheduler_that_is_away_is_refused(
     cli: Cli, run: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str
 ) -> None:
-    monkeypatch.setattr("flows.label_runners.SCHEDULER_SECONDS", 0.5)
+    monkeypatch.setattr("listflow.flows.label_runners.SCHEDULER_SECONDS", 0.5)
     said = f"no dask scheduler answers at {address}; start it, or correct --address."
     refused = cli("label", run, corpus, "--runner=dask", f"--address={address}", f"--output={tmp_path / 'out'}")
     assert (refused.returncode, refused.stderr) == (2, f"listflow: {said}\n")

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from data.answers import parse_answers
-from flows.markdown import code, table
-from flows.report_artifacts import drift_page
-from flows.review_view import form_text, lines_to_fill_in
-from pipeline.drift_facts import Drift, ShardAgreement, Side
-from pipeline.review_state import Asked, Contested
+from listflow.data.answers import parse_answers
+from listflow.flows.markdown import code, table
+from listflow.flows.report_artifacts import drift_page
+from listflow.flows.review_view import form_text, lines_to_fill_in
+from listflow.pipeline.drift_facts import Drift, ShardAgreement, Side
+from listflow.pipeline.review_state import Asked, Contested
 
 
 def test_a_page_neither_loads_nor_breaks_on_a_text() -> None:

@@ -15,18 +15,18 @@ from conftest import sentences, tiny_overlay, write_jsonl
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from data.errors import InputError
-from data.ingest import ingest
-from data.task import Columns
-from flows.continuing import go_on, has_news
-from flows.events import corpus_added
-from flows.lineage import lineage, next_of
-from flows.serving import Wanted, deployment_of, serve_run
-from pipeline.checkpoint import read_json, single_writer
-from pipeline.config import build_config
-from pipeline.opening import open_run
-from pipeline.rounds import prompt_tune
-from pipeline.selftrain import self_train
+from listflow.data.errors import InputError
+from listflow.data.ingest import ingest
+from listflow.data.task import Columns
+from listflow.flows.continuing import go_on, has_news
+from listflow.flows.events import corpus_added
+from listflow.flows.lineage import lineage, next_of
+from listflow.flows.serving import Wanted, deployment_of, serve_run
+from listflow.pipeline.checkpoint import read_json, single_writer
+from listflow.pipeline.config import build_config
+from listflow.pipeline.opening import open_run
+from listflow.pipeline.rounds import prompt_tune
+from listflow.pipeline.selftrain import self_train
 
 pytest_plugins = ["flow_fixtures"]
 
@@ -175,9 +175,9 @@ def test_serve_looks_once_for_what_came_before_it(first: Path, corpus: Path, mon
         async def start(self) -> None:
             told.append("started")
 
-    monkeypatch.setattr("flows.serving.Serving", Runner)
-    monkeypatch.setattr("flows.serving.check_server", lambda: None)
-    monkeypatch.setattr("flows.serving.run_deployment", lambda name, timeout: told.append(name))
+    monkeypatch.setattr("listflow.flows.serving.Serving", Runner)
+    monkeypatch.setattr("listflow.flows.serving.check_server", lambda: None)
+    monkeypatch.setattr("listflow.flows.serving.run_deployment", lambda name, timeout: told.append(name))
     by_corpus, by_time = (Wanted(first, *rest, "weekly") for rest in ((None, None, ("tickets",)), (None, 2.5, ())))
     serve_run(by_corpus)
     assert told == ["registered", "started"]

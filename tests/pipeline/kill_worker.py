@@ -17,9 +17,9 @@ from pathlib import Path
 
 import torch
 
-from pipeline import outcome, rounds  # noqa: F401  (imported once, before the forks)
-from pipeline.config import build_config
-from pipeline.selftrain import self_train
+from listflow.pipeline import outcome, rounds  # noqa: F401  (imported once, before the forks)
+from listflow.pipeline.config import build_config
+from listflow.pipeline.selftrain import self_train
 
 
 def attempt(overlay: dict[str, object], delay: float | None) -> bool:

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from conftest import tiny_overlay
 
-from pipeline.config import build_config
-from pipeline.pseudo_tokens import Intrinsic
-from pipeline.selftrain import self_train
-from pipeline.subspace import pinned
-from pipeline.subspace_config import SubspaceConfig
+from listflow.pipeline.config import build_config
+from listflow.pipeline.pseudo_tokens import Intrinsic
+from listflow.pipeline.selftrain import self_train
+from listflow.pipeline.subspace import pinned
+from listflow.pipeline.subspace_config import SubspaceConfig
 
 TOKENS, DIM = 3, 4
 SMALL = SubspaceConfig(dim=DIM, hidden=16, steps=20, prompts=4, batch=4)

@@ -13,10 +13,10 @@ import sys
 import torch
 from transformers import AutoTokenizer, BertForMaskedLM  # noqa: F401  (imported once, before the forks, as are these)
 
-from pipeline import outcome, rounds  # noqa: F401
-from pipeline.config import build_config
-from pipeline.run import Progress
-from pipeline.selftrain import self_train
+from listflow.pipeline import outcome, rounds  # noqa: F401
+from listflow.pipeline.config import build_config
+from listflow.pipeline.run import Progress
+from listflow.pipeline.selftrain import self_train
 
 
 def killed(overlay: dict[str, object], number: int, step: int) -> bool:

@@ -20,13 +20,13 @@ from transformers import (
     RobertaForMaskedLM,
 )
 
-from data.errors import InputError
-from pipeline import lowrank, minilm
-from pipeline.adapt import AdaptConfig, AdaptOutcome, AdaptTick, adapt
-from pipeline.backbone import load_backbone
-from pipeline.learner import load_learner
-from pipeline.maskedlm import fill_mask, mask_tokens, masked_logits
-from pipeline.packed import Packed, pack
+from listflow.data.errors import InputError
+from listflow.pipeline import lowrank, minilm
+from listflow.pipeline.adapt import AdaptConfig, AdaptOutcome, AdaptTick, adapt
+from listflow.pipeline.backbone import load_backbone
+from listflow.pipeline.learner import load_learner
+from listflow.pipeline.maskedlm import fill_mask, mask_tokens, masked_logits
+from listflow.pipeline.packed import Packed, pack
 
 SENTENCES = [f"the {colour} {thing} is {colour}" for colour in ("red", "blue") for thing in ("car", "house", "boat")]
 BERT_SPECIALS = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}

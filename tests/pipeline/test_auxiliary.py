@@ -15,22 +15,22 @@ from test_resume import killed_and_resumed
 from test_reweight import step_of
 from torch import Tensor
 
-from data.errors import InputError
-from pipeline.auxiliary import Auxiliary, accompanied, auxiliary_term, hide
-from pipeline.backbone import Backbone
-from pipeline.batch import Batch
-from pipeline.config import build_config
-from pipeline.head_config import LinearHead, VerbalizerHead, YTuningHead
-from pipeline.label_words import label_word_ids
-from pipeline.model import Classifier
-from pipeline.opening import open_run
-from pipeline.predict import Predictor
-from pipeline.prompt import Encoded, Prompt
-from pipeline.recipes import auxiliary_of, student_recipe, teacher_recipe
-from pipeline.reweight import ENGINES
-from pipeline.selftrain import self_train
-from pipeline.stage_config import pseudo_tokens, stages
-from pipeline.train import Material, Phase, Recipe, Trainer
+from listflow.data.errors import InputError
+from listflow.pipeline.auxiliary import Auxiliary, accompanied, auxiliary_term, hide
+from listflow.pipeline.backbone import Backbone
+from listflow.pipeline.batch import Batch
+from listflow.pipeline.config import build_config
+from listflow.pipeline.head_config import LinearHead, VerbalizerHead, YTuningHead
+from listflow.pipeline.label_words import label_word_ids
+from listflow.pipeline.model import Classifier
+from listflow.pipeline.opening import open_run
+from listflow.pipeline.predict import Predictor
+from listflow.pipeline.prompt import Encoded, Prompt
+from listflow.pipeline.recipes import auxiliary_of, student_recipe, teacher_recipe
+from listflow.pipeline.reweight import ENGINES
+from listflow.pipeline.selftrain import self_train
+from listflow.pipeline.stage_config import pseudo_tokens, stages
+from listflow.pipeline.train import Material, Phase, Recipe, Trainer
 
 PHASES: tuple[tuple[Phase, int], ...] = (("labelled", 2), ("warmup", 2), ("reweighted", 2), ("tail", 1))
 

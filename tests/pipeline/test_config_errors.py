@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from data.errors import InputError
-from pipeline.adapt_config import AdaptConfig
-from pipeline.config import build_config
-from pipeline.config_errors import refusal
-from pipeline.head_config import LinearHead, VerbalizerHead
+from listflow.data.errors import InputError
+from listflow.pipeline.adapt_config import AdaptConfig
+from listflow.pipeline.config import build_config
+from listflow.pipeline.config_errors import refusal
+from listflow.pipeline.head_config import LinearHead, VerbalizerHead
 
 LAYERS = "must be all, top:N, or a list of layer numbers from 0 upward"
 CASES: dict[str, tuple[dict[str, Any], str]] = {

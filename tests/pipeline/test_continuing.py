@@ -9,19 +9,19 @@ from pathlib import Path
 import pytest
 from conftest import sentences, tiny_overlay, write_jsonl
 
-from data.errors import InputError
-from data.ingest import ingest
-from data.task import Columns
-from pipeline.checkpoint import load_tensors, read_json
-from pipeline.config import RunConfig, build_config
-from pipeline.drift import warnings_of
-from pipeline.drift_facts import Side
-from pipeline.opening import load_config, open_run
-from pipeline.outcome import report_of
-from pipeline.parent import Parent
-from pipeline.rounds import prompt_tune, pseudo_label
-from pipeline.run import Progress
-from pipeline.selftrain import self_train
+from listflow.data.errors import InputError
+from listflow.data.ingest import ingest
+from listflow.data.task import Columns
+from listflow.pipeline.checkpoint import load_tensors, read_json
+from listflow.pipeline.config import RunConfig, build_config
+from listflow.pipeline.drift import warnings_of
+from listflow.pipeline.drift_facts import Side
+from listflow.pipeline.opening import load_config, open_run
+from listflow.pipeline.outcome import report_of
+from listflow.pipeline.parent import Parent
+from listflow.pipeline.rounds import prompt_tune, pseudo_label
+from listflow.pipeline.run import Progress
+from listflow.pipeline.selftrain import self_train
 
 
 @pytest.fixture

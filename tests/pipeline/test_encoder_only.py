@@ -11,20 +11,20 @@ from conftest import CONFIGS, tiny_backbone, tiny_overlay
 from safetensors.torch import load_file, save_file
 from test_reweight import TASK
 
-from data.errors import InputError
-from pipeline.adapt import adapt
-from pipeline.adapt_config import AdaptConfig
-from pipeline.backbone import Backbone, load_backbone
-from pipeline.config import build_config
-from pipeline.head_config import AnyHead, LinearHead, VerbalizerHead, YTuningHead
-from pipeline.label_words import label_word_ids
-from pipeline.maskedlm import fill_mask
-from pipeline.model import Classifier
-from pipeline.opening import open_run
-from pipeline.predict import Predictor
-from pipeline.prompt import Prompt
-from pipeline.selftrain import self_train
-from pipeline.stage_config import stages
+from listflow.data.errors import InputError
+from listflow.pipeline.adapt import adapt
+from listflow.pipeline.adapt_config import AdaptConfig
+from listflow.pipeline.backbone import Backbone, load_backbone
+from listflow.pipeline.config import build_config
+from listflow.pipeline.head_config import AnyHead, LinearHead, VerbalizerHead, YTuningHead
+from listflow.pipeline.label_words import label_word_ids
+from listflow.pipeline.maskedlm import fill_mask
+from listflow.pipeline.model import Classifier
+from listflow.pipeline.opening import open_run
+from listflow.pipeline.predict import Predictor
+from listflow.pipeline.prompt import Prompt
+from listflow.pipeline.selftrain import self_train
+from listflow.pipeline.stage_config import stages
 
 HEADS: list[AnyHead] = [LinearHead(), YTuningHead(width=16)]
 

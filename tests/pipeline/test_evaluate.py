@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pipeline.evaluate import (
+from listflow.pipeline.evaluate import (
     WeightStats,
     agreement,
     calibration_error,

@@ -23,23 +23,23 @@ import torch
 from _pytest.mark import ParameterSet
 from conftest import sentences, write_jsonl
 
-from data.task import Task
-from pipeline import finished, opening, plots
-from pipeline.autoencoder import AutoEncoder
-from pipeline.backbone import Backbone, load_backbone
-from pipeline.checkpoint import file_digest, load_tensors
-from pipeline.config import build_config
-from pipeline.head_config import AnyHead
-from pipeline.infer import logits_of
-from pipeline.opening import open_run
-from pipeline.predict import Predictor
-from pipeline.prompt import Prompt
-from pipeline.pseudo_tokens import Intrinsic
-from pipeline.rounds import load_model
-from pipeline.run import Notify, Progress
-from pipeline.selftrain import self_train
-from pipeline.stage_config import STAGE_PRESETS, Unified, stages
-from pipeline.subspace import Origin, save_subspace
+from listflow.data.task import Task
+from listflow.pipeline import finished, opening, plots
+from listflow.pipeline.autoencoder import AutoEncoder
+from listflow.pipeline.backbone import Backbone, load_backbone
+from listflow.pipeline.checkpoint import file_digest, load_tensors
+from listflow.pipeline.config import build_config
+from listflow.pipeline.head_config import AnyHead
+from listflow.pipeline.infer import logits_of
+from listflow.pipeline.opening import open_run
+from listflow.pipeline.predict import Predictor
+from listflow.pipeline.prompt import Prompt
+from listflow.pipeline.pseudo_tokens import Intrinsic
+from listflow.pipeline.rounds import load_model
+from listflow.pipeline.run import Notify, Progress
+from listflow.pipeline.selftrain import self_train
+from listflow.pipeline.stage_config import STAGE_PRESETS, Unified, stages
+from listflow.pipeline.subspace import Origin, save_subspace
 
 WORKER = Path(__file__).parent / "step_killer.py"
 COMPOSITE = "prefix + bitfit"

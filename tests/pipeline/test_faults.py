@@ -13,16 +13,16 @@ import pytest
 from conftest import sentences, tiny_overlay, write_jsonl
 from test_resume import Interrupted, hashed
 
-from data.errors import InputError
-from data.ingest import ingest
-from data.task import Columns
-from pipeline.checkpoint import read_json, single_writer, verified, write_json
-from pipeline.config import build_config
-from pipeline.opening import load_config, open_run
-from pipeline.predict import Predictor
-from pipeline.retention import removals
-from pipeline.run import Progress
-from pipeline.selftrain import self_train
+from listflow.data.errors import InputError
+from listflow.data.ingest import ingest
+from listflow.data.task import Columns
+from listflow.pipeline.checkpoint import read_json, single_writer, verified, write_json
+from listflow.pipeline.config import build_config
+from listflow.pipeline.opening import load_config, open_run
+from listflow.pipeline.predict import Predictor
+from listflow.pipeline.retention import removals
+from listflow.pipeline.run import Progress
+from listflow.pipeline.selftrain import self_train
 
 DAY = 86_400.0
 
@@ -154,7 +154,7 @@ def test_an_edited_shard_is_named_before_anything_is_trained(tiny_files: dict[st
 
 def test_the_lock_of_a_dead_process_is_none(tmp_path: Path) -> None:
     holder = (
-        "import os, signal, sys; from pathlib import Path; from pipeline.checkpoint import single_writer\n"
+        "import os, signal, sys; from pathlib import Path; from listflow.pipeline.checkpoint import single_writer\n"
         "with single_writer(Path(sys.argv[1])): os.kill(os.getpid(), signal.SIGKILL)"
     )
     done = subprocess.run([sys.executable, "-c", holder, str(tmp_path / "run")], check=False)

@@ -14,24 +14,24 @@ from conftest import CONFIGS, sentences, tiny_backbone, tiny_overlay, write_json
 from filelock import FileLock
 from torch import Tensor, nn
 
-from data.task import Task
-from pipeline import features, pieces, split
-from pipeline.attention import SHAPED_LIKE_BERT
-from pipeline.backbone import Backbone
-from pipeline.config import build_config
-from pipeline.features import _copied, with_features
-from pipeline.head_config import VerbalizerHead
-from pipeline.kept_features import forget_oldest, frozen_layers
-from pipeline.last_layer import narrow
-from pipeline.model import Classifier
-from pipeline.opening import open_run
-from pipeline.outcome import report_of
-from pipeline.pieces import content_key, known_places, pieces_of
-from pipeline.prompt import Prompt, Text
-from pipeline.selftrain import self_train
-from pipeline.split import lower, upper
-from pipeline.stage_config import stages
-from pipeline.train import Material, Recipe, Trainer
+from listflow.data.task import Task
+from listflow.pipeline import features, pieces, split
+from listflow.pipeline.attention import SHAPED_LIKE_BERT
+from listflow.pipeline.backbone import Backbone
+from listflow.pipeline.config import build_config
+from listflow.pipeline.features import _copied, with_features
+from listflow.pipeline.head_config import VerbalizerHead
+from listflow.pipeline.kept_features import forget_oldest, frozen_layers
+from listflow.pipeline.last_layer import narrow
+from listflow.pipeline.model import Classifier
+from listflow.pipeline.opening import open_run
+from listflow.pipeline.outcome import report_of
+from listflow.pipeline.pieces import content_key, known_places, pieces_of
+from listflow.pipeline.prompt import Prompt, Text
+from listflow.pipeline.selftrain import self_train
+from listflow.pipeline.split import lower, upper
+from listflow.pipeline.stage_config import stages
+from listflow.pipeline.train import Material, Recipe, Trainer
 
 TOP = {"stage": {"layers": "top:1"}}
 
@@ -126,7 +126,7 @@ def passed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         return below
 
     monkeypatch.setattr(features, "lower", counted)
-    monkeypatch.setattr("pipeline.model.lower", counted)
+    monkeypatch.setattr("listflow.pipeline.model.lower", counted)
     return seen
 
 

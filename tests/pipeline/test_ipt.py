@@ -14,27 +14,27 @@ from prompt_runs import DIM, SMALL, TOKENS, ipt_stage
 from test_ptuning import TASK
 from test_reweight import step_of
 
-from data.errors import InputError
-from pipeline.autoencoder import AutoEncoder
-from pipeline.checkpoint import load_tensors, read_json
-from pipeline.config import build_config
-from pipeline.export import flat
-from pipeline.head_config import VerbalizerHead
-from pipeline.infer import logits_of
-from pipeline.label_words import label_word_ids
-from pipeline.model import Classifier
-from pipeline.msf import all_prompts
-from pipeline.opening import open_run
-from pipeline.predict import Predictor
-from pipeline.prompt import Prompt
-from pipeline.prompted_task import open_tasks
-from pipeline.reweight import ENGINES
-from pipeline.rounds import load_model
-from pipeline.selftrain import self_train
-from pipeline.stage_config import pseudo_tokens
-from pipeline.stages.ipt import START_STD, IntrinsicPrompt
-from pipeline.subspace import Origin, load_decoder, save_subspace
-from pipeline.subspace_making import make_subspace
+from listflow.data.errors import InputError
+from listflow.pipeline.autoencoder import AutoEncoder
+from listflow.pipeline.checkpoint import load_tensors, read_json
+from listflow.pipeline.config import build_config
+from listflow.pipeline.export import flat
+from listflow.pipeline.head_config import VerbalizerHead
+from listflow.pipeline.infer import logits_of
+from listflow.pipeline.label_words import label_word_ids
+from listflow.pipeline.model import Classifier
+from listflow.pipeline.msf import all_prompts
+from listflow.pipeline.opening import open_run
+from listflow.pipeline.predict import Predictor
+from listflow.pipeline.prompt import Prompt
+from listflow.pipeline.prompted_task import open_tasks
+from listflow.pipeline.reweight import ENGINES
+from listflow.pipeline.rounds import load_model
+from listflow.pipeline.selftrain import self_train
+from listflow.pipeline.stage_config import pseudo_tokens
+from listflow.pipeline.stages.ipt import START_STD, IntrinsicPrompt
+from listflow.pipeline.subspace import Origin, load_decoder, save_subspace
+from listflow.pipeline.subspace_making import make_subspace
 
 pytest_plugins = ["prompt_fixtures"]
 

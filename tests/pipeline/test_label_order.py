@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 from conftest import tiny_overlay
 
-from data.errors import InputError
-from pipeline.config import RunConfig, build_config
-from pipeline.opening import load_config, open_run
-from pipeline.outcome import publish
-from pipeline.predict import Predictor
-from pipeline.rounds import judge, prompt_tune, pseudo_label, train_student
+from listflow.data.errors import InputError
+from listflow.pipeline.config import RunConfig, build_config
+from listflow.pipeline.opening import load_config, open_run
+from listflow.pipeline.outcome import publish
+from listflow.pipeline.predict import Predictor
+from listflow.pipeline.rounds import judge, prompt_tune, pseudo_label, train_student
 
 YTUNING = {"stage": "none", "head": {"kind": "ytuning", "width": 16}}
 REORDERED = r"labels in another order \(positive, negative there, negative, positive here\)"

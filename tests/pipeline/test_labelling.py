@@ -18,18 +18,18 @@ import pytest
 import torch
 from conftest import sentences, tiny_overlay, write_jsonl
 
-from data.errors import InputError
-from data.ingest import ingest
-from data.shards import MANIFEST, dump_manifest, read_manifest
-from data.task import Columns
-from pipeline import label_worker
-from pipeline.checkpoint import read_json
-from pipeline.config import build_config
-from pipeline.finished import Finished
-from pipeline.label_worker import label_range
-from pipeline.labelling import Labelling, Stopped
-from pipeline.predict import Predictor
-from pipeline.selftrain import self_train
+from listflow.data.errors import InputError
+from listflow.data.ingest import ingest
+from listflow.data.shards import MANIFEST, dump_manifest, read_manifest
+from listflow.data.task import Columns
+from listflow.pipeline import label_worker
+from listflow.pipeline.checkpoint import read_json
+from listflow.pipeline.config import build_config
+from listflow.pipeline.finished import Finished
+from listflow.pipeline.label_worker import label_range
+from listflow.pipeline.labelling import Labelling, Stopped
+from listflow.pipeline.predict import Predictor
+from listflow.pipeline.selftrain import self_train
 
 
 @pytest.fixture(scope="module")

@@ -6,13 +6,13 @@ import pytest
 import torch
 from conftest import CONFIGS, tiny_backbone
 
-from data.task import Task
-from pipeline.head_config import VerbalizerHead
-from pipeline.label_words import label_word_ids
-from pipeline.model import Classifier
-from pipeline.prompt import Prompt
-from pipeline.stage_config import stages
-from pipeline.train import Material, Recipe, Trainer
+from listflow.data.task import Task
+from listflow.pipeline.head_config import VerbalizerHead
+from listflow.pipeline.label_words import label_word_ids
+from listflow.pipeline.model import Classifier
+from listflow.pipeline.prompt import Prompt
+from listflow.pipeline.stage_config import stages
+from listflow.pipeline.train import Material, Recipe, Trainer
 
 TASK = Task(name="t", template="{text} it was {mask} .", labels={"no": "bad", "yes": "good"})
 TEXTS = [("w1 w2 good", None), ("w3 w4 w5 w6 poor w7 w8", None), ("w9", None)]

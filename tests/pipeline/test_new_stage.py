@@ -37,7 +37,7 @@ def change_lines(root: Path, block: str) -> None:
             before = line[1:]
         else:
             text = path.read_text("utf-8")
-            place = before or "\nfrom pipeline"
+            place = before or "\nfrom listflow.pipeline"
             assert text.count(before) == 1 or not before, line
             text = text.replace(place, line[1:] if before else f"\n{line[1:]}{place}", 1)
             path.write_text(text, "utf-8")
@@ -45,9 +45,10 @@ def change_lines(root: Path, block: str) -> None:
 
 
 def test_the_stage_of_the_docs_works_when_it_is_added_as_the_docs_say(tmp_path: Path) -> None:
-    for name in ("pipeline", "tests"):
-        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
-    (tmp_path / "data").symlink_to(ROOT / "data")
+    for name in ("listflow", "pipeline", "tests"):
+        shutil.copytree(ROOT / name, tmp_path / name, symlinks=True, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("data", "flows"):
+        (tmp_path / name).symlink_to(ROOT / name)
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     (new,), (lines,) = blocks("python"), blocks("diff")
     add_file(tmp_path, new)

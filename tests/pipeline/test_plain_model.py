@@ -14,20 +14,20 @@ from pydantic import TypeAdapter
 from test_stages import perturb, small
 from transformers import AutoModelForMaskedLM, DebertaV2Config
 
-from data.errors import InputError
-from data.task import Task
-from pipeline import plain_model
-from pipeline.backbone import Backbone
-from pipeline.checkpoint import new_folder, save_tensors, write_json
-from pipeline.head_config import AnyHead, VerbalizerHead
-from pipeline.label_words import label_word_ids
-from pipeline.merge import merge, resolved
-from pipeline.mergeable import check_mergeable
-from pipeline.model import Classifier
-from pipeline.plain_model import export
-from pipeline.predict import Predictor
-from pipeline.stage_config import AnyStage, BitFit, stages
-from pipeline.stages.bottleneck import Bottleneck, Parallel, Sequential
+from listflow.data.errors import InputError
+from listflow.data.task import Task
+from listflow.pipeline import plain_model
+from listflow.pipeline.backbone import Backbone
+from listflow.pipeline.checkpoint import new_folder, save_tensors, write_json
+from listflow.pipeline.head_config import AnyHead, VerbalizerHead
+from listflow.pipeline.label_words import label_word_ids
+from listflow.pipeline.merge import merge, resolved
+from listflow.pipeline.mergeable import check_mergeable
+from listflow.pipeline.model import Classifier
+from listflow.pipeline.plain_model import export
+from listflow.pipeline.predict import Predictor
+from listflow.pipeline.stage_config import AnyStage, BitFit, stages
+from listflow.pipeline.stages.bottleneck import Bottleneck, Parallel, Sequential
 
 LABELS = {"no": "bad", "yes": "good", "so": "fine"}
 TASK = Task(name="mood", template="{text} it was {mask} .", labels=LABELS)

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 from conftest import tiny_overlay
 
-from data.errors import InputError
-from pipeline.config import build_config
-from pipeline.opening import open_run
-from pipeline.plan import Word, make_plan
+from listflow.data.errors import InputError
+from listflow.pipeline.config import build_config
+from listflow.pipeline.opening import open_run
+from listflow.pipeline.plan import Word, make_plan
 
 
 def test_a_plan_says_what_a_run_would_do(tiny_files: dict[str, Path], tmp_path: Path) -> None:

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from conftest import sentences, tiny_overlay, write_jsonl
 
-from data.errors import InputError
-from pipeline.config import build_config
-from pipeline.infer import logits_of
-from pipeline.opening import open_run
-from pipeline.outcome import publish
-from pipeline.predict import Predictor
-from pipeline.rounds import judge, load_model, prompt_tune, pseudo_label, train_student
+from listflow.data.errors import InputError
+from listflow.pipeline.config import build_config
+from listflow.pipeline.infer import logits_of
+from listflow.pipeline.opening import open_run
+from listflow.pipeline.outcome import publish
+from listflow.pipeline.predict import Predictor
+from listflow.pipeline.rounds import judge, load_model, prompt_tune, pseudo_label, train_student
 
 TEXTS = ["w1 fine w2", "poor w3", "w4 w5 w6 w7 w8 w9 fine"]
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from conftest import tiny_backbone
 
-from data.errors import InputError
-from data.task import Task
-from pipeline import minilm
-from pipeline.label_words import fill_in_words, label_word_ids
-from pipeline.prompt import Prompt
+from listflow.data.errors import InputError
+from listflow.data.task import Task
+from listflow.pipeline import minilm
+from listflow.pipeline.label_words import fill_in_words, label_word_ids
+from listflow.pipeline.prompt import Prompt
 
 BACKBONE = tiny_backbone()
 TOKENS = BACKBONE.tokenizer

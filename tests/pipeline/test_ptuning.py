@@ -12,25 +12,25 @@ from conftest import CONFIGS, tiny_backbone, tiny_overlay
 from test_reweight import step_of
 from torch import nn
 
-from data.errors import InputError
-from data.task import Task
-from pipeline.checkpoint import load_tensors, read_json
-from pipeline.config import RunConfig, build_config
-from pipeline.export import flat
-from pipeline.head_config import AnyHead, LinearHead, VerbalizerHead, YTuningHead
-from pipeline.infer import logits_of
-from pipeline.label_words import label_word_ids
-from pipeline.model import Classifier
-from pipeline.opening import open_run
-from pipeline.plan import make_plan
-from pipeline.predict import Predictor
-from pipeline.prompt import Prompt
-from pipeline.reweight import ENGINES, kl
-from pipeline.rounds import load_model
-from pipeline.selftrain import self_train
-from pipeline.stage_config import pseudo_tokens, stages
-from pipeline.stages.ptuning import BiLSTM
-from pipeline.train import Material, Recipe, Trainer
+from listflow.data.errors import InputError
+from listflow.data.task import Task
+from listflow.pipeline.checkpoint import load_tensors, read_json
+from listflow.pipeline.config import RunConfig, build_config
+from listflow.pipeline.export import flat
+from listflow.pipeline.head_config import AnyHead, LinearHead, VerbalizerHead, YTuningHead
+from listflow.pipeline.infer import logits_of
+from listflow.pipeline.label_words import label_word_ids
+from listflow.pipeline.model import Classifier
+from listflow.pipeline.opening import open_run
+from listflow.pipeline.plan import make_plan
+from listflow.pipeline.predict import Predictor
+from listflow.pipeline.prompt import Prompt
+from listflow.pipeline.reweight import ENGINES, kl
+from listflow.pipeline.rounds import load_model
+from listflow.pipeline.selftrain import self_train
+from listflow.pipeline.stage_config import pseudo_tokens, stages
+from listflow.pipeline.stages.ptuning import BiLSTM
+from listflow.pipeline.train import Material, Recipe, Trainer
 
 LABELS = {"no": "bad", "yes": "good", "so": "fine"}
 TASK = Task(name="t", template="{text} it was {mask} .", labels=LABELS)

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from data.errors import InputError
-from pipeline.evaluate import Metrics, confusion, histogram, reliability
-from pipeline.plots import PLOTS, draw_plots, shown
-from pipeline.report import (
+from listflow.data.errors import InputError
+from listflow.pipeline.evaluate import Metrics, confusion, histogram, reliability
+from listflow.pipeline.plots import PLOTS, draw_plots, shown
+from listflow.pipeline.report import (
     BackboneFacts,
     DataFacts,
     FigureData,
@@ -27,7 +27,7 @@ from pipeline.report import (
     text_table,
     write_report,
 )
-from pipeline.wording import duration
+from listflow.pipeline.wording import duration
 
 TOPICS = ("billing", "cancel subscription", "delivery", "login & password", "refund", "other")
 SCORES = (0.690, 0.712, 0.708, 0.731, 0.738, 0.743)

@@ -17,14 +17,14 @@ from conftest import tiny_overlay
 from safetensors import SafetensorError
 from torch import nn
 
-from data.errors import InputError
-from pipeline.checkpoint import load_checked, save_checked, verified
-from pipeline.config import RunConfig, build_config
-from pipeline.opening import open_run
-from pipeline.recipes import teacher_recipe
-from pipeline.run import Progress
-from pipeline.selftrain import self_train
-from pipeline.train import Material, Trainer
+from listflow.data.errors import InputError
+from listflow.pipeline.checkpoint import load_checked, save_checked, verified
+from listflow.pipeline.config import RunConfig, build_config
+from listflow.pipeline.opening import open_run
+from listflow.pipeline.recipes import teacher_recipe
+from listflow.pipeline.run import Progress
+from listflow.pipeline.selftrain import self_train
+from listflow.pipeline.train import Material, Trainer
 
 WORKER = Path(__file__).parent / "kill_worker.py"
 STABLE = ("final/weights.safetensors", "predictions.parquet", "round-02/student/meta_weights.parquet")
@@ -131,7 +131,7 @@ def test_a_second_signal_does_not_cost_the_checkpoint_of_the_first(
         signal.raise_signal(signal.SIGTERM)
         save_checked(path, tensors)
 
-    monkeypatch.setattr("pipeline.stepping.save_checked", save)
+    monkeypatch.setattr("listflow.pipeline.stepping.save_checked", save)
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with pytest.raises(KeyboardInterrupt):

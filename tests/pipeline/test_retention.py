@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 from conftest import sentences, tiny_overlay, write_jsonl
 
-from pipeline.checkpoint import read_json, single_writer, write_json
-from pipeline.config import build_config
-from pipeline.opening import load_config, open_run
-from pipeline.outcome import report_of
-from pipeline.predict import Predictor
-from pipeline.retention import DAY, removals, remove
-from pipeline.rounds import prompt_tune
-from pipeline.selftrain import self_train
+from listflow.pipeline.checkpoint import read_json, single_writer, write_json
+from listflow.pipeline.config import build_config
+from listflow.pipeline.opening import load_config, open_run
+from listflow.pipeline.outcome import report_of
+from listflow.pipeline.predict import Predictor
+from listflow.pipeline.retention import DAY, removals, remove
+from listflow.pipeline.rounds import prompt_tune
+from listflow.pipeline.selftrain import self_train
 
 NOW = 2e9
 TEXTS = ["w1 w2 fine", "poor w3"]

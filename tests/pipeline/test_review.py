@@ -15,18 +15,18 @@ import pytest
 import torch
 from conftest import sentences, tiny_overlay, write_jsonl
 
-from data.answers import parse_answers, read_answers
-from data.errors import InputError
-from pipeline.checkpoint import read_json, write_json
-from pipeline.config import RunConfig, build_config
-from pipeline.contested import scores_of
-from pipeline.judge import Evidence, gate
-from pipeline.opening import load_config, open_run
-from pipeline.outcome import publish
-from pipeline.pseudo import PseudoLabels, save_meta_weights
-from pipeline.review import ask, corrected_rows, with_corrections, write_csv
-from pipeline.review_config import ReviewConfig
-from pipeline.review_state import (
+from listflow.data.answers import parse_answers, read_answers
+from listflow.data.errors import InputError
+from listflow.pipeline.checkpoint import read_json, write_json
+from listflow.pipeline.config import RunConfig, build_config
+from listflow.pipeline.contested import scores_of
+from listflow.pipeline.judge import Evidence, gate
+from listflow.pipeline.opening import load_config, open_run
+from listflow.pipeline.outcome import publish
+from listflow.pipeline.pseudo import PseudoLabels, save_meta_weights
+from listflow.pipeline.review import ask, corrected_rows, with_corrections, write_csv
+from listflow.pipeline.review_config import ReviewConfig
+from listflow.pipeline.review_state import (
     Asked,
     Contested,
     answer_review,
@@ -36,9 +36,9 @@ from pipeline.review_state import (
     read_reviewed,
     review_notices,
 )  # fmt: skip
-from pipeline.rounds import evidence, judge, prompt_tune, pseudo_label, train_student
-from pipeline.run import Run
-from pipeline.selftrain import self_train
+from listflow.pipeline.rounds import evidence, judge, prompt_tune, pseudo_label, train_student
+from listflow.pipeline.run import Run
+from listflow.pipeline.selftrain import self_train
 
 WEIGHTS = "round-{:02d}/student/weights.safetensors"
 LABELS = "round-{:02d}/pseudo/labels.parquet"

@@ -7,13 +7,13 @@ import torch
 import torch.nn.functional as F
 from conftest import CONFIGS, FILLER, tiny_backbone
 
-from data.task import Task
-from pipeline.head_config import VerbalizerHead
-from pipeline.label_words import label_word_ids
-from pipeline.model import Classifier
-from pipeline.prompt import Prompt
-from pipeline.reweight import ENGINES, Step, fused, kl, normalise
-from pipeline.stage_config import stages
+from listflow.data.task import Task
+from listflow.pipeline.head_config import VerbalizerHead
+from listflow.pipeline.label_words import label_word_ids
+from listflow.pipeline.model import Classifier
+from listflow.pipeline.prompt import Prompt
+from listflow.pipeline.reweight import ENGINES, Step, fused, kl, normalise
+from listflow.pipeline.stage_config import stages
 
 TASK = Task(name="t", template="{text} it was {mask} .", labels={"no": "bad", "yes": "good", "so": "fine"})
 

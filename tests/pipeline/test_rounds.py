@@ -8,17 +8,17 @@ import pytest
 import torch
 from conftest import tiny_backbone, tiny_overlay
 
-from pipeline.batch import Batch
-from pipeline.checkpoint import read_json, verified, write_json
-from pipeline.config import RunConfig, build_config
-from pipeline.head_config import VerbalizerHead
-from pipeline.infer import logits_of
-from pipeline.model import Classifier
-from pipeline.opening import open_run
-from pipeline.pseudo import PseudoLabels
-from pipeline.rounds import judge, load_model, prompt_tune, pseudo_label, train_student
-from pipeline.stage_config import stages
-from pipeline.train import Material, Recipe, Trainer
+from listflow.pipeline.batch import Batch
+from listflow.pipeline.checkpoint import read_json, verified, write_json
+from listflow.pipeline.config import RunConfig, build_config
+from listflow.pipeline.head_config import VerbalizerHead
+from listflow.pipeline.infer import logits_of
+from listflow.pipeline.model import Classifier
+from listflow.pipeline.opening import open_run
+from listflow.pipeline.pseudo import PseudoLabels
+from listflow.pipeline.rounds import judge, load_model, prompt_tune, pseudo_label, train_student
+from listflow.pipeline.stage_config import stages
+from listflow.pipeline.train import Material, Recipe, Trainer
 
 
 def config_of(files: dict[str, Path], folder: Path, **pseudo: object) -> RunConfig:

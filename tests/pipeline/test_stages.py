@@ -15,18 +15,18 @@ from test_reweight import TASK, step_of
 from torch import Tensor, nn
 from transformers import DynamicCache
 
-from data.errors import InputError
-from pipeline.attention import SelfAttention
-from pipeline.backbone import Backbone
-from pipeline.batch import Batch
-from pipeline.head_config import AnyHead
-from pipeline.label_words import label_word_ids
-from pipeline.model import Classifier, first_tuned_layer
-from pipeline.prompt import Prompt
-from pipeline.reweight import ENGINES
-from pipeline.stage_config import STAGE_PRESETS, AnyStage, BitFit, NoStage, Unified, lives_in_layers, stages
-from pipeline.stages.heads import FlatPrefix, Prefix
-from pipeline.train import Material, Recipe, Trainer
+from listflow.data.errors import InputError
+from listflow.pipeline.attention import SelfAttention
+from listflow.pipeline.backbone import Backbone
+from listflow.pipeline.batch import Batch
+from listflow.pipeline.head_config import AnyHead
+from listflow.pipeline.label_words import label_word_ids
+from listflow.pipeline.model import Classifier, first_tuned_layer
+from listflow.pipeline.prompt import Prompt
+from listflow.pipeline.reweight import ENGINES
+from listflow.pipeline.stage_config import STAGE_PRESETS, AnyStage, BitFit, NoStage, Unified, lives_in_layers, stages
+from listflow.pipeline.stages.heads import FlatPrefix, Prefix
+from listflow.pipeline.train import Material, Recipe, Trainer
 
 TEXTS = [("w1 w2 good", None), ("w3 w4 w5 w6 poor w7 w8 w9 w10", None), ("w9", None)]
 HEADS: dict[str, dict[str, Any]] = {

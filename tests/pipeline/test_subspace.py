@@ -12,16 +12,16 @@ from conftest import tiny_overlay
 from prompt_runs import DIM, SMALL, TOKENS, prompt_run
 from torch import Tensor
 
-from data.errors import InputError
-from pipeline.autoencoder import AutoEncoder, Decoder
-from pipeline.batch import Batch
-from pipeline.config import build_config
-from pipeline.msf import all_prompts, find_subspace
-from pipeline.prompted_task import PromptedTask, open_tasks
-from pipeline.rounds import load_model
-from pipeline.selftrain import self_train
-from pipeline.subspace_config import SubspaceConfig
-from pipeline.subspace_making import make_subspace
+from listflow.data.errors import InputError
+from listflow.pipeline.autoencoder import AutoEncoder, Decoder
+from listflow.pipeline.batch import Batch
+from listflow.pipeline.config import build_config
+from listflow.pipeline.msf import all_prompts, find_subspace
+from listflow.pipeline.prompted_task import PromptedTask, open_tasks
+from listflow.pipeline.rounds import load_model
+from listflow.pipeline.selftrain import self_train
+from listflow.pipeline.subspace_config import SubspaceConfig
+from listflow.pipeline.subspace_making import make_subspace
 
 pytest_plugins = ["prompt_fixtures"]
 

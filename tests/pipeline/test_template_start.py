@@ -12,18 +12,18 @@ from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 from transformers import PreTrainedTokenizerFast
 
-from data.errors import InputError
-from data.task import Task
-from pipeline.checkpoint import read_json
-from pipeline.config import build_config
-from pipeline.opening import load_config, open_run
-from pipeline.plan import make_plan
-from pipeline.predict import Predictor
-from pipeline.prompt import Prompt
-from pipeline.pseudo_tokens import PTuning
-from pipeline.selftrain import self_train
-from pipeline.stage_config import stages
-from pipeline.template_start import spell_start
+from listflow.data.errors import InputError
+from listflow.data.task import Task
+from listflow.pipeline.checkpoint import read_json
+from listflow.pipeline.config import build_config
+from listflow.pipeline.opening import load_config, open_run
+from listflow.pipeline.plan import make_plan
+from listflow.pipeline.predict import Predictor
+from listflow.pipeline.prompt import Prompt
+from listflow.pipeline.pseudo_tokens import PTuning
+from listflow.pipeline.selftrain import self_train
+from listflow.pipeline.stage_config import stages
+from listflow.pipeline.template_start import spell_start
 
 SOFT = {"kind": "soft_prompt", "start": "template", "tokens": 3}
 

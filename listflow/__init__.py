@@ -1,0 +1,59 @@
+"""listflow: thirty labels, a heap of unlabelled text, more coming every week.
+
+Train with ``self_train(build_config("fast", {...}))``, which makes a run; use a finished run with ``Predictor``.
+What is rarer is found by its folder: ``listflow.data`` (texts, labels, corpora), ``listflow.pipeline`` (the method),
+``listflow.flows`` (Prefect and the command line).
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from listflow.data.errors import InputError
+    from listflow.data.task import Task
+    from listflow.pipeline.config import RunConfig, build_config
+    from listflow.pipeline.predict import Predictor
+    from listflow.pipeline.predictors import Predictors
+    from listflow.pipeline.report import RunReport
+    from listflow.pipeline.selftrain import self_train
+
+    __version__: str
+
+__all__ = [
+    "InputError",
+    "Predictor",
+    "Predictors",
+    "RunConfig",
+    "RunReport",
+    "Task",
+    "__version__",
+    "build_config",
+    "self_train",
+]
+
+_HOMES = {
+    "InputError": "data.errors",
+    "Predictor": "pipeline.predict",
+    "Predictors": "pipeline.predictors",
+    "RunConfig": "pipeline.config",
+    "RunReport": "pipeline.report",
+    "Task": "data.task",
+    "build_config": "pipeline.config",
+    "self_train": "pipeline.selftrain",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """A public name, loaded when it is asked for: whoever wants a configuration should not wait for torch."""
+    if name == "__version__":
+        return version("listflow")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'listflow' has no attribute {name!r}")
+    return getattr(import_module(f"listflow.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
