@@ -24,8 +24,8 @@ from tempfile import TemporaryDirectory
 import torch
 from label import finished_run, texts
 
-from listflow.pipeline import backbone
-from listflow.pipeline.predict import Predictor
+from listflow.pipeline.backbone import backbone
+from listflow.pipeline.results.predictor import Predictor
 
 ENVIRONMENTS = {"plain": {}, "dask's": {"MALLOC_TRIM_THRESHOLD_": "65536"}}
 MODES = ("returned", "kept")

@@ -14,7 +14,7 @@ from pathlib import Path
 import fault_tools as tools
 from fault_tools import Forked, Place, Server
 
-from listflow.flows.lineage import next_of
+from listflow.pipeline.run.lineage import next_of
 
 
 @dataclass

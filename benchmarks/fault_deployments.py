@@ -77,7 +77,8 @@ def deployed(bench: Bench, on_worker: bool) -> str:
     tools.wait_until(lambda: server.ask("work_pools/filter"), "the work pool")
     made = {
         "name": "worker", "flow_id": server.ask("flows/", name="listflow-continue")["id"], "work_pool_name": "faults",
-        "entrypoint": "listflow.flows.continuing.go_on", "parameters": {"run": str(bench.first)}, "pull_steps": [],
+        "entrypoint": "listflow.flows.run.continuation.go_on", "parameters": {"run": str(bench.first)},
+        "pull_steps": [],
         "job_variables": {"working_dir": ROOT},
     }  # fmt: skip
     return str(server.ask("deployments/", **made)["id"])

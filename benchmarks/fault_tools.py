@@ -23,15 +23,15 @@ import transformers
 from listflow.data.ingest import ingest
 from listflow.data.task import Columns
 from listflow.flows.environment import ALWAYS, QUIET
-from listflow.pipeline.config import build_config
-from listflow.pipeline.selftrain import self_train
+from listflow.pipeline.run.config import build_config
+from listflow.pipeline.self_training import self_train
 
 HERE = Path(__file__).parent
 sys.path.insert(0, str(HERE.parent / "tests"))
 
 from conftest import sentences, tiny_backbone, write_jsonl  # noqa: E402
 
-COMMAND = (sys.executable, "-W", "ignore", "-c", "from listflow.flows.cli import main; main()")
+COMMAND = (sys.executable, "-W", "ignore", "-c", "from listflow.flows.cli.main import main; main()")
 PATIENCE = 300.0
 
 
@@ -243,7 +243,7 @@ class Forked:
 def _command(arguments: list[str]) -> None:
     from step_journal import keep_journal
 
-    from listflow.flows.cli import main
+    from listflow.flows.cli.main import main
 
     keep_journal()
     sys.argv = ["listflow", *arguments]
@@ -261,7 +261,7 @@ def prepared(environment: dict[str, str]) -> None:
     """Imports all that a run needs, under ``environment``, which Prefect reads as it is imported."""
     os.environ.update(environment)
     sys.path.insert(0, str(HERE / "journal"))
-    ours = ("listflow.flows.list_flow", "listflow.flows.server", "listflow.flows.cli")
+    ours = ("listflow.flows.run.self_training", "listflow.flows.server.client", "listflow.flows.cli.main")
     for name in ("step_journal", *ours, "prefect.server.api.server"):
         importlib.import_module(name)
     transformers.BertForMaskedLM, transformers.AutoTokenizer  # noqa: B018  (imported when they are asked for)

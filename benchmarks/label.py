@@ -36,11 +36,11 @@ from transformers import AutoModelForMaskedLM, BertConfig, PreTrainedTokenizerFa
 
 from listflow.data.ingest import ingest
 from listflow.data.task import Columns
-from listflow.flows.label_runners import SILENT_DASK, local_cluster
-from listflow.pipeline.config import build_config
-from listflow.pipeline.label_worker import label_range
-from listflow.pipeline.labelling import Labelling
-from listflow.pipeline.selftrain import self_train
+from listflow.flows.labelling.runners import SILENT_DASK, local_cluster
+from listflow.pipeline.results.label_worker import label_range
+from listflow.pipeline.results.labelling import Labelling
+from listflow.pipeline.run.config import build_config
+from listflow.pipeline.self_training import self_train
 
 SPECIAL = ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]"]
 WORDS = [a + b for a in ("ba", "de", "ki", "lo", "mu", "na", "po", "ri", "su", "ta") for b in "aeiounrst"]

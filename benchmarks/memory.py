@@ -17,13 +17,13 @@ import numpy as np
 import torch
 
 from listflow.data.task import load_task
-from listflow.pipeline.backbone import Backbone, load_backbone
-from listflow.pipeline.config import build_config
+from listflow.pipeline.backbone.backbone import Backbone, load_backbone
+from listflow.pipeline.backbone.prompt import Prompt
 from listflow.pipeline.infer import logits_of
 from listflow.pipeline.label_words import label_word_ids
-from listflow.pipeline.model import Classifier
-from listflow.pipeline.prompt import Prompt
-from listflow.pipeline.train import Material, Recipe, Trainer
+from listflow.pipeline.model.classifier import Classifier
+from listflow.pipeline.run.config import build_config
+from listflow.pipeline.training.trainer import Material, Recipe, Trainer
 
 
 def resident() -> float:

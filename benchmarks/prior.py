@@ -19,15 +19,15 @@ from real import SHOTS, TASKS, labelled_file
 from torch import Tensor
 
 from listflow.data.task import Task, load_task
-from listflow.pipeline.backbone import Backbone, load_backbone
-from listflow.pipeline.config import build_config
-from listflow.pipeline.head_config import VerbalizerHead
+from listflow.pipeline.backbone.backbone import Backbone, load_backbone
+from listflow.pipeline.backbone.prompt import Encoded, Prompt
 from listflow.pipeline.infer import logits_of
 from listflow.pipeline.label_words import label_word_ids
-from listflow.pipeline.model import Classifier
-from listflow.pipeline.prompt import Encoded, Prompt
-from listflow.pipeline.soft_labels import shift_to, standard_errors
-from listflow.pipeline.train import Material, Recipe, Trainer
+from listflow.pipeline.method.soft_labels import shift_to, standard_errors
+from listflow.pipeline.model.classifier import Classifier
+from listflow.pipeline.model.config import VerbalizerHead
+from listflow.pipeline.run.config import build_config
+from listflow.pipeline.training.trainer import Material, Recipe, Trainer
 
 ROWS = 500
 

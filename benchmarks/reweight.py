@@ -18,12 +18,12 @@ import torch
 from transformers import RobertaConfig, RobertaForMaskedLM
 
 from listflow.pipeline import minilm
-from listflow.pipeline.backbone import Backbone
-from listflow.pipeline.batch import Batch
-from listflow.pipeline.head_config import VerbalizerHead
-from listflow.pipeline.model import Classifier
-from listflow.pipeline.reweight import ENGINES, Step, kl
-from listflow.pipeline.stage_config import stages
+from listflow.pipeline.backbone.backbone import Backbone
+from listflow.pipeline.backbone.batch import Batch
+from listflow.pipeline.method.reweight import ENGINES, Step, kl
+from listflow.pipeline.model.classifier import Classifier
+from listflow.pipeline.model.config import VerbalizerHead
+from listflow.pipeline.stages.config import stages
 
 UNLABELLED, LABELLED, TOKENS = 16, 4, 32
 

@@ -17,10 +17,10 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from listflow.pipeline.config import RunConfig, build_config
-from listflow.pipeline.opening import open_run
-from listflow.pipeline.selftrain import self_train
-from listflow.pipeline.train import Material, Recipe, Tick, Trainer
+from listflow.pipeline.run.config import RunConfig, build_config
+from listflow.pipeline.run.opening import open_run
+from listflow.pipeline.self_training import self_train
+from listflow.pipeline.training.trainer import Material, Recipe, Tick, Trainer
 
 DEMO = Path(__file__).parents[1] / "data" / "demo"
 

@@ -17,14 +17,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock
 
-from listflow.data.disk import missing, sync, take_back
 from listflow.data.errors import InputError
+from listflow.data.files import missing, sync, take_back
 from listflow.data.kept_out import read_kept_out, write_kept_out
-from listflow.data.read import Row, digest, read_rows, stem
-from listflow.data.seen import KEPT_OUT, Seen, keys_of
+from listflow.data.rows import Row, digest, read_rows, stem
 from listflow.data.settling import PLANNED, aside_of, settle, undo_begun
 from listflow.data.shards import INDEX, KEPT_OUT_FILE, MANIFEST, SCHEMA, Manifest, Shard, read_manifest, shard_rows
 from listflow.data.task import Columns
+from listflow.data.text_index import KEPT_OUT, Seen, keys_of
 
 ROWS_A_SHARD = 100_000
 ROWS_AT_ONCE = 2048

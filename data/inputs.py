@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
-from listflow.data.corpus import BuiltCorpus, Corpus, build_corpus, corpus_names, text_key
-from listflow.data.disk import replacing
 from listflow.data.errors import InputError
-from listflow.data.read import Row, digest, read_rows
+from listflow.data.files import replacing
+from listflow.data.pool import BuiltCorpus, Corpus, build_corpus, corpus_names, text_key
+from listflow.data.rows import Row, digest, read_rows
 from listflow.data.splits import draw
 from listflow.data.task import Columns, Task
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from listflow.data.disk import replacing
 from listflow.data.errors import InputError
-from listflow.data.seen import DIGEST_BYTES, Keys
+from listflow.data.files import replacing
 from listflow.data.shards import INDEX, KEPT_OUT_FILE
+from listflow.data.text_index import DIGEST_BYTES, Keys
 
 
 def read_kept_out(folder: Path) -> list[Keys]:

@@ -19,8 +19,8 @@ import json
 import os
 from pathlib import Path
 
-from listflow.data.disk import put, sync
 from listflow.data.errors import InputError
+from listflow.data.files import put, sync
 from listflow.data.shards import MANIFEST, SHARDS, Manifest, Shard, dump_manifest
 
 PLANNED = f"{MANIFEST}.part"

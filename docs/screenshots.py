@@ -22,7 +22,7 @@ import httpx
 from PIL import Image
 from playwright.sync_api import Browser, sync_playwright
 
-from listflow.flows.hosting import PAGES
+from listflow.flows.server.hosting import PAGES
 
 SIZE = (1440, 900)
 COLOURS = 128
@@ -105,7 +105,7 @@ def _server(home: Path) -> Iterator[str]:
 
 def _small_run(home: Path, api: str) -> Path:
     """The folder of two rounds of the demo."""
-    command = [sys.executable, "-c", "from listflow.flows.cli import main; main()", "run", "--rounds=2"]
+    command = [sys.executable, "-c", "from listflow.flows.cli.main import main; main()", "run", "--rounds=2"]
     subprocess.run(command, cwd=home, env=_clean() | {"PREFECT_API_URL": api, "PREFECT_HOME": str(home)}, check=True)
     return next((home / "runs").iterdir())
 

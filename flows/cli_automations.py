@@ -9,7 +9,7 @@ from typing import Annotated
 from rich.table import Table
 from typer import Option
 
-from listflow.flows.cli_options import AsJson, Verbose
+from listflow.flows.cli.options import AsJson, Verbose
 from listflow.flows.environment import prepare
 from listflow.flows.plain_console import plain_console
 
@@ -21,8 +21,8 @@ def automations(
 ) -> None:
     """Have the Prefect server notice runs that died silently, and start crashed ones again. Again: no change."""
     prepare(verbose)
-    from listflow.flows.automations import apply_automations, remove_automations
-    from listflow.flows.server import check_server
+    from listflow.flows.server.automations import apply_automations, remove_automations
+    from listflow.flows.server.client import check_server
 
     check_server()
     found, console = remove_automations() if remove else apply_automations(), plain_console(stderr=as_json)

@@ -7,8 +7,8 @@ from typing import Annotated
 
 from typer import Option
 
-from listflow.flows.cli_options import Verbose
-from listflow.flows.cli_run import RunFolder
+from listflow.flows.cli.options import Verbose
+from listflow.flows.cli.run import RunFolder
 from listflow.flows.environment import prepare
 from listflow.flows.plain_console import plain_console
 
@@ -20,7 +20,7 @@ def export(
 ) -> None:
     """Merge a run's final model into a plain transformers folder."""
     prepare(verbose)
-    from listflow.pipeline.plain_model import export as write
+    from listflow.pipeline.results.export import export as write
 
     with plain_console(stderr=True).status("merge the model"):
         write(folder, output)

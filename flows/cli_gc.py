@@ -10,9 +10,9 @@ from typing import Annotated
 from rich.table import Table
 from typer import Argument, Option
 
-from listflow.flows.cli_options import AsJson
-from listflow.flows.cli_results import RUNS
-from listflow.flows.exits import say, short
+from listflow.flows.cli.console import say, short
+from listflow.flows.cli.options import AsJson
+from listflow.flows.cli.results import RUNS
 from listflow.flows.plain_console import plain_console
 
 
@@ -23,7 +23,7 @@ def gc(
     as_json: AsJson = False,
 ) -> None:
     """Free the disk of what finished runs no longer need. Says what would go, unless --delete is given."""
-    from listflow.pipeline.retention import removals, remove
+    from listflow.pipeline.storage.run_folder import removals, remove
 
     found, console = removals(parent, days, on_refused=say), plain_console(stderr=as_json)
     totals: dict[tuple[Path, str], int] = defaultdict(int)

@@ -10,11 +10,11 @@ from rich.markup import escape
 from rich.table import Table
 from typer import Option
 
-from listflow.flows.cli_options import Verbose
-from listflow.flows.cli_run import RunFolder
+from listflow.flows.cli.console import short
+from listflow.flows.cli.options import Verbose
+from listflow.flows.cli.run import RunFolder
 from listflow.flows.counting import counted
 from listflow.flows.environment import prepare
-from listflow.flows.exits import short
 
 SHOWN_TEXT = 200
 
@@ -34,7 +34,7 @@ def review(
         _show(folder, console)
         return
     from listflow.data.answers import read_answers
-    from listflow.pipeline.review_state import answer_review
+    from listflow.pipeline.run.review import answer_review
 
     ended = answer_review(folder.resolve(), read_answers(str(file)), by.strip())
     verb = "is" if len(ended.rows) == 1 else "are"
@@ -43,7 +43,7 @@ def review(
 
 
 def _show(folder: Path, console: Console) -> None:
-    from listflow.pipeline.review_state import CSV, open_review
+    from listflow.pipeline.run.review import CSV, open_review
 
     asked = open_review(folder.resolve())
     table = Table("row_id", "teacher", "why", "text")

@@ -6,8 +6,8 @@ from typing import Annotated
 
 from typer import Option
 
-from listflow.flows.cli_options import Verbose
-from listflow.flows.cli_run import RunFolder
+from listflow.flows.cli.options import Verbose
+from listflow.flows.cli.run import RunFolder
 from listflow.flows.environment import prepare
 
 
@@ -24,6 +24,6 @@ def serve(
 ) -> None:
     """Go on from a finished run again and again: on a schedule, or whenever a corpus grows. Needs a Prefect server."""
     prepare(verbose)
-    from listflow.flows.serving import Wanted, serve_run
+    from listflow.flows.run.deployment import Wanted, serve_run
 
     serve_run(Wanted(folder, cron, every, tuple(corpus or ()), name or folder.resolve().name))

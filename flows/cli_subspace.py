@@ -11,15 +11,15 @@ from rich.console import Console
 from rich.table import Table
 from typer import Argument, Option
 
-from listflow.flows.cli_options import AsJson, Verbose
+from listflow.flows.cli.console import INTERRUPTED, fail
+from listflow.flows.cli.options import AsJson, Verbose
 from listflow.flows.counting import Count
 from listflow.flows.environment import prepare
-from listflow.flows.exits import INTERRUPTED, fail
 from listflow.flows.plain_console import plain_console
 from listflow.flows.values import Values, given_values
 
 if TYPE_CHECKING:
-    from listflow.pipeline.subspace_making import SubspaceOutcome
+    from listflow.pipeline.pretraining.subspace import SubspaceOutcome
 
 
 def subspace(
@@ -55,9 +55,9 @@ def _follow(runs: list[Path], out: Path, values: Values, evaluate: bool, console
     from pydantic import ValidationError
 
     from listflow.pipeline.config_errors import refusal
-    from listflow.pipeline.msf import MsfTick
+    from listflow.pipeline.pretraining.msf import MsfTick
+    from listflow.pipeline.pretraining.subspace import make_subspace
     from listflow.pipeline.subspace_config import SubspaceConfig
-    from listflow.pipeline.subspace_making import make_subspace
 
     try:
         config = SubspaceConfig.model_validate(values)

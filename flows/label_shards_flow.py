@@ -8,7 +8,7 @@ from prefect.serializers import JSONSerializer
 from prefect.states import State
 
 from listflow.flows.label_reason import or_refused
-from listflow.pipeline.label_worker import label_range
+from listflow.pipeline.results.label_worker import label_range
 
 
 # As in list_flow.py: types and not text as annotations, and no pickle of exceptions.

@@ -13,7 +13,7 @@ from uuid import UUID
 from httpx import HTTPError
 from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
 
-from listflow.pipeline.labelling import Labelling, Standing
+from listflow.pipeline.results.labelling import Labelling, Standing
 
 PROGRESS, LABELS = "list-labelling-progress", "list-labelling"
 SECONDS_BETWEEN_UPDATES = 5.0

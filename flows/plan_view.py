@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from rich.console import Console
 from rich.markup import escape
 
-from listflow.pipeline.plan import Plan
-from listflow.pipeline.stage_names import trained
+from listflow.pipeline.run.wording import trained
+from listflow.pipeline.training.plan import Plan
 from listflow.pipeline.wording import duration
 
 WIDTH, SHOWN_WORDS = 40, 20

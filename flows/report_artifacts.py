@@ -11,8 +11,8 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from listflow.flows.away import RETRIES, if_it_answers
 from listflow.flows.markdown import code, table
 from listflow.pipeline.drift_facts import Drift
-from listflow.pipeline.outcome import report_of
-from listflow.pipeline.report import RunReport, headline, trained_words
+from listflow.pipeline.results.outcome import report_of
+from listflow.pipeline.results.report import RunReport, headline, trained_words
 from listflow.pipeline.wording import duration, percent
 
 CALIBRATION, DRIFTED, REPORT = "list-calibration", "list-drift", "list-report"

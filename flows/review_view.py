@@ -11,7 +11,7 @@ from prefect.artifacts import create_markdown_artifact
 
 from listflow.flows.away import RETRIES, if_it_answers
 from listflow.flows.markdown import code
-from listflow.pipeline.review_state import CSV, Asked
+from listflow.pipeline.run.review import CSV, Asked
 
 REVIEW = "list-review"
 SHOWN_ROWS, SHOWN_TEXT = 100, 300

@@ -15,8 +15,8 @@ from prefect import Task, task
 from prefect.context import TaskRunContext
 from prefect.serializers import JSONSerializer
 
-from listflow.flows.session import current
-from listflow.pipeline.checkpoint import MANIFEST, file_digest, verified
+from listflow.flows.run.session import current
+from listflow.pipeline.storage.checkpoint import MANIFEST, file_digest, verified
 
 Facts = dict[str, Any]
 

@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from listflow.data.errors import InputError
     from listflow.data.task import Task
-    from listflow.pipeline.config import RunConfig, build_config
-    from listflow.pipeline.predict import Predictor
-    from listflow.pipeline.predictors import Predictors
-    from listflow.pipeline.report import RunReport
-    from listflow.pipeline.selftrain import self_train
+    from listflow.pipeline.results.predictor import Predictor
+    from listflow.pipeline.results.predictors import Predictors
+    from listflow.pipeline.results.report import RunReport
+    from listflow.pipeline.run.config import RunConfig, build_config
+    from listflow.pipeline.self_training import self_train
 
     __version__: str
 
@@ -36,13 +36,13 @@ __all__ = [
 
 _HOMES = {
     "InputError": "data.errors",
-    "Predictor": "pipeline.predict",
-    "Predictors": "pipeline.predictors",
-    "RunConfig": "pipeline.config",
-    "RunReport": "pipeline.report",
+    "Predictor": "pipeline.results.predictor",
+    "Predictors": "pipeline.results.predictors",
+    "RunConfig": "pipeline.run.config",
+    "RunReport": "pipeline.results.report",
     "Task": "data.task",
-    "build_config": "pipeline.config",
-    "self_train": "pipeline.selftrain",
+    "build_config": "pipeline.run.config",
+    "self_train": "pipeline.self_training",
 }
 
 

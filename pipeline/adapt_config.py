@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 
 from listflow.data.task import Columns
-from listflow.pipeline.config import Section
+from listflow.pipeline.run.config import Section
 
 
 class AdaptConfig(Section):

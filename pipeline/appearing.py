@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from uuid import uuid4
 
-from listflow.data.disk import put
+from listflow.data.files import put
 from listflow.pipeline.storing import storing
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from listflow.data.errors import InputError
-from listflow.pipeline.backbone import Backbone
+from listflow.pipeline.backbone.backbone import Backbone
 
 SHAPED_LIKE_BERT = frozenset({"bert", "roberta", "electra"})
 

@@ -9,10 +9,10 @@ import hashlib
 import json
 from pathlib import Path
 
-from listflow.data.corpus import Corpus
-from listflow.data.read import Row
-from listflow.pipeline.checkpoint import FORMAT, read_json, write_json
-from listflow.pipeline.review_state import read_reviewed
+from listflow.data.pool import Corpus
+from listflow.data.rows import Row
+from listflow.pipeline.run.review import read_reviewed
+from listflow.pipeline.storage.checkpoint import FORMAT, read_json, write_json
 
 REVIEWED = "reviewed.json"
 

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from listflow.data.errors import InputError
-from listflow.pipeline.section import nearest
+from listflow.data.schema import nearest
 
 Loc = tuple[str | int, ...]
 Model = type[BaseModel]

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from listflow.pipeline.pseudo import PseudoLabels, load_meta_weights, look_up, mean_weights
-from listflow.pipeline.review_state import Contested
-from listflow.pipeline.run import Run
+from listflow.pipeline.run.review import Contested
+from listflow.pipeline.run.run import Run
+from listflow.pipeline.storage.pseudo_labels import PseudoLabels, load_meta_weights, look_up, mean_weights
 
 CHANGED, LIGHT = 0.5, 0.5
 LONGEST = 10_000  # characters of a text: what a person reads, and a spreadsheet holds

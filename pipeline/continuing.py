@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from listflow.pipeline.checkpoint import load_tensors
-from listflow.pipeline.keeping import cross_validated, keep_model
-from listflow.pipeline.parent import Parent
-from listflow.pipeline.review import corrected_rows
-from listflow.pipeline.run import Run
+from listflow.pipeline.run.continuation import Parent
+from listflow.pipeline.run.run import Run
 from listflow.pipeline.seeds import generator_for
+from listflow.pipeline.storage.checkpoint import load_tensors
+from listflow.pipeline.training.models import cross_validated, keep_model
+from listflow.pipeline.training.review import corrected_rows
 
 
 def adopt_teacher(run: Run, parent: Parent, began: float) -> dict[str, Any]:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from listflow.data.corpus import Corpus
-from listflow.pipeline.checkpoint import new_folder, verified
-from listflow.pipeline.prompt import Encoded, Prompt
+from listflow.data.pool import Corpus
+from listflow.pipeline.backbone.prompt import Encoded, Prompt
+from listflow.pipeline.storage.checkpoint import new_folder, verified
 
 ROWS_AT_ONCE = 2048
 _FILES = {"ids": np.int32, "lengths": np.int32, "mask_at": np.int32}

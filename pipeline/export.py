@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from listflow.pipeline.model import Classifier
-from listflow.pipeline.stage_config import AnyStage, Unified
-from listflow.pipeline.stages.heads import flat_prefix
+from listflow.pipeline.model.classifier import Classifier
+from listflow.pipeline.stages.config import AnyStage, Unified
 from listflow.pipeline.stages.ipt import IntrinsicPrompt
+from listflow.pipeline.stages.prefix import flat_prefix
 from listflow.pipeline.stages.ptuning import SoftPrompt
 
 

@@ -9,15 +9,15 @@ from typing import Any
 
 from listflow.data.errors import InputError
 from listflow.data.task import Task
-from listflow.pipeline.backbone import Backbone, Precision, load_backbone
-from listflow.pipeline.checkpoint import file_digest, load_tensors, read_json, verified
-from listflow.pipeline.config import build_config
-from listflow.pipeline.head_config import AnyHead
+from listflow.pipeline.backbone.backbone import Backbone, Precision, load_backbone
+from listflow.pipeline.backbone.prompt import Prompt
 from listflow.pipeline.identity import Identity
 from listflow.pipeline.label_words import word_ids_for
-from listflow.pipeline.model import Classifier
-from listflow.pipeline.prompt import Prompt
-from listflow.pipeline.stage_config import AnyStage, pseudo_tokens
+from listflow.pipeline.model.classifier import Classifier
+from listflow.pipeline.model.config import AnyHead
+from listflow.pipeline.run.config import build_config
+from listflow.pipeline.stages.config import AnyStage, pseudo_tokens
+from listflow.pipeline.storage.checkpoint import file_digest, load_tensors, read_json, verified
 
 
 @dataclass(frozen=True)

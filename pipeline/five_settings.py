@@ -17,14 +17,14 @@ import torch
 
 from listflow.data.errors import InputError
 from listflow.pipeline.autoencoder import AutoEncoder
-from listflow.pipeline.msf import MsfTick
-from listflow.pipeline.prompted_task import PromptedTask, accuracy
+from listflow.pipeline.pretraining.msf import MsfTick
+from listflow.pipeline.pretraining.prompted_tasks import PromptedTask, accuracy
 from listflow.pipeline.pseudo_tokens import Intrinsic
 from listflow.pipeline.recipes import teacher_recipe
 from listflow.pipeline.subspace import load_auto_encoder, pinned
 from listflow.pipeline.subspace_config import SubspaceConfig
 from listflow.pipeline.subspace_keeping import keep_subspace
-from listflow.pipeline.train import Material, Trainer
+from listflow.pipeline.training.trainer import Material, Trainer
 
 SETTINGS = {
     "T_train (MSF)": "known prompts, encoded and decoded: what the auto-encoder holds",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Self
 
-from listflow.pipeline.section import Section
+from listflow.data.schema import Section
 
 
 class Identity(Section):

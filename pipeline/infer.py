@@ -7,9 +7,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from listflow.pipeline.model import Classifier
-from listflow.pipeline.order import by_length
-from listflow.pipeline.prompt import Encoded
+from listflow.pipeline.backbone.prompt import Encoded
+from listflow.pipeline.method.sampling import by_length
+from listflow.pipeline.model.classifier import Classifier
 
 TOKENS_A_BATCH = 1024
 

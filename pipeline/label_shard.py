@@ -15,9 +15,9 @@ import pyarrow.parquet as pq
 
 from listflow.data.shards import Shard, shard_batches
 from listflow.pipeline.appearing import appears
-from listflow.pipeline.checkpoint import file_digest
-from listflow.pipeline.labelling import Labelling, Record
-from listflow.pipeline.predict import Predictor
+from listflow.pipeline.results.labelling import Labelling, Record
+from listflow.pipeline.results.predictor import Predictor
+from listflow.pipeline.storage.checkpoint import file_digest
 
 ROWS_AT_ONCE = 8192
 

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from listflow.data.errors import InputError
 from listflow.data.task import Task
-from listflow.pipeline.backbone import Backbone
-from listflow.pipeline.head_config import AnyHead
-from listflow.pipeline.prompt import token_ids
+from listflow.pipeline.backbone.backbone import Backbone
+from listflow.pipeline.backbone.prompt import token_ids
+from listflow.pipeline.model.config import AnyHead
 
 
 def word_ids_for(head: AnyHead, task: Task, backbone: Backbone) -> tuple[int, ...]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from listflow.pipeline.attention import SHAPED_LIKE_BERT, opened
-from listflow.pipeline.backbone import Backbone
+from listflow.pipeline.backbone.backbone import Backbone
 
 
 class OnlyMask(nn.Module):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from listflow.data.errors import InputError
-from listflow.pipeline.head_config import AnyHead
-from listflow.pipeline.stage_config import AnyStage, Unified
+from listflow.pipeline.model.config import AnyHead
+from listflow.pipeline.stages.config import AnyStage, Unified
 
 CLOSES_A_BLOCK = {"attention_output", "ffn_output"}
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from listflow.pipeline.head_config import YTuningHead
-from listflow.pipeline.kept_features import room_notices
-from listflow.pipeline.parent import nothing_new
-from listflow.pipeline.run import Run
+from listflow.pipeline.model.config import YTuningHead
+from listflow.pipeline.run.continuation import nothing_new
+from listflow.pipeline.run.feature_cache import room_notices
+from listflow.pipeline.run.run import Run
 
 
 def notices_of(run: Run) -> tuple[str, ...]:

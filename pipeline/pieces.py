@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from listflow.data.errors import InputError
-from listflow.pipeline.checkpoint import read_json, verified
-from listflow.pipeline.prompt import Encoded
+from listflow.pipeline.backbone.prompt import Encoded
+from listflow.pipeline.storage.checkpoint import read_json, verified
 
 ROWS = 2048
 VALUES, PIECES = "values.bin", "pieces.json"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from listflow.data.task import Part
-from listflow.pipeline.prompt import Prompt
+from listflow.pipeline.backbone.prompt import Prompt
 
 CODE = """\
 import json

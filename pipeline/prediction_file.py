@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
-from listflow.data.disk import replacing
 from listflow.data.errors import InputError
+from listflow.data.files import replacing
 from listflow.data.shards import is_corpus
 
 

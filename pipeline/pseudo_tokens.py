@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from listflow.pipeline.section import Section
+from listflow.data.schema import Section
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from listflow.pipeline.backbone import Backbone
+    from listflow.pipeline.backbone.backbone import Backbone
 
 Place = Literal["auto", "marks", "before_text", "before_clause", "around_mask", "template"]
 

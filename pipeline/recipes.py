@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from listflow.pipeline.auxiliary import Auxiliary
 from listflow.pipeline.pseudo_tokens import PTuning
-from listflow.pipeline.run import Run
-from listflow.pipeline.stage_config import pseudo_tokens
-from listflow.pipeline.train import Recipe
+from listflow.pipeline.run.run import Run
+from listflow.pipeline.stages.config import pseudo_tokens
+from listflow.pipeline.training.auxiliary import Auxiliary
+from listflow.pipeline.training.trainer import Recipe
 
 
 def teacher_recipe(run: Run, rows: int, purpose: str = "train") -> Recipe:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from listflow.pipeline.section import Section
+from listflow.data.schema import Section
 
 Round = Annotated[int, Field(ge=1)]
 

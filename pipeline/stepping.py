@@ -9,9 +9,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from listflow.data.errors import InputError
-from listflow.pipeline.checkpoint import load_checked, save_checked
-from listflow.pipeline.run import Progress, Run
-from listflow.pipeline.train import State, Tick, Trainer
+from listflow.pipeline.run.run import Progress, Run
+from listflow.pipeline.storage.checkpoint import load_checked, save_checked
+from listflow.pipeline.training.trainer import State, Tick, Trainer
 from listflow.pipeline.undisturbed import undisturbed
 
 

@@ -15,12 +15,12 @@ from torch import Tensor
 
 from listflow.data.errors import InputError
 from listflow.pipeline.autoencoder import AutoEncoder, Decoder
-from listflow.pipeline.backbone import Backbone
-from listflow.pipeline.checkpoint import load_tensors, new_folder, save_tensors, verified
+from listflow.pipeline.backbone.backbone import Backbone
+from listflow.pipeline.backbone.prompt import Prompt
 from listflow.pipeline.identity import Identity
-from listflow.pipeline.prompt import Prompt
 from listflow.pipeline.pseudo_tokens import Intrinsic
-from listflow.pipeline.stage_config import AnyStage
+from listflow.pipeline.stages.config import AnyStage
+from listflow.pipeline.storage.checkpoint import load_tensors, new_folder, save_tensors, verified
 
 WHOLE, DECODER, ENCODER = "subspace", "decoder.safetensors", "encoder.safetensors"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pydantic import Field, model_validator
 
-from listflow.pipeline.section import Section
+from listflow.data.schema import Section
 
 
 class SubspaceConfig(Section):

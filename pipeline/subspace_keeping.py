@@ -16,9 +16,9 @@ from torch import Tensor
 
 from listflow.data.errors import InputError
 from listflow.pipeline.autoencoder import AutoEncoder
-from listflow.pipeline.checkpoint import verified
-from listflow.pipeline.msf import MsfTick, all_prompts, find_subspace, spread_of
-from listflow.pipeline.prompted_task import PromptedTask, origin_of
+from listflow.pipeline.pretraining.msf import MsfTick, all_prompts, find_subspace, spread_of
+from listflow.pipeline.pretraining.prompted_tasks import PromptedTask, origin_of
+from listflow.pipeline.storage.checkpoint import verified
 from listflow.pipeline.subspace import WHOLE, save_subspace
 from listflow.pipeline.subspace_config import SubspaceConfig
 

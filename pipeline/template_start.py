@@ -7,9 +7,9 @@ from typing import Any
 
 from listflow.data.errors import InputError
 from listflow.data.task import Task
-from listflow.pipeline.prompt import Prompt
+from listflow.pipeline.backbone.prompt import Prompt
 from listflow.pipeline.pseudo_tokens import PTuning
-from listflow.pipeline.stage_config import AnyStage
+from listflow.pipeline.stages.config import AnyStage
 
 
 def spell_start(stages: Sequence[AnyStage], task: Task, tokenizer: Any, max_length: int) -> tuple[AnyStage, ...]:

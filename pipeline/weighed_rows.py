@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from listflow.pipeline.pseudo import PseudoLabels, load_meta_weights, look_up, mean_weights
-from listflow.pipeline.run import Run
+from listflow.pipeline.run.run import Run
+from listflow.pipeline.storage.pseudo_labels import PseudoLabels, load_meta_weights, look_up, mean_weights
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from transformers import (
     RobertaConfig,
 )
 
-from listflow.pipeline.backbone import Backbone
+from listflow.pipeline.backbone.backbone import Backbone
 
 SPECIAL = ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]"]
 WORDS = ["good", "bad", "fine", "poor", "film", "plot", "it", "was", "a", "the", "very", "not", ".", ",", "?"]

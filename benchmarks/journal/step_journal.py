@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import time
 
-from listflow.flows.session import _WATCHERS
-from listflow.pipeline.run import Progress, Run
+from listflow.flows.run.session import _WATCHERS
+from listflow.pipeline.run.run import Progress, Run
 
 
 class Journal:

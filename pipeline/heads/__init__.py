@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from listflow.pipeline.heads.linear import Linear
-from listflow.pipeline.heads.verbalizer import Verbalizer
-from listflow.pipeline.heads.ytuning import YTuning
+from listflow.pipeline.model.linear import Linear
+from listflow.pipeline.model.verbalizer import Verbalizer
+from listflow.pipeline.model.ytuning import YTuning
 
 HEADS = {"verbalizer": Verbalizer, "linear": Linear, "ytuning": YTuning}

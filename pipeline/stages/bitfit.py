@@ -7,9 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from listflow.data.errors import InputError
-from listflow.pipeline import tape
-from listflow.pipeline.backbone import Backbone
-from listflow.pipeline.stage_config import BitFit
+from listflow.pipeline.backbone.backbone import Backbone
+from listflow.pipeline.method import tape
+from listflow.pipeline.stages.config import BitFit
 
 
 class OwnBias(nn.Module):

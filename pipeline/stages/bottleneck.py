@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from listflow.pipeline import tape
-from listflow.pipeline.stage_config import Unified
+from listflow.pipeline.method import tape
+from listflow.pipeline.stages.config import Unified
 
 ACTIVATIONS = {"linear": lambda x: x, "relu": F.relu, "gelu": F.gelu}
 

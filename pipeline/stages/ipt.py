@@ -8,8 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from listflow.pipeline import tape
-from listflow.pipeline.backbone import Backbone
+from listflow.pipeline.backbone.backbone import Backbone
+from listflow.pipeline.method import tape
 from listflow.pipeline.pseudo_tokens import Intrinsic, PTuning
 from listflow.pipeline.stages.ptuning import insert
 from listflow.pipeline.subspace import load_decoder

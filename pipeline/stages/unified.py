@@ -9,10 +9,10 @@ from torch import nn
 
 from listflow.data.errors import InputError
 from listflow.pipeline.attention import opened
-from listflow.pipeline.backbone import Backbone
-from listflow.pipeline.stage_config import Place, Unified
+from listflow.pipeline.backbone.backbone import Backbone
 from listflow.pipeline.stages.bottleneck import Bottleneck, Parallel, ParallelToBlock, Sequential
-from listflow.pipeline.stages.heads import FlatPrefix, HeadBottleneck, Prefix, PrefixOfLayer, SharedPrefix
+from listflow.pipeline.stages.config import Place, Unified
+from listflow.pipeline.stages.prefix import FlatPrefix, HeadBottleneck, Prefix, PrefixOfLayer, SharedPrefix
 
 
 def attach(view: nn.Module, depth: int, backbone: Backbone, config: Unified, generator: torch.Generator) -> nn.Module:

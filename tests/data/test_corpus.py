@@ -6,8 +6,8 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from listflow.data.corpus import ROWS_AT_ONCE, BuiltCorpus, Corpus, build_corpus, corpus_names, text_key
 from listflow.data.errors import InputError
+from listflow.data.pool import ROWS_AT_ONCE, BuiltCorpus, Corpus, build_corpus, corpus_names, text_key
 from listflow.data.task import Columns
 
 

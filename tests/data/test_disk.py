@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from listflow.data.corpus import build_corpus
-from listflow.data.disk import replacing
+from listflow.data.files import replacing
 from listflow.data.ingest import ingest
+from listflow.data.pool import build_corpus
 from listflow.data.task import Columns
 
 

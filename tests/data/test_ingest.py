@@ -17,13 +17,13 @@ import pytest
 
 from listflow.data import ingest as module
 from listflow.data import settling
-from listflow.data.corpus import build_corpus
 from listflow.data.errors import InputError
 from listflow.data.ingest import Ingested, ingest
-from listflow.data.read import Row, digest, read_rows
-from listflow.data.seen import Keys, Seen
+from listflow.data.pool import build_corpus
+from listflow.data.rows import Row, digest, read_rows
 from listflow.data.shards import INDEX, KEPT_OUT_FILE, MANIFEST, corpus_folder, read_manifest
 from listflow.data.task import Columns
+from listflow.data.text_index import Keys, Seen
 
 COLUMNS = Columns()
 

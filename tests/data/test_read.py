@@ -13,7 +13,7 @@ import pytest
 
 from listflow.data.errors import InputError
 from listflow.data.formats import is_hub_id
-from listflow.data.read import Row, digest, read_rows, stem
+from listflow.data.rows import Row, digest, read_rows, stem
 from listflow.data.task import Columns
 
 ODD = 'said "[MASK]", {text} & <mask>\n{{second}} line, 100%'

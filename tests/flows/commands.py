@@ -4,7 +4,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 
-COMMAND = (sys.executable, "-c", "from listflow.flows.cli import main; main()")
+COMMAND = (sys.executable, "-c", "from listflow.flows.cli.main import main; main()")
 Result = subprocess.CompletedProcess[str]
 Cli = Callable[..., Result]
 

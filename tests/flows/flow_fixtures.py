@@ -47,7 +47,7 @@ def asked(tiny_files: dict[str, Path]) -> list[str]:
 @pytest.fixture(scope="session")
 def cli(server: None, tmp_path_factory: pytest.TempPathFactory) -> Cli:
     """``cli("run", ...)`` is the command ``listflow run ...`` in an empty folder, within this process."""
-    from listflow.flows.cli import main
+    from listflow.flows.cli.main import main
 
     folder = tmp_path_factory.mktemp("cwd")
 

@@ -25,8 +25,8 @@ import pytest
 from commands import COMMAND, Result
 from conftest import sentences, tiny_overlay, write_jsonl
 
-from listflow.pipeline.config import build_config
-from listflow.pipeline.selftrain import self_train
+from listflow.pipeline.run.config import build_config
+from listflow.pipeline.self_training import self_train
 
 PATIENCE = 180.0
 # As the tests are started: nothing says that its folder is on the path.

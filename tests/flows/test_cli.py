@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from commands import COMMAND, Cli, Result
 
-from listflow.pipeline.checkpoint import single_writer, verified
+from listflow.pipeline.storage.checkpoint import single_writer, verified
 
 pytest_plugins = ["flow_fixtures"]
 
@@ -192,7 +192,7 @@ def test_options_that_do_not_fit(cli: Cli, tmp_path: Path) -> None:
 
 def test_help_and_status_load_neither_torch_nor_prefect(finished: tuple[Path, Result]) -> None:
     script = (
-        "import sys; from listflow.flows.cli import app\n"
+        "import sys; from listflow.flows.cli.main import app\n"
         f"for command in (['--help'], ['status'], ['status', {str(finished[0])!r}]):\n"
         "    try: app(command)\n"
         "    except SystemExit as end: assert not end.code\n"
@@ -222,7 +222,7 @@ def test_an_interrupted_run_says_how_to_go_on(
 def test_anything_else_is_one_sentence_and_1(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from listflow.flows import cli as module
+    from listflow.flows.cli import main as module
 
     def broken() -> None:
         raise RuntimeError("the disk is on fire")

@@ -9,8 +9,8 @@ import pytest
 from commands import Cli
 from conftest import tiny_overlay
 
-from listflow.pipeline.config import build_config
-from listflow.pipeline.selftrain import self_train
+from listflow.pipeline.run.config import build_config
+from listflow.pipeline.self_training import self_train
 
 pytest_plugins = ["flow_fixtures"]
 QUICK = ("--dim=2", "--steps=4", "--set=hidden=8")

@@ -16,8 +16,8 @@ from commands import Cli
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from listflow.data.errors import InputError
-from listflow.flows.hosting import HOST, prepared_server
-from listflow.flows.server import check_server, ensure_server
+from listflow.flows.server.client import check_server, ensure_server
+from listflow.flows.server.hosting import HOST, prepared_server
 
 pytest_plugins = ["flow_fixtures"]
 
@@ -70,7 +70,7 @@ def test_a_home_has_one_server_at_a_time(cli: Cli, tmp_path: Path) -> None:
     """The process that holds the lock becomes another program, as the server does, and is killed."""
     home, port = tmp_path / "home", free_port()
     script = (
-        "import os, sys; from pathlib import Path; from listflow.flows.hosting import prepared_server\n"
+        "import os, sys; from pathlib import Path; from listflow.flows.server.hosting import prepared_server\n"
         f"with prepared_server(Path({str(home)!r}), {port}):\n"
         "    os.execve('/bin/sh', ['sh', '-c', 'echo ready; read nothing'], os.environ)"
     )

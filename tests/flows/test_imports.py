@@ -35,7 +35,7 @@ def test_imports_run_one_way(floor: str) -> None:
 
 
 def test_the_rounds_work_without_prefect() -> None:
-    names = ("rounds", "outcome", "predictors", "plain_model", "label_worker")
+    names = ("training.rounds", "results.outcome", "results.predictors", "results.export", "results.label_worker")
     modules = ", ".join(f"listflow.pipeline.{name}" for name in names)
     script = f"import sys; sys.modules['prefect'] = None; import {modules}"
     subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT)

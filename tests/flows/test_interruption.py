@@ -15,8 +15,8 @@ from commands import COMMAND, Cli, Result, cancel
 from conftest import tiny_overlay
 from test_cli import refused
 
-from listflow.pipeline.checkpoint import load_checked, read_json, write_json
-from listflow.pipeline.config import RunConfig, build_config
+from listflow.pipeline.run.config import RunConfig, build_config
+from listflow.pipeline.storage.checkpoint import load_checked, read_json, write_json
 
 pytest_plugins = ["flow_fixtures"]
 
@@ -59,8 +59,8 @@ def test_a_cancelled_run_stops_at_a_whole_step(environment: dict[str, str], aske
 def test_a_cancellation_at_the_very_end_still_counts(
     server: None, tiny_files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from listflow.flows import list_flow
-    from listflow.flows.cancelling import Stopped
+    from listflow.flows.run import self_training as list_flow
+    from listflow.flows.run.cancellation import Stopped
 
     config: RunConfig = build_config("fast", tiny_overlay(tiny_files, tmp_path / "run"))
     monkeypatch.setattr(list_flow, "show_report", lambda report: cancel(flow_run_of(tmp_path / "run")))
@@ -114,7 +114,7 @@ def test_one_run_that_cannot_be_read_hides_no_other(
     write_json(newer / "config.json", read_json(newer / "config.json") | {"format": 2})
     (damaged / "config.json").write_text("{")
     write_json(strange / "config.json", {"format": 1})
-    monkeypatch.setattr("listflow.flows.cli_results.RUNS", tmp_path / "runs")
+    monkeypatch.setattr("listflow.flows.cli.results.RUNS", tmp_path / "runs")
     shown = cli("status", "--json")
     assert shown.returncode == 0, shown.stderr
     assert [run["folder"] for run in json.loads(shown.stdout)] == [str(good)]

@@ -35,14 +35,14 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from listflow.data.errors import InputError
 from listflow.data.ingest import ingest
 from listflow.data.task import Columns
-from listflow.flows import label_pool
-from listflow.flows.label_flow import TASKS_A_PASS, Unlabelled, label_corpus, ranges_of
-from listflow.flows.label_request import LabelRequest, check_request
-from listflow.pipeline import label_worker
-from listflow.pipeline.config import build_config
-from listflow.pipeline.label_worker import label_range, workers_here
-from listflow.pipeline.labelling import Labelling, Stopped
-from listflow.pipeline.selftrain import self_train
+from listflow.flows.labelling import work_pool as label_pool
+from listflow.flows.labelling.flow import TASKS_A_PASS, Unlabelled, label_corpus, ranges_of
+from listflow.flows.labelling.request import LabelRequest, check_request
+from listflow.pipeline.results import label_worker
+from listflow.pipeline.results.label_worker import label_range, workers_here
+from listflow.pipeline.results.labelling import Labelling, Stopped
+from listflow.pipeline.run.config import build_config
+from listflow.pipeline.self_training import self_train
 
 pytest_plugins = ["flow_fixtures"]
 SHARDS = 12
@@ -235,7 +235,7 @@ def test_what_does_not_fit_is_refused(request_of: dict[str, Any], message: str) 
 
 
 def test_dask_is_asked_for_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("listflow.flows.label_request.find_spec", lambda name: None)
+    monkeypatch.setattr("listflow.flows.labelling.request.find_spec", lambda name: None)
     with pytest.raises(InputError, match=r"pip install 'listflow\[dask\]'"):
         check_request(asked(Path("run"), Path("corpus"), Path("out"), runner="dask"))
 
@@ -343,7 +343,7 @@ def test_a_pool_without_a_server_is_refused(cli: Cli, run: Path, corpus: Path, t
 def test_a_dask_scheduler_that_is_away_is_refused(
     cli: Cli, run: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str
 ) -> None:
-    monkeypatch.setattr("listflow.flows.label_runners.SCHEDULER_SECONDS", 0.5)
+    monkeypatch.setattr("listflow.flows.labelling.runners.SCHEDULER_SECONDS", 0.5)
     said = f"no dask scheduler answers at {address}; start it, or correct --address."
     refused = cli("label", run, corpus, "--runner=dask", f"--address={address}", f"--output={tmp_path / 'out'}")
     assert (refused.returncode, refused.stderr) == (2, f"listflow: {said}\n")

@@ -19,10 +19,10 @@ from conftest import sentences, tiny_overlay, write_jsonl
 
 from listflow.data.ingest import ingest
 from listflow.data.task import Columns
-from listflow.pipeline.config import build_config
-from listflow.pipeline.label_worker import label_range
-from listflow.pipeline.labelling import Labelling
-from listflow.pipeline.selftrain import self_train
+from listflow.pipeline.results.label_worker import label_range
+from listflow.pipeline.results.labelling import Labelling
+from listflow.pipeline.run.config import build_config
+from listflow.pipeline.self_training import self_train
 
 pytestmark = pytest.mark.long
 PREFECT = (sys.executable, "-m", "prefect")
@@ -46,7 +46,7 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]
         try:
             wait_until(lambda: is_up(f"{env['PREFECT_API_URL']}/health"), 180)
             subprocess.run([*PREFECT, "work-pool", "create", "boxes", "--type", "process"], env=env, check=True)
-            deploy = "from listflow.flows.label_pool import deploy; deploy('small', 'boxes')"
+            deploy = "from listflow.flows.labelling.work_pool import deploy; deploy('small', 'boxes')"
             subprocess.run([sys.executable, "-c", deploy], env=env, check=True)
             with start(env, "worker", "start", "--pool", "boxes", "--limit", "1") as worker:
                 try:

@@ -13,8 +13,8 @@ import pytest
 from conftest import tiny_overlay
 
 from listflow.data.errors import InputError
-from listflow.pipeline.checkpoint import file_digest, single_writer, verified
-from listflow.pipeline.config import RunConfig, build_config
+from listflow.pipeline.run.config import RunConfig, build_config
+from listflow.pipeline.storage.checkpoint import file_digest, single_writer, verified
 
 pytest_plugins = ["flow_fixtures"]
 
@@ -48,7 +48,7 @@ def run_flow(config: RunConfig) -> tuple[list[tuple[str, str]], dict[str, Any]]:
     from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
     from prefect.client.schemas.sorting import TaskRunSort
 
-    from listflow.flows.list_flow import self_train
+    from listflow.flows.run.self_training import self_train
 
     state = self_train(config, return_state=True)
     value = state.result()
@@ -150,7 +150,7 @@ def test_the_rows_that_meta_weights_spoke_for_and_against(config: RunConfig, fol
 
 
 def test_bad_input_within_the_flow_stays_one_sentence(config: RunConfig, tmp_path: Path) -> None:
-    from listflow.flows.list_flow import self_train
+    from listflow.flows.run.self_training import self_train
 
     data = config.data.model_copy(update={"labelled": str(tmp_path / "absent.csv")})
     with pytest.raises(InputError, match=r"absent\.csv"):
@@ -158,7 +158,7 @@ def test_bad_input_within_the_flow_stays_one_sentence(config: RunConfig, tmp_pat
 
 
 def test_a_second_writer_is_refused(config: RunConfig, folder: Path) -> None:
-    from listflow.flows.list_flow import self_train
+    from listflow.flows.run.self_training import self_train
 
     with single_writer(folder), pytest.raises(InputError, match="another process"):
         self_train(config)
@@ -177,7 +177,7 @@ def test_nothing_is_pickled(folder: Path, server: None) -> None:
 
 
 def test_the_form_of_the_ui_has_sections_limits_and_help() -> None:
-    from listflow.flows.list_flow import self_train
+    from listflow.flows.run.self_training import self_train
 
     schema = self_train.parameters.model_dump_for_openapi()
     shown = schema["definitions"]["RoundsConfig"]["properties"]["count"]
@@ -186,8 +186,8 @@ def test_the_form_of_the_ui_has_sections_limits_and_help() -> None:
 
 
 def test_the_meter_updates_every_few_seconds_only(server: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    from listflow.flows import artifacts
-    from listflow.pipeline.run import Progress
+    from listflow.flows.run import artifacts
+    from listflow.pipeline.run.run import Progress
 
     shown: list[float] = []
     monkeypatch.setattr(artifacts.Meter, "_show", lambda self, training, done, words: shown.append(done))

@@ -10,7 +10,7 @@ from listflow.flows.markdown import code, table
 from listflow.flows.report_artifacts import drift_page
 from listflow.flows.review_view import form_text, lines_to_fill_in
 from listflow.pipeline.drift_facts import Drift, ShardAgreement, Side
-from listflow.pipeline.review_state import Asked, Contested
+from listflow.pipeline.run.review import Asked, Contested
 
 
 def test_a_page_neither_loads_nor_breaks_on_a_text() -> None:

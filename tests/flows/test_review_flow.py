@@ -18,8 +18,8 @@ from commands import COMMAND, Cli, cancel
 from conftest import tiny_overlay
 
 from listflow.data.answers import read_answers
-from listflow.pipeline.config import RunConfig, build_config
-from listflow.pipeline.review_state import Reviewed, answer_review, read_asked, read_reviewed, waits_until
+from listflow.pipeline.run.config import RunConfig, build_config
+from listflow.pipeline.run.review import Reviewed, answer_review, read_asked, read_reviewed, waits_until
 
 pytest_plugins = ["flow_fixtures"]
 
@@ -37,7 +37,7 @@ def run_flow(config: RunConfig, meanwhile: Callable[[Path], None], within: bool 
     """
     from prefect import flow
 
-    from listflow.flows.list_flow import self_train
+    from listflow.flows.run.self_training import self_train
 
     @flow(name="outer")
     def outer() -> None:
@@ -135,7 +135,7 @@ def test_nobody_answers_and_the_run_goes_on(config: RunConfig, cli: Cli) -> None
 
 
 def test_a_cancelled_run_waits_no_longer(config: RunConfig, tmp_path: Path) -> None:
-    from listflow.flows.cancelling import Stopped
+    from listflow.flows.run.cancellation import Stopped
 
     began = time.monotonic()
     with pytest.raises(Stopped):

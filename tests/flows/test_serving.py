@@ -18,15 +18,15 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from listflow.data.errors import InputError
 from listflow.data.ingest import ingest
 from listflow.data.task import Columns
-from listflow.flows.continuing import go_on, has_news
-from listflow.flows.events import corpus_added
-from listflow.flows.lineage import lineage, next_of
-from listflow.flows.serving import Wanted, deployment_of, serve_run
-from listflow.pipeline.checkpoint import read_json, single_writer
-from listflow.pipeline.config import build_config
-from listflow.pipeline.opening import open_run
-from listflow.pipeline.rounds import prompt_tune
-from listflow.pipeline.selftrain import self_train
+from listflow.flows.run.continuation import go_on, has_news
+from listflow.flows.run.deployment import Wanted, deployment_of, serve_run
+from listflow.flows.server.events import corpus_added
+from listflow.pipeline.run.config import build_config
+from listflow.pipeline.run.lineage import lineage, next_of
+from listflow.pipeline.run.opening import open_run
+from listflow.pipeline.self_training import self_train
+from listflow.pipeline.storage.checkpoint import read_json, single_writer
+from listflow.pipeline.training.rounds import prompt_tune
 
 pytest_plugins = ["flow_fixtures"]
 
@@ -175,9 +175,9 @@ def test_serve_looks_once_for_what_came_before_it(first: Path, corpus: Path, mon
         async def start(self) -> None:
             told.append("started")
 
-    monkeypatch.setattr("listflow.flows.serving.Serving", Runner)
-    monkeypatch.setattr("listflow.flows.serving.check_server", lambda: None)
-    monkeypatch.setattr("listflow.flows.serving.run_deployment", lambda name, timeout: told.append(name))
+    monkeypatch.setattr("listflow.flows.run.deployment.Serving", Runner)
+    monkeypatch.setattr("listflow.flows.run.deployment.check_server", lambda: None)
+    monkeypatch.setattr("listflow.flows.run.deployment.run_deployment", lambda name, timeout: told.append(name))
     by_corpus, by_time = (Wanted(first, *rest, "weekly") for rest in ((None, None, ("tickets",)), (None, 2.5, ())))
     serve_run(by_corpus)
     assert told == ["registered", "started"]

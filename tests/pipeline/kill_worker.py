@@ -17,9 +17,9 @@ from pathlib import Path
 
 import torch
 
-from listflow.pipeline import outcome, rounds  # noqa: F401  (imported once, before the forks)
-from listflow.pipeline.config import build_config
-from listflow.pipeline.selftrain import self_train
+from listflow.pipeline.run.config import build_config
+from listflow.pipeline.self_training import self_train
+from listflow.pipeline.training import rounds  # noqa: F401  (imported once, before the forks)
 
 
 def attempt(overlay: dict[str, object], delay: float | None) -> bool:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from prompt_runs import SMALL, other_task, prompt_run
 
-from listflow.pipeline.subspace_making import make_subspace
+from listflow.pipeline.pretraining.subspace import make_subspace
 
 
 @pytest.fixture(scope="session")

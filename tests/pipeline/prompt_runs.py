@@ -6,9 +6,9 @@ from pathlib import Path
 
 from conftest import tiny_overlay
 
-from listflow.pipeline.config import build_config
 from listflow.pipeline.pseudo_tokens import Intrinsic
-from listflow.pipeline.selftrain import self_train
+from listflow.pipeline.run.config import build_config
+from listflow.pipeline.self_training import self_train
 from listflow.pipeline.subspace import pinned
 from listflow.pipeline.subspace_config import SubspaceConfig
 

@@ -13,10 +13,10 @@ import sys
 import torch
 from transformers import AutoTokenizer, BertForMaskedLM  # noqa: F401  (imported once, before the forks, as are these)
 
-from listflow.pipeline import outcome, rounds  # noqa: F401
-from listflow.pipeline.config import build_config
-from listflow.pipeline.run import Progress
-from listflow.pipeline.selftrain import self_train
+from listflow.pipeline.run.config import build_config
+from listflow.pipeline.run.run import Progress
+from listflow.pipeline.self_training import self_train
+from listflow.pipeline.training import rounds  # noqa: F401
 
 
 def killed(overlay: dict[str, object], number: int, step: int) -> bool:

@@ -22,11 +22,11 @@ from transformers import (
 
 from listflow.data.errors import InputError
 from listflow.pipeline import lowrank, minilm
-from listflow.pipeline.adapt import AdaptConfig, AdaptOutcome, AdaptTick, adapt
-from listflow.pipeline.backbone import load_backbone
-from listflow.pipeline.learner import load_learner
-from listflow.pipeline.maskedlm import fill_mask, mask_tokens, masked_logits
-from listflow.pipeline.packed import Packed, pack
+from listflow.pipeline.backbone.backbone import load_backbone
+from listflow.pipeline.backbone.masked_lm import fill_mask, mask_tokens, masked_logits
+from listflow.pipeline.pretraining.adapt import AdaptConfig, AdaptOutcome, AdaptTick, adapt
+from listflow.pipeline.pretraining.learner import load_learner
+from listflow.pipeline.pretraining.packing import Packed, pack
 
 SENTENCES = [f"the {colour} {thing} is {colour}" for colour in ("red", "blue") for thing in ("car", "house", "boat")]
 BERT_SPECIALS = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}

@@ -16,21 +16,21 @@ from test_reweight import step_of
 from torch import Tensor
 
 from listflow.data.errors import InputError
-from listflow.pipeline.auxiliary import Auxiliary, accompanied, auxiliary_term, hide
-from listflow.pipeline.backbone import Backbone
-from listflow.pipeline.batch import Batch
-from listflow.pipeline.config import build_config
-from listflow.pipeline.head_config import LinearHead, VerbalizerHead, YTuningHead
+from listflow.pipeline.backbone.backbone import Backbone
+from listflow.pipeline.backbone.batch import Batch
+from listflow.pipeline.backbone.prompt import Encoded, Prompt
 from listflow.pipeline.label_words import label_word_ids
-from listflow.pipeline.model import Classifier
-from listflow.pipeline.opening import open_run
-from listflow.pipeline.predict import Predictor
-from listflow.pipeline.prompt import Encoded, Prompt
+from listflow.pipeline.method.reweight import ENGINES
+from listflow.pipeline.model.classifier import Classifier
+from listflow.pipeline.model.config import LinearHead, VerbalizerHead, YTuningHead
 from listflow.pipeline.recipes import auxiliary_of, student_recipe, teacher_recipe
-from listflow.pipeline.reweight import ENGINES
-from listflow.pipeline.selftrain import self_train
-from listflow.pipeline.stage_config import pseudo_tokens, stages
-from listflow.pipeline.train import Material, Phase, Recipe, Trainer
+from listflow.pipeline.results.predictor import Predictor
+from listflow.pipeline.run.config import build_config
+from listflow.pipeline.run.opening import open_run
+from listflow.pipeline.self_training import self_train
+from listflow.pipeline.stages.config import pseudo_tokens, stages
+from listflow.pipeline.training.auxiliary import Auxiliary, accompanied, auxiliary_term, hide
+from listflow.pipeline.training.trainer import Material, Phase, Recipe, Trainer
 
 PHASES: tuple[tuple[Phase, int], ...] = (("labelled", 2), ("warmup", 2), ("reweighted", 2), ("tail", 1))
 

@@ -9,9 +9,9 @@ from pydantic import ValidationError
 
 from listflow.data.errors import InputError
 from listflow.pipeline.adapt_config import AdaptConfig
-from listflow.pipeline.config import build_config
 from listflow.pipeline.config_errors import refusal
-from listflow.pipeline.head_config import LinearHead, VerbalizerHead
+from listflow.pipeline.model.config import LinearHead, VerbalizerHead
+from listflow.pipeline.run.config import build_config
 
 LAYERS = "must be all, top:N, or a list of layer numbers from 0 upward"
 CASES: dict[str, tuple[dict[str, Any], str]] = {

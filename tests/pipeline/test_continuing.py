@@ -12,16 +12,16 @@ from conftest import sentences, tiny_overlay, write_jsonl
 from listflow.data.errors import InputError
 from listflow.data.ingest import ingest
 from listflow.data.task import Columns
-from listflow.pipeline.checkpoint import load_tensors, read_json
-from listflow.pipeline.config import RunConfig, build_config
-from listflow.pipeline.drift import warnings_of
 from listflow.pipeline.drift_facts import Side
-from listflow.pipeline.opening import load_config, open_run
-from listflow.pipeline.outcome import report_of
-from listflow.pipeline.parent import Parent
-from listflow.pipeline.rounds import prompt_tune, pseudo_label
-from listflow.pipeline.run import Progress
-from listflow.pipeline.selftrain import self_train
+from listflow.pipeline.results.drift import warnings_of
+from listflow.pipeline.results.outcome import report_of
+from listflow.pipeline.run.config import RunConfig, build_config
+from listflow.pipeline.run.continuation import Parent
+from listflow.pipeline.run.opening import load_config, open_run
+from listflow.pipeline.run.run import Progress
+from listflow.pipeline.self_training import self_train
+from listflow.pipeline.storage.checkpoint import load_tensors, read_json
+from listflow.pipeline.training.rounds import prompt_tune, pseudo_label
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from listflow.pipeline.evaluate import (
+from listflow.pipeline.method.metrics import (
     WeightStats,
     agreement,
     calibration_error,

@@ -16,13 +16,13 @@ from test_resume import Interrupted, hashed
 from listflow.data.errors import InputError
 from listflow.data.ingest import ingest
 from listflow.data.task import Columns
-from listflow.pipeline.checkpoint import read_json, single_writer, verified, write_json
-from listflow.pipeline.config import build_config
-from listflow.pipeline.opening import load_config, open_run
-from listflow.pipeline.predict import Predictor
-from listflow.pipeline.retention import removals
-from listflow.pipeline.run import Progress
-from listflow.pipeline.selftrain import self_train
+from listflow.pipeline.results.predictor import Predictor
+from listflow.pipeline.run.config import build_config
+from listflow.pipeline.run.opening import load_config, open_run
+from listflow.pipeline.run.run import Progress
+from listflow.pipeline.self_training import self_train
+from listflow.pipeline.storage.checkpoint import read_json, single_writer, verified, write_json
+from listflow.pipeline.storage.run_folder import removals
 
 DAY = 86_400.0
 
@@ -154,7 +154,8 @@ def test_an_edited_shard_is_named_before_anything_is_trained(tiny_files: dict[st
 
 def test_the_lock_of_a_dead_process_is_none(tmp_path: Path) -> None:
     holder = (
-        "import os, signal, sys; from pathlib import Path; from listflow.pipeline.checkpoint import single_writer\n"
+        "import os, signal, sys; from pathlib import Path\n"
+        "from listflow.pipeline.storage.checkpoint import single_writer\n"
         "with single_writer(Path(sys.argv[1])): os.kill(os.getpid(), signal.SIGKILL)"
     )
     done = subprocess.run([sys.executable, "-c", holder, str(tmp_path / "run")], check=False)

@@ -15,23 +15,25 @@ from filelock import FileLock
 from torch import Tensor, nn
 
 from listflow.data.task import Task
-from listflow.pipeline import features, pieces, split
+from listflow.pipeline import pieces
 from listflow.pipeline.attention import SHAPED_LIKE_BERT
-from listflow.pipeline.backbone import Backbone
-from listflow.pipeline.config import build_config
-from listflow.pipeline.features import _copied, with_features
-from listflow.pipeline.head_config import VerbalizerHead
-from listflow.pipeline.kept_features import forget_oldest, frozen_layers
+from listflow.pipeline.backbone import cache as features
+from listflow.pipeline.backbone import layers as split
+from listflow.pipeline.backbone.backbone import Backbone
+from listflow.pipeline.backbone.cache import _copied, with_features
+from listflow.pipeline.backbone.layers import lower, upper
+from listflow.pipeline.backbone.prompt import Prompt, Text
 from listflow.pipeline.last_layer import narrow
-from listflow.pipeline.model import Classifier
-from listflow.pipeline.opening import open_run
-from listflow.pipeline.outcome import report_of
+from listflow.pipeline.model.classifier import Classifier
+from listflow.pipeline.model.config import VerbalizerHead
 from listflow.pipeline.pieces import content_key, known_places, pieces_of
-from listflow.pipeline.prompt import Prompt, Text
-from listflow.pipeline.selftrain import self_train
-from listflow.pipeline.split import lower, upper
-from listflow.pipeline.stage_config import stages
-from listflow.pipeline.train import Material, Recipe, Trainer
+from listflow.pipeline.results.outcome import report_of
+from listflow.pipeline.run.config import build_config
+from listflow.pipeline.run.feature_cache import forget_oldest, frozen_layers
+from listflow.pipeline.run.opening import open_run
+from listflow.pipeline.self_training import self_train
+from listflow.pipeline.stages.config import stages
+from listflow.pipeline.training.trainer import Material, Recipe, Trainer
 
 TOP = {"stage": {"layers": "top:1"}}
 
@@ -126,7 +128,7 @@ def passed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         return below
 
     monkeypatch.setattr(features, "lower", counted)
-    monkeypatch.setattr("listflow.pipeline.model.lower", counted)
+    monkeypatch.setattr("listflow.pipeline.model.classifier.lower", counted)
     return seen
 
 

@@ -10,14 +10,14 @@ from prompt_runs import SMALL, ipt_stage
 
 from listflow.data.errors import InputError
 from listflow.pipeline import five_settings
-from listflow.pipeline.checkpoint import read_json
 from listflow.pipeline.five_settings import SETTINGS, Score, evaluate_settings, relative, tuned
-from listflow.pipeline.model import Classifier
-from listflow.pipeline.prompted_task import PromptedTask, accuracy, open_tasks
+from listflow.pipeline.model.classifier import Classifier
+from listflow.pipeline.pretraining.prompted_tasks import PromptedTask, accuracy, open_tasks
+from listflow.pipeline.pretraining.subspace import make_subspace
+from listflow.pipeline.storage.checkpoint import read_json
 from listflow.pipeline.subspace import load_auto_encoder, load_decoder, read_origin
 from listflow.pipeline.subspace_keeping import subspace_key
-from listflow.pipeline.subspace_making import make_subspace
-from listflow.pipeline.train import Material, Recipe, Trainer
+from listflow.pipeline.training.trainer import Material, Recipe, Trainer
 
 pytest_plugins = ["prompt_fixtures"]
 FOLDS = {"other": "1-without-other", "tiny": "2-without-tiny"}

@@ -10,11 +10,11 @@ import pytest
 from conftest import tiny_overlay
 
 from listflow.data.errors import InputError
-from listflow.pipeline.config import RunConfig, build_config
-from listflow.pipeline.opening import load_config, open_run
-from listflow.pipeline.outcome import publish
-from listflow.pipeline.predict import Predictor
-from listflow.pipeline.rounds import judge, prompt_tune, pseudo_label, train_student
+from listflow.pipeline.results.outcome import publish
+from listflow.pipeline.results.predictor import Predictor
+from listflow.pipeline.run.config import RunConfig, build_config
+from listflow.pipeline.run.opening import load_config, open_run
+from listflow.pipeline.training.rounds import judge, prompt_tune, pseudo_label, train_student
 
 YTUNING = {"stage": "none", "head": {"kind": "ytuning", "width": 16}}
 REORDERED = r"labels in another order \(positive, negative there, negative, positive here\)"

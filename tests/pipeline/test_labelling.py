@@ -22,14 +22,14 @@ from listflow.data.errors import InputError
 from listflow.data.ingest import ingest
 from listflow.data.shards import MANIFEST, dump_manifest, read_manifest
 from listflow.data.task import Columns
-from listflow.pipeline import label_worker
-from listflow.pipeline.checkpoint import read_json
-from listflow.pipeline.config import build_config
 from listflow.pipeline.finished import Finished
-from listflow.pipeline.label_worker import label_range
-from listflow.pipeline.labelling import Labelling, Stopped
-from listflow.pipeline.predict import Predictor
-from listflow.pipeline.selftrain import self_train
+from listflow.pipeline.results import label_worker
+from listflow.pipeline.results.label_worker import label_range
+from listflow.pipeline.results.labelling import Labelling, Stopped
+from listflow.pipeline.results.predictor import Predictor
+from listflow.pipeline.run.config import build_config
+from listflow.pipeline.self_training import self_train
+from listflow.pipeline.storage.checkpoint import read_json
 
 
 @pytest.fixture(scope="module")

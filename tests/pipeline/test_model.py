@@ -7,12 +7,12 @@ import torch
 from conftest import CONFIGS, tiny_backbone
 
 from listflow.data.task import Task
-from listflow.pipeline.head_config import VerbalizerHead
+from listflow.pipeline.backbone.prompt import Prompt
 from listflow.pipeline.label_words import label_word_ids
-from listflow.pipeline.model import Classifier
-from listflow.pipeline.prompt import Prompt
-from listflow.pipeline.stage_config import stages
-from listflow.pipeline.train import Material, Recipe, Trainer
+from listflow.pipeline.model.classifier import Classifier
+from listflow.pipeline.model.config import VerbalizerHead
+from listflow.pipeline.stages.config import stages
+from listflow.pipeline.training.trainer import Material, Recipe, Trainer
 
 TASK = Task(name="t", template="{text} it was {mask} .", labels={"no": "bad", "yes": "good"})
 TEXTS = [("w1 w2 good", None), ("w3 w4 w5 w6 poor w7 w8", None), ("w9", None)]

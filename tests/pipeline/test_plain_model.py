@@ -16,18 +16,18 @@ from transformers import AutoModelForMaskedLM, DebertaV2Config
 
 from listflow.data.errors import InputError
 from listflow.data.task import Task
-from listflow.pipeline import plain_model
-from listflow.pipeline.backbone import Backbone
-from listflow.pipeline.checkpoint import new_folder, save_tensors, write_json
-from listflow.pipeline.head_config import AnyHead, VerbalizerHead
+from listflow.pipeline.backbone.backbone import Backbone
 from listflow.pipeline.label_words import label_word_ids
-from listflow.pipeline.merge import merge, resolved
 from listflow.pipeline.mergeable import check_mergeable
-from listflow.pipeline.model import Classifier
-from listflow.pipeline.plain_model import export
-from listflow.pipeline.predict import Predictor
-from listflow.pipeline.stage_config import AnyStage, BitFit, stages
+from listflow.pipeline.model.classifier import Classifier
+from listflow.pipeline.model.config import AnyHead, VerbalizerHead
+from listflow.pipeline.model.merge import merge, resolved
+from listflow.pipeline.results import export as plain_model
+from listflow.pipeline.results.export import export
+from listflow.pipeline.results.predictor import Predictor
 from listflow.pipeline.stages.bottleneck import Bottleneck, Parallel, Sequential
+from listflow.pipeline.stages.config import AnyStage, BitFit, stages
+from listflow.pipeline.storage.checkpoint import new_folder, save_tensors, write_json
 
 LABELS = {"no": "bad", "yes": "good", "so": "fine"}
 TASK = Task(name="mood", template="{text} it was {mask} .", labels=LABELS)

@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from listflow.pipeline.plain_training import restore_steps, save_steps
+from listflow.pipeline.pretraining.steps import restore_steps, save_steps
 
 
 def trained() -> tuple[dict[str, nn.Parameter], torch.optim.AdamW]:

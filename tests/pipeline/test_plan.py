@@ -8,9 +8,9 @@ import pytest
 from conftest import tiny_overlay
 
 from listflow.data.errors import InputError
-from listflow.pipeline.config import build_config
-from listflow.pipeline.opening import open_run
-from listflow.pipeline.plan import Word, make_plan
+from listflow.pipeline.run.config import build_config
+from listflow.pipeline.run.opening import open_run
+from listflow.pipeline.training.plan import Word, make_plan
 
 
 def test_a_plan_says_what_a_run_would_do(tiny_files: dict[str, Path], tmp_path: Path) -> None:

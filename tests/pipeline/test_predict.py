@@ -11,12 +11,12 @@ import pytest
 from conftest import sentences, tiny_overlay, write_jsonl
 
 from listflow.data.errors import InputError
-from listflow.pipeline.config import build_config
 from listflow.pipeline.infer import logits_of
-from listflow.pipeline.opening import open_run
-from listflow.pipeline.outcome import publish
-from listflow.pipeline.predict import Predictor
-from listflow.pipeline.rounds import judge, load_model, prompt_tune, pseudo_label, train_student
+from listflow.pipeline.results.outcome import publish
+from listflow.pipeline.results.predictor import Predictor
+from listflow.pipeline.run.config import build_config
+from listflow.pipeline.run.opening import open_run
+from listflow.pipeline.training.rounds import judge, load_model, prompt_tune, pseudo_label, train_student
 
 TEXTS = ["w1 fine w2", "poor w3", "w4 w5 w6 w7 w8 w9 fine"]
 

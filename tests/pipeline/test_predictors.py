@@ -16,16 +16,16 @@ from conftest import sentences, tiny_backbone, tiny_overlay, write_jsonl
 from listflow.data.errors import InputError
 from listflow.data.ingest import ingest
 from listflow.data.task import Columns
-from listflow.pipeline.backbone import Precision
-from listflow.pipeline.checkpoint import new_folder, read_json, write_json
-from listflow.pipeline.config import build_config
+from listflow.pipeline.backbone.backbone import Precision
 from listflow.pipeline.finished import Finished
 from listflow.pipeline.identity import Identity
-from listflow.pipeline.opening import open_run
-from listflow.pipeline.outcome import publish
-from listflow.pipeline.predict import Predictor
-from listflow.pipeline.predictors import Predictors
-from listflow.pipeline.rounds import judge, prompt_tune, pseudo_label, train_student
+from listflow.pipeline.results.outcome import publish
+from listflow.pipeline.results.predictor import Predictor
+from listflow.pipeline.results.predictors import Predictors
+from listflow.pipeline.run.config import build_config
+from listflow.pipeline.run.opening import open_run
+from listflow.pipeline.storage.checkpoint import new_folder, read_json, write_json
+from listflow.pipeline.training.rounds import judge, prompt_tune, pseudo_label, train_student
 
 TEXTS = ["w1 fine w2", "poor w3", "w4 w5 w6 w7 w8 w9 fine"]
 
@@ -105,7 +105,7 @@ def test_one_run_writes_what_it_always_wrote(runs: list[Path], source: Path, tmp
 def test_a_row_is_labelled_by_the_run_that_it_names(
     runs: list[Path], source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("listflow.pipeline.predictors.ROWS_AT_ONCE", 4)
+    monkeypatch.setattr("listflow.pipeline.results.predictors.ROWS_AT_ONCE", 4)
     seen: list[int] = []
     count = Predictors.open(runs[:2]).predict_file_by_task(
         str(source), tmp_path / "o.jsonl", "for", on_rows=seen.append

@@ -14,23 +14,23 @@ from torch import nn
 
 from listflow.data.errors import InputError
 from listflow.data.task import Task
-from listflow.pipeline.checkpoint import load_tensors, read_json
-from listflow.pipeline.config import RunConfig, build_config
+from listflow.pipeline.backbone.prompt import Prompt
 from listflow.pipeline.export import flat
-from listflow.pipeline.head_config import AnyHead, LinearHead, VerbalizerHead, YTuningHead
 from listflow.pipeline.infer import logits_of
 from listflow.pipeline.label_words import label_word_ids
-from listflow.pipeline.model import Classifier
-from listflow.pipeline.opening import open_run
-from listflow.pipeline.plan import make_plan
-from listflow.pipeline.predict import Predictor
-from listflow.pipeline.prompt import Prompt
-from listflow.pipeline.reweight import ENGINES, kl
-from listflow.pipeline.rounds import load_model
-from listflow.pipeline.selftrain import self_train
-from listflow.pipeline.stage_config import pseudo_tokens, stages
+from listflow.pipeline.method.reweight import ENGINES, kl
+from listflow.pipeline.model.classifier import Classifier
+from listflow.pipeline.model.config import AnyHead, LinearHead, VerbalizerHead, YTuningHead
+from listflow.pipeline.results.predictor import Predictor
+from listflow.pipeline.run.config import RunConfig, build_config
+from listflow.pipeline.run.opening import open_run
+from listflow.pipeline.self_training import self_train
+from listflow.pipeline.stages.config import pseudo_tokens, stages
 from listflow.pipeline.stages.ptuning import BiLSTM
-from listflow.pipeline.train import Material, Recipe, Trainer
+from listflow.pipeline.storage.checkpoint import load_tensors, read_json
+from listflow.pipeline.training.plan import make_plan
+from listflow.pipeline.training.rounds import load_model
+from listflow.pipeline.training.trainer import Material, Recipe, Trainer
 
 LABELS = {"no": "bad", "yes": "good", "so": "fine"}
 TASK = Task(name="t", template="{text} it was {mask} .", labels=LABELS)

@@ -10,8 +10,8 @@ from conftest import CONFIGS, tiny_backbone
 from test_ptuning import TEXTS, build, logits
 from torch import Tensor, nn
 
-from listflow.pipeline.model import Classifier
-from listflow.pipeline.prompt import Prompt
+from listflow.pipeline.backbone.prompt import Prompt
+from listflow.pipeline.model.classifier import Classifier
 
 TOKENS, D = 5, 32
 # Their LSTM has a head of 2h, 2h and d, ours of 2h, d and d: the same where 2h = d, which is our default.

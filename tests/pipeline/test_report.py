@@ -12,9 +12,9 @@ import pytest
 from rich.console import Console
 
 from listflow.data.errors import InputError
-from listflow.pipeline.evaluate import Metrics, confusion, histogram, reliability
-from listflow.pipeline.plots import PLOTS, draw_plots, shown
-from listflow.pipeline.report import (
+from listflow.pipeline.method.metrics import Metrics, confusion, histogram, reliability
+from listflow.pipeline.results.plots import PLOTS, draw_plots, shown
+from listflow.pipeline.results.report import (
     BackboneFacts,
     DataFacts,
     FigureData,

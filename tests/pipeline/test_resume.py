@@ -18,13 +18,13 @@ from safetensors import SafetensorError
 from torch import nn
 
 from listflow.data.errors import InputError
-from listflow.pipeline.checkpoint import load_checked, save_checked, verified
-from listflow.pipeline.config import RunConfig, build_config
-from listflow.pipeline.opening import open_run
 from listflow.pipeline.recipes import teacher_recipe
-from listflow.pipeline.run import Progress
-from listflow.pipeline.selftrain import self_train
-from listflow.pipeline.train import Material, Trainer
+from listflow.pipeline.run.config import RunConfig, build_config
+from listflow.pipeline.run.opening import open_run
+from listflow.pipeline.run.run import Progress
+from listflow.pipeline.self_training import self_train
+from listflow.pipeline.storage.checkpoint import load_checked, save_checked, verified
+from listflow.pipeline.training.trainer import Material, Trainer
 
 WORKER = Path(__file__).parent / "kill_worker.py"
 STABLE = ("final/weights.safetensors", "predictions.parquet", "round-02/student/meta_weights.parquet")

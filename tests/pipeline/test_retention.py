@@ -8,14 +8,14 @@ from pathlib import Path
 import pytest
 from conftest import sentences, tiny_overlay, write_jsonl
 
-from listflow.pipeline.checkpoint import read_json, single_writer, write_json
-from listflow.pipeline.config import build_config
-from listflow.pipeline.opening import load_config, open_run
-from listflow.pipeline.outcome import report_of
-from listflow.pipeline.predict import Predictor
-from listflow.pipeline.retention import DAY, removals, remove
-from listflow.pipeline.rounds import prompt_tune
-from listflow.pipeline.selftrain import self_train
+from listflow.pipeline.results.outcome import report_of
+from listflow.pipeline.results.predictor import Predictor
+from listflow.pipeline.run.config import build_config
+from listflow.pipeline.run.opening import load_config, open_run
+from listflow.pipeline.self_training import self_train
+from listflow.pipeline.storage.checkpoint import read_json, single_writer, write_json
+from listflow.pipeline.storage.run_folder import DAY, removals, remove
+from listflow.pipeline.training.rounds import prompt_tune
 
 NOW = 2e9
 TEXTS = ["w1 w2 fine", "poor w3"]

@@ -17,16 +17,13 @@ from conftest import sentences, tiny_overlay, write_jsonl
 
 from listflow.data.answers import parse_answers, read_answers
 from listflow.data.errors import InputError
-from listflow.pipeline.checkpoint import read_json, write_json
-from listflow.pipeline.config import RunConfig, build_config
 from listflow.pipeline.contested import scores_of
-from listflow.pipeline.judge import Evidence, gate
-from listflow.pipeline.opening import load_config, open_run
-from listflow.pipeline.outcome import publish
-from listflow.pipeline.pseudo import PseudoLabels, save_meta_weights
-from listflow.pipeline.review import ask, corrected_rows, with_corrections, write_csv
+from listflow.pipeline.method.gate import Evidence, gate
+from listflow.pipeline.results.outcome import publish
 from listflow.pipeline.review_config import ReviewConfig
-from listflow.pipeline.review_state import (
+from listflow.pipeline.run.config import RunConfig, build_config
+from listflow.pipeline.run.opening import load_config, open_run
+from listflow.pipeline.run.review import (
     Asked,
     Contested,
     answer_review,
@@ -36,9 +33,12 @@ from listflow.pipeline.review_state import (
     read_reviewed,
     review_notices,
 )  # fmt: skip
-from listflow.pipeline.rounds import evidence, judge, prompt_tune, pseudo_label, train_student
-from listflow.pipeline.run import Run
-from listflow.pipeline.selftrain import self_train
+from listflow.pipeline.run.run import Run
+from listflow.pipeline.self_training import self_train
+from listflow.pipeline.storage.checkpoint import read_json, write_json
+from listflow.pipeline.storage.pseudo_labels import PseudoLabels, save_meta_weights
+from listflow.pipeline.training.review import ask, corrected_rows, with_corrections, write_csv
+from listflow.pipeline.training.rounds import evidence, judge, prompt_tune, pseudo_label, train_student
 
 WEIGHTS = "round-{:02d}/student/weights.safetensors"
 LABELS = "round-{:02d}/pseudo/labels.parquet"

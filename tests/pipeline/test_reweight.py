@@ -8,12 +8,12 @@ import torch.nn.functional as F
 from conftest import CONFIGS, FILLER, tiny_backbone
 
 from listflow.data.task import Task
-from listflow.pipeline.head_config import VerbalizerHead
+from listflow.pipeline.backbone.prompt import Prompt
 from listflow.pipeline.label_words import label_word_ids
-from listflow.pipeline.model import Classifier
-from listflow.pipeline.prompt import Prompt
-from listflow.pipeline.reweight import ENGINES, Step, fused, kl, normalise
-from listflow.pipeline.stage_config import stages
+from listflow.pipeline.method.reweight import ENGINES, Step, fused, kl, normalise
+from listflow.pipeline.model.classifier import Classifier
+from listflow.pipeline.model.config import VerbalizerHead
+from listflow.pipeline.stages.config import stages
 
 TASK = Task(name="t", template="{text} it was {mask} .", labels={"no": "bad", "yes": "good", "so": "fine"})
 

@@ -8,17 +8,17 @@ import pytest
 import torch
 from conftest import tiny_backbone, tiny_overlay
 
-from listflow.pipeline.batch import Batch
-from listflow.pipeline.checkpoint import read_json, verified, write_json
-from listflow.pipeline.config import RunConfig, build_config
-from listflow.pipeline.head_config import VerbalizerHead
+from listflow.pipeline.backbone.batch import Batch
 from listflow.pipeline.infer import logits_of
-from listflow.pipeline.model import Classifier
-from listflow.pipeline.opening import open_run
-from listflow.pipeline.pseudo import PseudoLabels
-from listflow.pipeline.rounds import judge, load_model, prompt_tune, pseudo_label, train_student
-from listflow.pipeline.stage_config import stages
-from listflow.pipeline.train import Material, Recipe, Trainer
+from listflow.pipeline.model.classifier import Classifier
+from listflow.pipeline.model.config import VerbalizerHead
+from listflow.pipeline.run.config import RunConfig, build_config
+from listflow.pipeline.run.opening import open_run
+from listflow.pipeline.stages.config import stages
+from listflow.pipeline.storage.checkpoint import read_json, verified, write_json
+from listflow.pipeline.storage.pseudo_labels import PseudoLabels
+from listflow.pipeline.training.rounds import judge, load_model, prompt_tune, pseudo_label, train_student
+from listflow.pipeline.training.trainer import Material, Recipe, Trainer
 
 
 def config_of(files: dict[str, Path], folder: Path, **pseudo: object) -> RunConfig:

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from listflow.pipeline.config import build_config
-from listflow.pipeline.head_config import LinearHead, VerbalizerHead, YTuningHead
-from listflow.pipeline.stage_config import STAGE_PRESETS, stages
-from listflow.pipeline.stage_names import name_of, name_of_head, trained
+from listflow.pipeline.model.config import LinearHead, VerbalizerHead, YTuningHead
+from listflow.pipeline.run.config import build_config
+from listflow.pipeline.run.wording import name_of, name_of_head, trained
+from listflow.pipeline.stages.config import STAGE_PRESETS, stages
 
 
 @pytest.mark.parametrize("preset", STAGE_PRESETS)

@@ -13,19 +13,19 @@ from conftest import CONFIGS, tiny_backbone, tiny_overlay
 from test_reweight import TASK, step_of
 from torch import Tensor
 
-from listflow.pipeline.backbone import Backbone
-from listflow.pipeline.batch import Batch
-from listflow.pipeline.config import build_config
-from listflow.pipeline.features import with_features
-from listflow.pipeline.head_config import AnyHead, LinearHead, YTuningHead
-from listflow.pipeline.heads.ytuning import Block, Reading, class_mean, triplet
+from listflow.pipeline.backbone.backbone import Backbone
+from listflow.pipeline.backbone.batch import Batch
+from listflow.pipeline.backbone.cache import with_features
+from listflow.pipeline.backbone.prompt import Encoded, Prompt
 from listflow.pipeline.label_words import label_word_ids
-from listflow.pipeline.model import Classifier
-from listflow.pipeline.plan import make_plan
-from listflow.pipeline.prompt import Encoded, Prompt
-from listflow.pipeline.reweight import ENGINES, Step, fused
-from listflow.pipeline.stage_config import stages
-from listflow.pipeline.train import Material, Recipe, Trainer
+from listflow.pipeline.method.reweight import ENGINES, Step, fused
+from listflow.pipeline.model.classifier import Classifier
+from listflow.pipeline.model.config import AnyHead, LinearHead, YTuningHead
+from listflow.pipeline.model.ytuning import Block, Reading, class_mean, triplet
+from listflow.pipeline.run.config import build_config
+from listflow.pipeline.stages.config import stages
+from listflow.pipeline.training.plan import make_plan
+from listflow.pipeline.training.trainer import Material, Recipe, Trainer
 
 TEXTS = [("w1 w2 good", None), ("w3 w4 w5 w6 poor w7 w8 w9 w10", None), ("w9", None)]
 D, CLASSES = 32, 3

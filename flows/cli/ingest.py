@@ -1,0 +1,86 @@
+"""``ingest``: new texts for a corpus that grows."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from rich.console import Console
+from typer import Argument, Option
+
+from listflow.data.errors import InputError
+from listflow.flows.cli.console import INTERRUPTED, TERMINATED, Terminated, fail, heeding_sigterm, say, short
+from listflow.flows.cli.options import AsJson, Verbose
+from listflow.flows.counting import counted
+from listflow.flows.environment import prepare
+from listflow.flows.plain_console import plain_console
+
+if TYPE_CHECKING:
+    from listflow.data.ingest import Ingested
+
+CORPORA = Path("corpora")
+STOPPED = "interrupted; nothing was added. The same command again adds all of it, and nothing twice."
+REASONS = {
+    "exact": "were there before", "near": "differ from one before in case, space or punctuation only",
+    "kept out": "are labelled or test rows", "blank": "have no text",
+}  # fmt: skip
+
+
+def ingest(
+    corpus: Annotated[str, Argument(help="Its name; the first ingest makes it.")],
+    files: Annotated[list[str], Argument(metavar="FILE...", help="Texts: csv, tsv, jsonl, parquet, or a hub id.")],
+    columns: Annotated[str | None, Option(help="Column names, such as text=body.")] = None,
+    keep_out: Annotated[
+        list[str] | None, Option(metavar="FILE", help="Labelled or test rows that may not come in; repeatable.")
+    ] = None,
+    pairs: Annotated[bool, Option("--pairs", help="Rows have two texts, text_a and text_b.")] = False,
+    home: Annotated[Path, Option(help="The folder of all corpora.")] = CORPORA,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
+    """Append new texts to a corpus: nothing twice, all of the files or none."""
+    prepare(verbose)
+    from listflow.data.ingest import ingest as append
+    from listflow.data.shards import corpus_folder
+    from listflow.data.task import Columns, parse_columns
+
+    folder, console = corpus_folder(home, corpus), plain_console(stderr=as_json)
+    with console.status("read") as state:
+        read = 0
+
+        def on_rows(rows: int) -> None:
+            nonlocal read
+            read += rows
+            state.update(f"{read:,} rows read")
+
+        named = parse_columns(columns) if columns else Columns()
+        try:
+            with heeding_sigterm():
+                done = append(folder, files, named, is_pair=pairs, keep_out=keep_out or (), on_rows=on_rows)
+        except (KeyboardInterrupt, Terminated) as stopped:
+            fail(STOPPED, TERMINATED if isinstance(stopped, Terminated) else INTERRUPTED)
+    _show(folder, done, console)
+    _tell(folder, done)
+    if as_json:
+        print(json.dumps({"added": done.added, "dropped": done.dropped, "corpus": asdict(done.manifest)}))
+
+
+def _tell(folder: Path, done: Ingested) -> None:
+    """Tells the server. That it is away is no error: the rows are in."""
+    from listflow.flows.server.events import corpus_added
+
+    try:
+        corpus_added(folder, done)
+    except InputError as error:
+        seen = "the rows are in, and `listflow serve` sees them when it is started again"
+        say(f"{seen}, but no run could be told now: {error}")
+
+
+def _show(folder: Path, done: Ingested, console: Console) -> None:
+    console.print(f"{counted(done.added, 'new row')}; {folder.name} has {done.manifest.rows:,}", highlight=False)
+    for reason, words in REASONS.items():
+        if done.dropped.get(reason):
+            console.print(f"  {done.dropped[reason]:,} left out: they {words}", highlight=False)
+    console.print(f"use it with: --unlabelled {short(folder)}", soft_wrap=True, highlight=False)

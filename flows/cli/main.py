@@ -1,0 +1,47 @@
+"""The command line. Heavy imports wait inside the commands: help and status answer at once."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from listflow.data.errors import InputError
+from listflow.flows.cli.console import BAD_INPUT, UNEXPECTED, fail
+from listflow.flows.cli.ingest import ingest
+from listflow.flows.cli.label import label
+from listflow.flows.cli.predict import predict
+from listflow.flows.cli.pretraining import adapt
+from listflow.flows.cli.results import report, status
+from listflow.flows.cli.run import plan, resume, run
+from listflow.flows.cli.server import server
+from listflow.flows.cli_automations import automations
+from listflow.flows.cli_export import export
+from listflow.flows.cli_gc import gc
+from listflow.flows.cli_review import review
+from listflow.flows.cli_serve import serve
+from listflow.flows.cli_subspace import subspace
+
+app = typer.Typer(
+    help="Few labels, much unlabelled text, a small classifier: lite self-training as a Prefect flow.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+for command in (
+    run, resume, status, plan, review, predict, label, export, report, ingest, serve, server, automations, gc, adapt,
+    subspace,
+):  # fmt: skip
+    app.command()(command)
+
+
+def main() -> None:
+    """The entry point: every error becomes one sentence and an exit code; ``--verbose`` shows the traceback."""
+    try:
+        app()
+    except InputError as error:
+        fail(str(error), BAD_INPUT)
+    except Exception as error:
+        if "--verbose" in sys.argv:
+            raise
+        fail(f"{type(error).__name__}: {error} (--verbose shows where)", UNEXPECTED)

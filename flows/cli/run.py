@@ -1,0 +1,118 @@
+"""``run``, ``resume`` and ``plan``."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+from rich.console import Console
+from typer import Argument
+
+from listflow.flows.cli.console import (
+    INTERRUPTED,
+    TERMINATED,
+    UNEXPECTED,
+    Terminated,
+    fail,
+    heeding_sigterm,
+    how_to_go_on,
+    interrupted,
+    short,
+)
+from listflow.flows.cli.options import AsJson, Asked, Verbose, asks
+from listflow.flows.cli.progress import Display
+from listflow.flows.counting import counted
+from listflow.flows.environment import prepare
+from listflow.flows.plain_console import plain_console
+from listflow.pipeline.run.config import RunConfig
+from listflow.pipeline.run.wording import name_of, name_of_head
+
+RunFolder = Annotated[Path, Argument(help="The folder of a run.")]
+
+
+@asks
+def run(asked: Asked, as_json: AsJson = False, verbose: Verbose = False) -> None:
+    """Train a classifier from few labelled and many unlabelled texts. Without options: the demo."""
+    prepare(verbose)
+    _train(asked.to_config(), as_json)
+
+
+def resume(folder: RunFolder, as_json: AsJson = False, verbose: Verbose = False) -> None:
+    """Go on with an interrupted run; repair a damaged one. One that is finished and whole is only shown."""
+    prepare(verbose)
+    from listflow.pipeline.results.outcome import is_whole
+    from listflow.pipeline.run.opening import load_config
+
+    config = load_config(folder)
+    if is_whole(folder):
+        _show_outcome(folder, as_json)
+    else:
+        _train(config, as_json)
+
+
+@asks
+def plan(asked: Asked, as_json: AsJson = False, verbose: Verbose = False) -> None:
+    """Show what a run would do, and how long it would take. Trains nothing and keeps nothing."""
+    prepare(verbose)
+    from listflow.flows.plan_view import show_plan
+    from listflow.pipeline.training.plan import make_plan
+
+    found = make_plan(asked.to_config())
+    show_plan(found, Console(stderr=as_json))
+    if as_json:
+        print(json.dumps(asdict(found), ensure_ascii=False))
+
+
+def _train(config: RunConfig, as_json: bool) -> None:
+    from listflow.pipeline.run.sources import resolve_sources
+
+    # Bad input should not have to wait until Prefect is up.
+    resolve_sources(config)
+    folder = _follow(config, Display(plain_console(stderr=as_json), config.rounds.count))
+    _show_outcome(folder, as_json)
+
+
+def _follow(config: RunConfig, display: Display) -> Path:
+    """The folder of the finished run. Ends the process, saying how to go on, when it is interrupted."""
+    from httpx import TransportError
+    from prefect import tags
+
+    from listflow.flows.run.cancellation import Stopped
+    from listflow.flows.run.self_training import self_train
+    from listflow.flows.run.session import watched_by
+    from listflow.flows.server.client import ensure_server
+
+    try:
+        with heeding_sigterm(), display, watched_by(display), tags("listflow", *_kinds(config)):
+            ensure_server()
+            return Path(self_train(config)["run"])
+    except (KeyboardInterrupt, Stopped):
+        interrupted(display.folder, INTERRUPTED)
+    except Terminated:
+        interrupted(display.folder, TERMINATED)
+    except TransportError as error:
+        fail(f"the Prefect server went away ({error}); {how_to_go_on(display.folder)}", UNEXPECTED)
+
+
+def _kinds(config: RunConfig) -> list[str]:
+    """What is trained, for a list of runs to be filtered by."""
+    return [name.partition(" (")[0] for name in (name_of(config.stage), name_of_head(config.head))]
+
+
+def _show_outcome(folder: Path, as_json: bool) -> None:
+    from listflow.pipeline.results.outcome import report_of
+    from listflow.pipeline.results.report import text_table
+    from listflow.pipeline.run.opening import load_config
+    from listflow.pipeline.run.sources import rows_since
+
+    console, report = plain_console(stderr=as_json), report_of(folder)
+    console.print(text_table(report))
+    for name in ("report.html", "predictions.parquet"):
+        console.print(short(folder / name), soft_wrap=True, highlight=False)
+    if grown := rows_since(load_config(folder)):
+        words = f"{counted(grown, 'row')} ingested since this run began; learn from what is new with"
+        console.print(f"{words}: listflow run --continue {short(folder)}", soft_wrap=True, highlight=False)
+    if as_json:
+        print(json.dumps(report.to_dict(), ensure_ascii=False))

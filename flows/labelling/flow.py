@@ -1,0 +1,98 @@
+"""The flow that labels a whole corpus with the final model of a run, on one machine or many."""
+
+import time
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
+from prefect.serializers import JSONSerializer
+from prefect.states import State
+
+from listflow.data.errors import InputError
+from listflow.data.shards import check_shard
+from listflow.flows.label_reason import Reason, or_refused
+from listflow.flows.label_watch import Watch, show_labels
+from listflow.flows.labelling.request import LabelRequest, check_request
+from listflow.flows.labelling.runners import Range, check_scheduler, run_tasks
+from listflow.flows.labelling.work_pool import check_pool, run_children
+from listflow.flows.run.cancellation import Heed, cancellable
+from listflow.pipeline.results.label_worker import label_range
+from listflow.pipeline.results.labelling import Labelling
+
+TASKS_A_PASS = (40, 20)
+CHILDREN_A_WORKER = 4
+
+
+class Unlabelled(RuntimeError):
+    """Some shards could not be labelled; the message says why, and how to go on."""
+
+
+# As in list_flow.py: types and not text as annotations, and no pickle of exceptions.
+@flow(name="listflow-label", flow_run_name="{request.title}", persist_result=False, result_serializer=JSONSerializer())
+def label_corpus(request: LabelRequest) -> dict[str, Any]:
+    """Every row of a corpus gets a label: shards that have none are given to workers, a range of them to each.
+
+    What a worker that was killed has left is given out once more. The same request again goes on where an
+    interrupted one stopped, and labels what a corpus has got since. InputError for what a person can mend.
+    """
+    check_request(request)
+    if request.runner == "pool":
+        check_pool(request)
+    check_scheduler(request)
+    work, began = Labelling.open(Path(request.run), Path(request.corpus), Path(request.output)), time.monotonic()
+    heed = Heed()
+    with cancellable(heed, "the same request labels what is left."), work.begun():
+        waiting = work.left()
+        reasons = [reason for most in TASKS_A_PASS for reason in _label(work, request, most, heed)]
+        _check_all(work, reasons)
+        work.sweep()
+        return show_labels(work, sum(shard.rows for shard in waiting), time.monotonic() - began)
+
+
+@task(
+    task_run_name="label shards {first} to {last}", cache_policy=NO_CACHE, persist_result=False,
+    result_serializer=JSONSerializer(), cache_result_in_memory=False,
+)  # fmt: skip
+def label_some(
+    run: str, corpus: str, output: str, first: int, last: int, threads: int, driver: str
+) -> int | State[Any]:
+    """How many of a range of shards it labelled: those that were not."""
+    return or_refused(lambda: label_range(Path(run), Path(corpus), Path(output), first, last, threads, driver))
+
+
+def ranges_of(numbers: list[int], most: int) -> list[Range]:
+    """(first, last) of at most ``most`` pieces of ``numbers``, which ascend; as even as can be."""
+    count = min(most, len(numbers))
+    ends = [len(numbers) * piece // count for piece in range(count + 1)]
+    return [(numbers[start], numbers[end - 1]) for start, end in pairwise(ends)]
+
+
+def _label(work: Labelling, request: LabelRequest, most: int, heed: Heed) -> list[Reason]:
+    """Gives what is left to at most ``most`` tasks or child flows; why some of them failed, if they did."""
+    left, watch = [shard.number for shard in work.left()], Watch(work)
+    if not left:
+        return []
+
+    def look() -> None:
+        heed.check()
+        watch.look()
+
+    if request.runner == "pool":
+        # A child flow starts a process and loads the model, so there are few of them.
+        few = min(most, CHILDREN_A_WORKER * (request.workers or 1))
+        return run_children(work, request, ranges_of(left, few), look)
+    return run_tasks(work, request, ranges_of(left, most), look, label_some)
+
+
+def _check_all(work: Labelling, reasons: list[Reason]) -> None:
+    left = work.left()
+    for shard in left:
+        check_shard(work.corpus, shard)
+    if left:
+        for reason in reasons:
+            if reason.is_refusal:
+                raise InputError(reason.words)
+        told = f" ({reasons[-1].words})" if reasons else ""
+        raise Unlabelled(f"{len(left):,} of {len(work.manifest.shards):,} shards are not labelled{told}")

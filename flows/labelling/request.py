@@ -1,0 +1,49 @@
+"""What is asked of a labelling: the form that the Prefect UI shows, and what cannot be asked."""
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from listflow.data.errors import InputError
+from listflow.data.schema import Section
+
+
+class LabelRequest(Section):
+    """A corpus, the run whose model labels it, and who does the work. Paths are the same on all machines."""
+
+    run: str = Field(description="Folder of a finished run.")
+    corpus: str = Field(description="Folder of a corpus that `listflow ingest` made.")
+    output: str = Field(description="Folder for the labels; what is there already is not made again.")
+    runner: Literal["threads", "processes", "dask", "pool"] = Field(
+        "threads",
+        description="Who works: threads or processes of this machine, a dask cluster, or a Prefect work pool.",
+    )
+    workers: int | None = Field(
+        None, ge=1, le=1000, description="How many work at a time. Default: one for each core here, or 1 with a GPU."
+    )
+    threads: int = Field(
+        1, ge=1, le=1024, description="CPU threads of each worker; another number changes the last digits."
+    )
+    address: str | None = Field(
+        None, description="A dask scheduler, such as tcp://10.0.0.1:8786; without it, one here."
+    )
+    deployment: str | None = Field(None, description="Deployment of flow listflow-label-shards, for runner pool.")
+
+    @property
+    def title(self) -> str:
+        """What a list of runs may call it."""
+        return f"{Path(self.corpus).name} by {Path(self.run).name}"
+
+
+def check_request(request: LabelRequest) -> None:
+    """Returns when the parts of ``request`` fit each other and what is installed; InputError otherwise."""
+    if request.runner == "dask" and find_spec("prefect_dask") is None:
+        raise InputError("--runner dask needs prefect-dask; install it with `pip install 'listflow[dask]'`.")
+    if request.address is not None and request.runner != "dask":
+        raise InputError("--address is of a dask scheduler; give --runner dask with it.")
+    if (request.deployment is None) == (request.runner == "pool"):
+        raise InputError(
+            "--runner pool and --pool-deployment NAME go together: NAME is a deployment of listflow-label-shards."
+        )

@@ -1,0 +1,125 @@
+"""What the Prefect UI shows of a run while it goes. Keys are stable, so every artifact has a history across runs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+from uuid import UUID
+
+from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
+
+from listflow.flows.away import RETRIES, if_it_answers
+from listflow.pipeline.run.run import Progress, Run
+from listflow.pipeline.weighed_rows import weighed_rows
+from listflow.pipeline.wording import decimals, duration, percent
+
+Facts = dict[str, Any]
+ROUNDS, BALANCE, WEIGHTS, WEIGHED, PROGRESS = (
+    "list-rounds", "list-pseudo-labels", "list-meta-weights", "list-weighed-rows", "list-progress"
+)  # fmt: skip
+SECONDS_BETWEEN_UPDATES = 5.0
+MOST_CLASSES, MOST_ROWS, LONGEST_TEXT = 100, 10, 120
+
+
+def show_rounds(run: Run, teacher: Facts, history: Sequence[Facts]) -> None:
+    """The tables of all rounds so far; each item of ``history`` holds what a round's three stages found."""
+    tables = {
+        ROUNDS: ("Every round and its verdict; what it changed in test accuracy", list(_rounds(run, teacher, history))),
+        BALANCE: ("Rows of every class by the teacher's top label, the largest classes first", map(_balance, history)),
+        WEIGHTS: ("How the meta weights of each round's reweighted steps were spread", map(_weights, history)),
+        WEIGHED: (
+            "The rows of the last round that its meta weights spoke for and against; 1 is an equal share",
+            list(_weighed(run, len(history))),
+        ),
+    }
+    for key, (words, rows) in tables.items():
+        with if_it_answers(RETRIES):
+            create_table_artifact(list(rows), key, words)
+
+
+class Meter:
+    """One progress artifact a training, updated every few seconds at most."""
+
+    def __init__(self) -> None:
+        self._artifact: UUID | None = None
+        self._training: tuple[int, int] | None = None
+        self._updated = time.monotonic()
+
+    def opened(self, run: Run) -> None:
+        """Nothing to show before the first long training."""
+
+    def moved(self, progress: Progress) -> None:
+        """Shows a training step, unless one was shown a moment ago."""
+        now = time.monotonic()
+        if progress.loss is None or now - self._updated < SECONDS_BETWEEN_UPDATES:
+            return
+        self._updated = now
+        with if_it_answers():
+            self._show((progress.round, progress.total), 100 * progress.done / progress.total, _words(progress))
+
+    def _show(self, training: tuple[int, int], done: float, words: str) -> None:
+        if self._artifact is None or training != self._training:
+            made = create_progress_artifact(done, PROGRESS, words)
+            assert isinstance(made, UUID)  # outside of async code it is no coroutine
+            self._artifact, self._training = made, training
+        else:
+            update_progress_artifact(self._artifact, done, words)
+
+
+def _words(progress: Progress) -> str:
+    model = f"student of round {progress.round}" if progress.round else "teacher"
+    return f"{model}: {progress.phase}, step {progress.done} of {progress.total}, loss {decimals(progress.loss, 3)}"
+
+
+def _rounds(run: Run, teacher: Facts, history: Sequence[Facts]) -> Iterator[Facts]:
+    begun = "on the earlier model" if run.parent else "on labels alone"
+    reached = [_accuracy(facts) for facts in (teacher, *history)]
+    for facts in history:
+        own = _accuracy(facts)
+        yield {
+            "round": facts["round"],
+            "accuracy": percent(own),
+            "on its teacher": _points(own, reached[facts["teacher_round"]]),
+            begun: _points(own, reached[0]),
+            "verdict": "promoted" if facts["promoted"] else "kept",
+            "kappa": decimals(facts["agreement"]),
+            "confidence": percent(facts["mean_confidence"]),
+            "pseudo rows": facts["rows"],
+            "time": duration(facts["seconds"]),
+            "reason": facts["reason"],
+        }
+
+
+def _accuracy(facts: Facts) -> float | None:
+    return facts["test"]["accuracy"] if facts["test"] else None
+
+
+def _points(after: float | None, before: float | None) -> str:
+    """A change in percentage points, with its sign."""
+    return "-" if after is None or before is None else f"{100 * (after - before):+.1f} points"
+
+
+def _balance(facts: Facts) -> Facts:
+    largest = sorted(facts["per_class"].items(), key=lambda item: -item[1])[:MOST_CLASSES]
+    return {"round": facts["round"], **dict(largest)}
+
+
+def _weights(facts: Facts) -> Facts:
+    found = facts["reweight"]
+    return {
+        "round": facts["round"],
+        "engine": found["engine"],
+        "zero weights": percent(found["zero_share"]),
+        "effective sample size": decimals(found["effective_sample_size"], 1),
+        "steps with uniform weights": found["uniform_steps"],
+    }
+
+
+def _weighed(run: Run, number: int) -> Iterator[Facts]:
+    for side, rows in zip(("for", "against"), weighed_rows(run, number, MOST_ROWS), strict=True):
+        for row in rows:
+            text = row.text if len(row.text) <= LONGEST_TEXT else f"{row.text[: LONGEST_TEXT - 3]}..."
+            yield {
+                "spoke": side, "row id": row.row_id, "text": text, "label": row.label, "weight": decimals(row.weight)
+            }  # fmt: skip

@@ -1,0 +1,101 @@
+"""A deployment of the continuing flow, served from this process."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+from prefect.client.schemas.objects import ConcurrencyLimitConfig, ConcurrencyLimitStrategy
+from prefect.client.schemas.schedules import CronSchedule
+from prefect.deployments import run_deployment
+from prefect.deployments.runner import EntrypointType
+from prefect.events import DeploymentEventTrigger
+from prefect.exceptions import TerminationSignal
+from prefect.runner import Runner
+
+from listflow.data.errors import InputError
+from listflow.data.shards import NAME
+from listflow.flows.plain_console import plain_console
+from listflow.flows.run.continuation import go_on, has_news
+from listflow.flows.server.client import check_server
+from listflow.flows.server.events import CORPUS_ADDED
+from listflow.pipeline.run.status import status_of
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """When to go on from ``run``: by ``cron``, every so many hours, or when one of ``corpora`` has grown."""
+
+    run: Path
+    cron: str | None
+    hours: float | None
+    corpora: tuple[str, ...]
+    name: str
+
+
+class Serving(Runner):
+    """Prefect's own, whose handler of SIGTERM leaves a coroutine that nobody awaits, and the log complains of it."""
+
+    def handle_sigterm(self, *args: Any, **kwargs: Any) -> None:
+        """As Ctrl-C, which ends the loop in order."""
+        signal.raise_signal(signal.SIGINT)
+
+
+def serve_run(wanted: Wanted) -> None:
+    """Serves until it is stopped. InputError for a schedule that cannot be read, no run, or no server."""
+    options = deployment_of(wanted)
+    check_server()
+    runner = Serving(name=wanted.name, limit=1)
+    runner.add_flow(go_on, **options)
+    deployment = f"{go_on.name}/{wanted.name}"
+    # From here on an event starts a run. One that came before, or that no server heard, is made good.
+    if wanted.corpora and has_news(wanted.run):
+        run_deployment(deployment, timeout=0)
+    plain_console().print(f"serves {deployment}, until it is stopped", soft_wrap=True, highlight=False)
+    with suppress(KeyboardInterrupt, TerminationSignal):
+        asyncio.run(runner.start())
+
+
+def deployment_of(wanted: Wanted) -> dict[str, Any]:
+    """What the runner is told: one run at a time, late ones wait, a burst of ingests starts one run."""
+    status_of(wanted.run)
+    _check(wanted)
+    triggers = [_trigger(corpus) for corpus in wanted.corpora]
+    one_at_a_time = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.ENQUEUE)
+    return {
+        "name": wanted.name, "parameters": {"run": str(wanted.run.resolve())}, "cron": wanted.cron,
+        "interval": timedelta(hours=wanted.hours) if wanted.hours else None, "triggers": triggers,
+        "concurrency_limit": one_at_a_time, "tags": ["listflow"],
+        # By module: loaded as a file, a flow does not find the types of its parameters.
+        "entrypoint_type": EntrypointType.MODULE_PATH,
+        "description": f"Goes on from {wanted.run.name} with rows that are new since.",
+    }  # fmt: skip
+
+
+def _check(wanted: Wanted) -> None:
+    try:
+        CronSchedule(cron=wanted.cron or "* * * * *")
+    except ValueError as error:
+        raise InputError(f"--cron '{wanted.cron}' is no schedule; write five fields, such as '0 6 * * mon'.") from error
+    if wanted.hours is not None and not wanted.hours > 0:
+        raise InputError(f"--every {wanted.hours} is no time between runs; give hours above 0.")
+    if wanted.cron and wanted.hours:
+        raise InputError("--cron and --every are two schedules; give one.")
+    if not (wanted.cron or wanted.hours or wanted.corpora):
+        raise InputError("nothing would ever start a run; give --cron, --every or --corpus.")
+    for corpus in wanted.corpora:
+        if not NAME.fullmatch(corpus):
+            raise InputError(f"'{corpus}' is no name of a corpus; use the one that you gave to `listflow ingest`.")
+
+
+def _trigger(corpus: str) -> DeploymentEventTrigger:
+    return DeploymentEventTrigger(
+        expect={CORPUS_ADDED},
+        match={"prefect.resource.id": f"listflow.corpus.{corpus}"},
+        name=f"corpus {corpus} has grown",
+    )

@@ -1,0 +1,43 @@
+"""The flow: lite self-training from end to end, as the paper's algorithm 1 reads (arXiv 2110.06274)."""
+
+from typing import Any
+
+from prefect import flow
+from prefect.serializers import JSONSerializer
+
+from listflow.flows.report_artifacts import show_report
+from listflow.flows.run.artifacts import Meter, show_rounds
+from listflow.flows.run.review import review
+from listflow.flows.run.session import session
+from listflow.flows.run.tasks import judge, prompt_tune, pseudo_label, publish, train_student
+from listflow.flows.settle import settle
+from listflow.pipeline.run.config import RunConfig
+
+
+# Annotations here are types and not text, as no ``from __future__ import annotations`` makes them: a served flow is
+# sent to its process as a value, and text would be looked up where the types are not.
+# The serializer is for exceptions, which Prefect keeps of a failed flow, and pickles if it is not told otherwise.
+@flow(name="listflow", flow_run_name="{config.title}", persist_result=False, result_serializer=JSONSerializer())
+def self_train(config: RunConfig) -> dict[str, Any]:
+    """Few labels and much unlabelled text become a small classifier.
+
+    A teacher is prompt-tuned on the labels. In every round it labels unlabelled texts, a fresh student learns
+    from them with meta weights, and a verdict says whether the student becomes the teacher. Where it is asked for, a
+    person corrects the most contested labels first. The same configuration again goes on where an interrupted run
+    stopped.
+    """
+    with session(config, Meter()) as run:
+        teacher = settle(prompt_tune, 0)
+        history = []
+        for number in range(1, config.rounds.count + 1):
+            labels = settle(pseudo_label, number)
+            review(run, number)
+            student = settle(train_student, number)
+            verdict = settle(judge, number)
+            history.append(labels | student | verdict)
+            show_rounds(run, teacher, history)
+            if verdict["stop"]:
+                break
+        outcome = settle(publish, number)
+        show_report(run.folder)
+    return outcome

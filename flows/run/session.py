@@ -1,0 +1,76 @@
+"""The run that a flow has open, and who watches it: what tasks need and what is no task parameter."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from hashlib import sha256
+from typing import Protocol
+
+from prefect.context import TagsContext
+
+from listflow.flows.run.cancellation import Heed, cancellable
+from listflow.pipeline.run.config import RunConfig
+from listflow.pipeline.run.opening import open_run
+from listflow.pipeline.run.run import Progress, Run
+
+
+class Watcher(Protocol):
+    """Someone who is told how a run goes."""
+
+    def opened(self, run: Run) -> None:
+        """Called once, when all inputs are checked."""
+
+    def moved(self, progress: Progress) -> None:
+        """Called after every step."""
+
+
+@dataclass
+class Session:
+    """``made_from`` names the run, its folder, and everything its finished stages wrote."""
+
+    run: Run
+    made_from: str
+
+
+_SESSION: ContextVar[Session] = ContextVar("session")
+_WATCHERS: ContextVar[tuple[Watcher, ...]] = ContextVar("watchers", default=())
+
+
+@contextmanager
+def watched_by(watcher: Watcher) -> Iterator[None]:
+    """Every run opened inside the block tells ``watcher``."""
+    token = _WATCHERS.set((*_WATCHERS.get(), watcher))
+    try:
+        yield
+    finally:
+        _WATCHERS.reset(token)
+
+
+@contextmanager
+def session(config: RunConfig, *watchers: Watcher) -> Iterator[Run]:
+    """The run of ``config``, open and locked, as the one that tasks inside the block work on."""
+    heed = Heed()
+    everyone = (heed, *watchers, *_WATCHERS.get())
+
+    def notify(progress: Progress) -> None:
+        for watcher in everyone:
+            watcher.moved(progress)
+
+    # A task that inherits tags of its flow asks for a place under each, and fails while the server is away.
+    with cancellable(heed), TagsContext(current_tags=set()), open_run(config, notify) as run:
+        start = sha256(f"{run.fingerprint} {run.folder}".encode()).hexdigest()
+        token = _SESSION.set(Session(run, start))
+        try:
+            for watcher in everyone:
+                watcher.opened(run)
+            yield run
+        finally:
+            _SESSION.reset(token)
+
+
+def current() -> Session:
+    """The session of the flow that is running."""
+    return _SESSION.get()

@@ -1,0 +1,164 @@
+"""One frozen masked language model, shared by every classifier of a run.
+
+``Backbone.view()`` gives a new module tree around the same tensors, so teacher and student can each wrap the
+modules of their own tree while the weights exist once in memory.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from listflow.data.errors import InputError
+from listflow.pipeline import minilm
+from listflow.pipeline.allocator import keep_freed_memory
+from listflow.pipeline.backbone import pretrained
+from listflow.pipeline.backbone.families import family_of
+from listflow.pipeline.identity import Identity
+
+Precision = Literal["auto", "fp32", "bf16"]
+
+
+class Backbone(nn.Module):
+    """A frozen masked LM with its tokenizer. ``name`` is what the user asked for.
+
+    Without ``has_head`` its masked-LM head was drawn at random, and belongs neither to its checksum nor to its size.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, name: str, has_head: bool = True) -> None:
+        super().__init__()
+        self.model = model.eval().requires_grad_(False)
+        self.tokenizer = tokenizer
+        self.name = name
+        self.has_head = has_head
+        self.family = family_of(model.config)
+
+    @property
+    def hidden_size(self) -> int:
+        return int(self.model.config.hidden_size)
+
+    @property
+    def max_length(self) -> int:
+        """Tokens that the position table holds; families with relative positions state their training length."""
+        limit = int(self.model.config.max_position_embeddings)
+        # RoBERTa counts positions from its padding id + 1.
+        return limit - 2 if self.model.config.model_type in {"roberta", "xlm-roberta", "camembert"} else limit
+
+    @property
+    def device(self) -> torch.device:
+        return self.word_rows.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(self.layer(0).parameters()).dtype
+
+    @property
+    def word_rows(self) -> Tensor:
+        """The (vocabulary, D) matrix that the masked-LM decoder is tied to."""
+        return self.model.get_input_embeddings().weight
+
+    @property
+    def dtype_name(self) -> str:
+        """``float32`` or ``bfloat16``."""
+        return str(self.dtype).removeprefix("torch.")
+
+    def layer(self, index: int) -> nn.Module:
+        return self.model.get_submodule(self.family.layers)[index]
+
+    @property
+    def n_layers(self) -> int:
+        return len(self.model.get_submodule(self.family.layers))
+
+    def parameter_count(self) -> int:
+        return sum(p.numel() for p in self._loaded.parameters())
+
+    def require_head(self, reader: str) -> None:
+        """Returns where there is a trained masked-LM head; InputError that names its ``reader`` otherwise."""
+        if not self.has_head:
+            raise InputError(
+                f"backbone '{self.name}' is an encoder without a masked-LM head, which {reader} needs; use head "
+                "ytuning or linear, or train a head for it with `listflow adapt`."
+            )
+
+    @property
+    def _loaded(self) -> nn.Module:
+        return self.model if self.has_head else self.model.base_model
+
+    def view(self) -> nn.Module:
+        """A new encoder tree (no masked-LM head) around the very same tensors; safe to wrap modules in."""
+        shared = {id(t): t for t in (*self.model.parameters(), *self.model.buffers())}
+        return copy.deepcopy(self.model.base_model, memo=shared)
+
+    @property
+    def layers_in_view(self) -> str:
+        """Path of the layer list inside ``view()``."""
+        return self.family.layers.split(".", 1)[1]
+
+    def checksum(self, dtype: torch.dtype | None = None) -> str:
+        """sha256 over the bytes of every parameter that was loaded, in name order, as if it were of ``dtype``."""
+        total = hashlib.sha256()
+        for name, parameter in sorted(self._loaded.named_parameters()):
+            total.update(name.encode())
+            total.update(
+                parameter.detach().to(dtype or parameter.dtype).contiguous().view(torch.uint8).cpu().numpy().data
+            )
+        return total.hexdigest()
+
+    def identity(self) -> Identity:
+        """What tells its parameters from those of another backbone, in whatever precision either is loaded."""
+        return Identity(dtype=self.dtype_name, checksum=self.checksum(), rounded=self.checksum(torch.bfloat16))
+
+    def settings(self) -> str:
+        """What the model does with its parameters, as JSON; not where it was loaded from, nor by which version."""
+        aside = {"_name_or_path", "name_or_path", "transformers_version", "architectures"}
+        known = {name: value for name, value in self.model.config.to_dict().items() if name not in aside}
+        return json.dumps(known, sort_keys=True, default=str)
+
+
+def load_backbone(name: str, precision: Precision = "auto", device: str = "auto") -> Backbone:
+    """A frozen ``Backbone`` from ``minilm`` (embedded), a .safetensors update of it, a folder, or a hub id.
+
+    Raises InputError when the folder or hub id cannot be read, is of a family that this project does not know, or
+    when a file of the embedded backbone is not the one it was made for. A masked-LM head may be missing.
+    """
+    update = Path(name).expanduser() if name.endswith(".safetensors") else None
+    has_head = True
+    if name == "minilm" or update:
+        model, tokenizer = minilm.load(update)
+    else:
+        model, tokenizer, has_head = pretrained.load(name)
+    where = torch.device(resolve_device(device))
+    dtype = torch.bfloat16 if resolve_precision(precision, where.type) == "bf16" else torch.float32
+    if where.type == "cpu":
+        # On CPUs the fused attention kernel's backward is about twice as slow as plain matmuls at these lengths.
+        model.set_attn_implementation("eager")
+        keep_freed_memory()
+    return Backbone(model.to(device=where, dtype=dtype), tokenizer, name, has_head)
+
+
+def absolute_backbone(name: str) -> str:
+    """What ``load_backbone`` knows as ``name``, from any folder: the whole path of a local folder or file."""
+    path = Path(name).expanduser()
+    return str(path.resolve()) if name != "minilm" and path.exists() else name
+
+
+def resolve_precision(precision: Precision, device: str = "cpu") -> Literal["fp32", "bf16"]:
+    """``auto`` is bf16 where the hardware multiplies it natively, else fp32."""
+    if precision != "auto":
+        return precision
+    if device == "cuda":
+        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
+    return "bf16" if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported() else "fp32"
+
+
+def resolve_device(device: str) -> str:
+    """``auto`` is cuda where there is one, else cpu."""
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return device

@@ -1,0 +1,108 @@
+"""One classifier: the frozen layers below, the layers that a stage wraps, and the head on top."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from listflow.pipeline.backbone.backbone import Backbone
+from listflow.pipeline.backbone.batch import Batch
+from listflow.pipeline.backbone.layers import divisible, lower, upper
+from listflow.pipeline.backbone.masked_lm import head_logits
+from listflow.pipeline.heads import HEADS
+from listflow.pipeline.last_layer import narrow
+from listflow.pipeline.model.config import AnyHead
+from listflow.pipeline.stages.attach import attach_all
+from listflow.pipeline.stages.config import AnyStage
+
+
+class Classifier(nn.Module):
+    """``Batch`` -> (B, C) class logits in fp32. Only the tensors of ``stage`` and ``head`` can move.
+
+    Layers below the first tuned one run without gradient and without dropout, and not at all for a batch that
+    brings their output along.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        stages: Sequence[AnyStage],
+        head: AnyHead,
+        word_ids: Sequence[int],
+        seed: int = 0,
+        offset: Tensor | None = None,
+    ) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(seed)
+        depth = first_tuned_layer(stages, backbone)
+        self.below = lower(backbone, depth) if depth else None
+        self.encoder = upper(backbone, depth) if depth < backbone.n_layers else None
+        self.stage = attach_all(self.encoder, depth, backbone, stages, generator)
+        self.head = HEADS[head.kind](head, backbone, word_ids, generator)
+        if offset is not None:
+            self.head.centre(offset)
+        self.word_logits = partial(head_logits, backbone)
+        self.narrow = self.head.reads_mask and self.encoder is not None and narrow(self.encoder, backbone)
+        self.to(backbone.device).eval()
+
+    def forward(self, batch: Batch) -> Tensor:
+        logits: Tensor = self.head(self._features(batch), batch)
+        return logits
+
+    def train(self, mode: bool = True) -> Classifier:
+        """As ``nn.Module.train``, but the frozen layers below never drop anything: they are a fixed function."""
+        super().train(mode)
+        if self.below is not None:
+            self.below.eval()
+        return self
+
+    def _features(self, batch: Batch) -> Tensor:
+        """The last layer's output as the head reads it: (B, D) at the mask, or (B, T, D)."""
+        if not self.head.reads_mask:
+            return self.states(batch)
+        found = self.states(batch, mask_at=batch.mask_at) if self.narrow else self.states(batch)
+        return found[torch.arange(len(found), device=found.device), 0 if self.narrow else batch.mask_at]
+
+    def states(self, batch: Batch, **narrowed: Tensor) -> Tensor:
+        """The last layer's output at every token, (B, T, D)."""
+        given = {"input_ids": batch.ids} if self.below is None else {"inputs_embeds": self._hidden(batch)}
+        if self.encoder is None:
+            return given["inputs_embeds"]
+        found: Tensor = self.encoder(**given, **narrowed, attention_mask=batch.attended).last_hidden_state
+        return found
+
+    def _hidden(self, batch: Batch) -> Tensor:
+        if batch.hidden is not None:
+            return batch.hidden
+        assert self.below is not None
+        with torch.no_grad():
+            return self.below(input_ids=batch.ids, attention_mask=batch.attention).last_hidden_state
+
+    def tunable(self) -> dict[str, nn.Parameter]:
+        """The trainable tensors by name, in a fixed order; what the optimiser updates and what is saved."""
+        parts = (("stage", self.stage), ("head", self.head))
+        named = ((f"{part}.{name}", p) for part, module in parts for name, p in module.named_parameters())
+        return {name: p for name, p in named if p.requires_grad}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """A detached CPU copy of ``tunable()``."""
+        return {name: p.detach().cpu().clone() for name, p in self.tunable().items()}
+
+    @torch.no_grad()
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Take over saved tensors; ValueError when names or shapes differ in any way."""
+        own = self.tunable()
+        wrong = sorted(own.keys() ^ tensors.keys()) or [n for n in own if own[n].shape != tensors[n].shape]
+        if wrong:
+            raise ValueError(f"saved tensors do not fit this classifier: {', '.join(wrong[:3])}")
+        for name, parameter in own.items():
+            parameter.copy_(tensors[name])
+
+
+def first_tuned_layer(stages: Sequence[AnyStage], backbone: Backbone) -> int:
+    """How many layers lie below all that ``stages`` touch."""
+    lowest = min(stage.lowest(backbone.n_layers) for stage in stages)
+    return lowest if lowest == backbone.n_layers or divisible(backbone) else 0

@@ -1,0 +1,105 @@
+"""Whether the new rows of a continued run look like the old ones, and how far its model has moved on each shard."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+from listflow.data.rows import stem
+from listflow.data.shards import is_corpus, read_manifest
+from listflow.pipeline.drift_facts import Drift, ShardAgreement, Side
+from listflow.pipeline.run.run import Run
+from listflow.pipeline.seeds import generator_for
+from listflow.pipeline.training.models import logits_on
+from listflow.pipeline.training.rounds import load_model
+
+ROWS = 500  # of the old and of the new rows
+ROWS_OF_SHARD = 100
+MOST_SHARDS = 50  # the latest ones: a corpus may have thousands
+ERRORS = 3.0  # standard errors beyond which a difference is no accident
+LEAST = 0.05  # differences below this are not worth a warning, however sure
+
+
+def measure_drift(run: Run, winner: int) -> Drift | None:
+    """The ``Drift`` of a continued run whose final model is that of round ``winner``; None without old or new rows."""
+    fresh = run.fresh_rows()
+    known = np.setdiff1d(np.arange(len(run.corpus)), fresh, assume_unique=True)
+    if not len(known) or not len(fresh):
+        return None
+    words, old = _halves(_sample(run, "old", known, 2 * ROWS))
+    vocabulary = set(_words(run, words))
+    before = _side(run, "old", old, vocabulary)
+    after = _side(run, "new", _sample(run, "new", fresh, ROWS), vocabulary)
+    return Drift(before, after, tuple(_agreements(run, winner)), tuple(warnings_of(before, after)))
+
+
+def warnings_of(old: Side, new: Side) -> Iterable[str]:
+    """Sentences on what differs by more than chance: a share by ``ERRORS`` standard errors and ``LEAST``."""
+    for label in new.labels:
+        if _differ(old.labels[label], new.labels[label], old.rows, new.rows):
+            yield (
+                f"The new text looks different: {new.labels[label]:.0%} of it is labelled {label!r}, "
+                f"and {old.labels[label]:.0%} of the old."
+            )
+    if _differ(old.unseen, new.unseen, old.rows, new.rows):
+        yield f"The new text has other words: {new.unseen:.0%} were not seen before, where {old.unseen:.0%} is usual."
+    if old.confidence - new.confidence > LEAST:
+        yield (
+            f"The earlier model is less sure of the new text: {new.confidence:.2f} on average, "
+            f"{old.confidence:.2f} on the old."
+        )
+
+
+def _differ(before: float, after: float, rows_before: int, rows_after: int) -> bool:
+    """Two shares, by the normal test of proportions over rows: words of one row are not independent."""
+    pooled = (before * rows_before + after * rows_after) / (rows_before + rows_after)
+    error = (pooled * (1 - pooled) * (1 / rows_before + 1 / rows_after)) ** 0.5
+    return abs(after - before) > max(LEAST, ERRORS * error)
+
+
+def _side(run: Run, name: str, rows: np.ndarray, vocabulary: set[str]) -> Side:
+    soft = logits_on(run, 0, f"drift, {name} rows", load_model(run, 0), run.corpus.take(rows)).softmax(-1)
+    top, counts = soft.argmax(-1).tolist(), Counter(_words(run, rows))
+    labels = {label: top.count(i) / len(rows) for i, label in enumerate(run.labels)}
+    unseen = sum(count for word, count in counts.items() if word not in vocabulary)
+    return Side(len(rows), labels, soft.amax(-1).mean().item(), unseen / max(1, counts.total()))
+
+
+def _agreements(run: Run, winner: int) -> Iterable[ShardAgreement]:
+    before, after = load_model(run, 0), load_model(run, winner)
+    for name, rows in list(_shards(run).items())[-MOST_SHARDS:]:
+        encoded = run.corpus.take(_sample(run, name, rows, ROWS_OF_SHARD))
+        one, two = (logits_on(run, winner, f"drift, {name}", model, encoded).argmax(-1) for model in (before, after))
+        yield ShardAgreement(name, len(one), (one == two).float().mean().item())
+
+
+def _shards(run: Run) -> dict[str, range]:
+    """Corpus rows by shard, in the order of the corpus; a plain file is one shard."""
+    corpus, found = run.inputs.corpus, dict[str, range]()
+    folders = {stem(source): Path(source) for source in run.config.data.unlabelled if is_corpus(source)}
+    for name, span in corpus.spans().items():
+        if name not in folders:
+            found[name] = span
+            continue
+        for shard in read_manifest(folders[name]).shards:
+            first, end = (corpus.upto(span, row) for row in (shard.first - 1, shard.first + shard.rows - 1))
+            if first < end:
+                found[f"{name}/{shard.number:06d}"] = span[first:end]
+    return found
+
+
+def _words(run: Run, rows: np.ndarray) -> list[str]:
+    texts = run.inputs.corpus.texts(rows.tolist())
+    return [word for pair in texts for text in pair if text for word in text.casefold().split()]
+
+
+def _sample(run: Run, purpose: str, rows: np.ndarray | range, most: int) -> np.ndarray:
+    rng = generator_for(run.config.seed, "drift", purpose)
+    return np.sort(rng.choice(rows, size=min(most, len(rows)), replace=False))
+
+
+def _halves(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return rows[::2], rows[1::2]

@@ -1,0 +1,237 @@
+"""The end of a run: the final model, a prediction for every unlabelled row, and the report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import TypeAdapter
+from torch import Tensor
+
+from listflow.data.errors import InputError
+from listflow.data.files import replacing
+from listflow.pipeline.drift_facts import Drift
+from listflow.pipeline.export import flat
+from listflow.pipeline.infer import logits_of
+from listflow.pipeline.method import metrics as evaluate
+from listflow.pipeline.results.drift import measure_drift
+from listflow.pipeline.results.report import (
+    BackboneFacts,
+    DataFacts,
+    FigureData,
+    PseudoFacts,
+    ReweightFacts,
+    RoundReport,
+    RunReport,
+    WeightHistogram,
+    write_report,
+)  # fmt: skip
+from listflow.pipeline.run.review import review_notices
+from listflow.pipeline.run.run import Run, counter
+from listflow.pipeline.run.wording import name_of, name_of_head
+from listflow.pipeline.stages.config import AnyStage
+from listflow.pipeline.stepping import forget_steps
+from listflow.pipeline.storage.checkpoint import (
+    MANIFEST,
+    file_digest,
+    load_tensors,
+    new_folder,
+    read_json,
+    save_tensors,
+    verified,
+    write_json,
+)
+from listflow.pipeline.storage.pseudo_labels import PseudoLabels, load_meta_weights, look_up, mean_weights
+from listflow.pipeline.training.models import metrics_of
+from listflow.pipeline.training.rounds import load_model
+
+ROWS_AT_ONCE = 8192
+DRIFT = "drift.json"
+
+
+def publish(run: Run, last: int) -> dict[str, Any]:
+    """Writes final/, predictions.parquet and the report after round ``last``; returns the final manifest."""
+    for number in range(last + 1):
+        forget_steps(run, number)  # a kill may have come between a model and this
+    winner = run.teacher_of(last + 1)
+    inputs = {"model": run.weights_digest(winner), "last": last}
+    folder = run.folder / "final"
+    done = verified(folder)
+    if done is None or done["inputs"] != inputs:
+        test = _test_logits(run, winner)
+        metrics = None if test is None or run.test_gold is None else metrics_of(test, run.test_gold)
+        with new_folder(folder, {"inputs": inputs, "round": winner, "test": metrics}) as aside:
+            stages, tensors = flat(load_model(run, winner), run.config.stage)
+            save_tensors(aside / "weights.safetensors", tensors)
+            write_json(aside / "model.json", _card(run, stages))
+            if test is not None:
+                save_tensors(aside / "test.safetensors", {"logits": test})
+    predictions = run.folder / "predictions.parquet"
+    marker = run.folder / "predictions.json"
+    if not predictions.exists() or _marked(marker) != _marker(inputs, predictions):
+        _write_predictions(run, winner, last, predictions)
+        write_json(marker, _marker(inputs, predictions))
+    if run.parent is not None and not (run.folder / DRIFT).exists():
+        drift = measure_drift(run, winner)
+        write_json(run.folder / DRIFT, drift and asdict(drift))
+    manifest = verified(folder) or {}
+    write_report(build_report(run, manifest, last), run.folder)
+    return manifest
+
+
+def is_whole(folder: Path) -> bool:
+    """Whether the run in ``folder`` ended, and nothing that it left and that is still there is damaged."""
+    predictions, marker = folder / "predictions.parquet", _marked(folder / "predictions.json")
+    return (
+        (folder / "report.html").exists()
+        and _marked(folder / "report.json") is not None
+        and verified(folder / "final") is not None
+        and predictions.exists()
+        and isinstance(marker, dict)
+        and marker.get("sha256") == file_digest(predictions)
+        and all(verified(manifest.parent) for manifest in folder.glob(f"round-*/*/{MANIFEST}"))
+    )
+
+
+def _drift_of(run: Run) -> Drift | None:
+    path = run.folder / DRIFT
+    return TypeAdapter(Drift | None).validate_python(read_json(path)) if path.exists() else None
+
+
+def _notices(run: Run, drift: Drift | None, last: int) -> tuple[str, ...]:
+    return (*run.notices, *(drift.warnings if drift else ()), *review_notices(run.folder, last))
+
+
+def _marker(inputs: dict[str, Any], predictions: Path) -> dict[str, Any]:
+    return {"inputs": inputs, "sha256": file_digest(predictions)}
+
+
+def _marked(marker: Path) -> Any:
+    """What a JSON file says; None when it is missing or damaged, and what it speaks of is made again."""
+    try:
+        return read_json(marker)
+    except InputError:
+        return None
+
+
+def _test_logits(run: Run, winner: int) -> Tensor | None:
+    """(N, C) logits of the whole test file, computed again only where the round saw a sample of it."""
+    if run.test is None:
+        return None
+    if run.test_sample(winner) is None:
+        return load_tensors(run.model_folder(winner) / "evidence.safetensors")["test"]
+    return logits_of(load_model(run, winner), run.test, counter(run.notify, winner, "test", len(run.test)))
+
+
+def _card(run: Run, stages: Sequence[AnyStage]) -> dict[str, Any]:
+    """What a Predictor needs besides the weights, which are those of ``stages``."""
+    return {
+        "format": 1,
+        "task": run.inputs.task.model_dump(mode="json"),
+        "backbone": {**run.config.backbone.model_dump(mode="json"), **run.backbone.identity().model_dump()},
+        "stage": [stage.model_dump(mode="json") for stage in stages],
+        "head": run.config.head.model_dump(mode="json"),
+        "max_length": run.prompt.max_length,
+    }
+
+
+def _write_predictions(run: Run, winner: int, last: int, path: Path) -> None:
+    writer: pq.ParquetWriter | None = None
+    with replacing(path) as aside:
+        for table in _prediction_tables(run, winner, last):
+            writer = writer or pq.ParquetWriter(aside, table.schema)
+            writer.write_table(table)
+        assert writer is not None
+        writer.close()
+
+
+def _prediction_tables(run: Run, winner: int, last: int) -> Iterator[pa.Table]:
+    model, total = load_model(run, winner), len(run.corpus)
+    told = [_taught(run, number) for number in range(1, last + 1)]
+    weights = [load_meta_weights(run.model_folder(n) / "meta_weights.parquet") for n in range(1, last + 1)]
+    weight_rows, weight_means = mean_weights(weights)
+    on_rows = counter(run.notify, last, "predict", total)
+    for start in range(0, total, ROWS_AT_ONCE):
+        rows = np.arange(start, min(start + ROWS_AT_ONCE, total))
+        soft = logits_of(model, run.corpus.take(rows), on_rows).softmax(-1).numpy()
+        top, ids = soft.argmax(1), run.inputs.corpus.row_ids(rows.tolist())
+        columns: dict[str, Any] = {
+            "row_id": ids,
+            "corpus": [row_id.rpartition(":")[0] for row_id in ids],
+            "label": [run.labels[i] for i in top],
+        }
+        columns |= {f"p_{label}": soft[:, i] for i, label in enumerate(run.labels)}
+        for number, labels in enumerate(told, 1):
+            chosen = look_up(labels.rows, np.arange(len(labels.rows)), rows)
+            value = np.where(chosen >= 0, labels.soft[chosen.astype(int), top], np.nan)
+            columns[f"teacher_round_{number}"] = pa.array(value.astype(np.float32), mask=chosen < 0)
+        weight = look_up(weight_rows, weight_means, rows)
+        columns["meta_weight"] = pa.array(weight.astype(np.float32), mask=weight < 0)
+        yield pa.table(columns)
+
+
+def _taught(run: Run, number: int) -> PseudoLabels:
+    return PseudoLabels.load(run.round_folder(number) / "pseudo" / "labels.parquet", len(run.labels))
+
+
+def build_report(run: Run, final: dict[str, Any], last: int) -> RunReport:
+    """The report of a finished run, from what its folders hold; ``final`` is the manifest of final/."""
+    teacher = verified(run.model_folder(0)) or {}
+    rounds = tuple(_round_report(run, number) for number in range(1, last + 1))
+    drift = _drift_of(run)
+    begun, parent = _metrics(teacher["test"]), run.parent.folder.name if run.parent else ""
+    stopped = "agreement" if last < run.config.rounds.count else "max_rounds"
+    return RunReport(
+        run_id=run.fingerprint[:12], task=run.inputs.task.name, labels=tuple(run.labels), seed=run.config.seed,
+        backbone=BackboneFacts(run.config.backbone.name, run.backbone.parameter_count()),
+        trainable_parameters=sum(p.numel() for p in run.new_classifier(0, None).tunable().values()),
+        data=DataFacts(len(run.gold), len(run.corpus), len(run.inputs.test)),
+        zero_shot=_metrics(teacher["zero_shot"]), labelled_only=None if parent else begun, rounds=rounds,
+        final=_metrics(final["test"]), stopped=stopped,
+        seconds=teacher["seconds"] + sum(r.seconds for r in rounds), notices=_notices(run, drift, last),
+        figures=_figures(run, last), stage=name_of(run.config.stage), head=name_of_head(run.config.head), drift=drift,
+        parent=parent, adopted=begun if parent else None,
+    )  # fmt: skip
+
+
+def _round_report(run: Run, number: int) -> RoundReport:
+    pseudo = verified(run.round_folder(number) / "pseudo") or {}
+    student = verified(run.model_folder(number)) or {}
+    verdict = read_json(run.round_folder(number) / "verdict.json")
+    return RoundReport(
+        number, PseudoFacts(pseudo["rows"], pseudo["per_class"], pseudo["mean_confidence"]),
+        ReweightFacts(**student["reweight"]), _metrics(student["test"]), verdict["promoted"], verdict["agreement"],
+        student["seconds"], verdict["reason"],
+    )  # fmt: skip
+
+
+def _metrics(facts: dict[str, float] | None) -> evaluate.Metrics | None:
+    return evaluate.Metrics(**facts) if facts else None
+
+
+def _figures(run: Run, last: int) -> FigureData:
+    tables = {n: load_meta_weights(run.model_folder(n) / "meta_weights.parquet") for n in range(1, last + 1)}
+    weights = {n: table["weight"].to_numpy() for n, table in tables.items()}
+    top = max((float(w.max()) for w in weights.values() if len(w)), default=1.0)
+    edges = np.linspace(0, max(top, 1e-6), 21)
+    histogram = WeightHistogram(
+        tuple(edges.tolist()), {n: tuple(np.histogram(w, edges)[0].tolist()) for n, w in weights.items()}
+    )
+    if run.test_gold is None:
+        return FigureData(meta_weights=histogram)
+    soft = load_tensors(run.folder / "final" / "test.safetensors")["logits"].softmax(-1).numpy()
+    gold = run.test_gold.numpy()
+    table = evaluate.confusion(soft.argmax(1), gold, len(run.labels))
+    return FigureData(tuple(map(tuple, table)), evaluate.reliability(soft, gold), histogram)
+
+
+def report_of(folder: Path) -> RunReport:
+    """The report that a finished run left behind; InputError when there is none."""
+    if (folder / "config.json").exists() and not (folder / "report.json").exists():
+        raise InputError(f"{folder} is not finished and has no report yet; finish it with `listflow resume {folder}`.")
+    return RunReport.from_dict(read_json(folder / "report.json"))

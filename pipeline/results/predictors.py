@@ -1,0 +1,154 @@
+"""Prediction from several finished runs at once: one backbone in memory, and the small files of every run."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from listflow.data.errors import InputError, did_you_mean
+from listflow.data.rows import Row, read_rows
+from listflow.data.task import Columns, parse_columns
+from listflow.pipeline.backbone.prompt import Text
+from listflow.pipeline.finished import Finished
+from listflow.pipeline.prediction_file import write_tables
+from listflow.pipeline.results.predictor import ROWS_AT_ONCE, Predictor
+
+Rows = dict[str, list[Row]]
+
+
+@dataclass(frozen=True)
+class Predictors:
+    """Classifiers by name, all on one backbone; a name is its task's, or its run folder's where tasks repeat."""
+
+    by_name: Mapping[str, Predictor]
+
+    @staticmethod
+    def open(run_dirs: Sequence[str | Path]) -> Predictors:
+        """The final models of runs that were trained on the same backbone, which is loaded once.
+
+        InputError as for ``Predictor.open``, for runs of different backbones, and for two runs with one name.
+        """
+        runs = [Finished.open(run) for run in run_dirs]
+        if not runs:
+            raise InputError("no run is given; name at least one.")
+        names = _names(runs)
+        for run in runs[1:]:
+            _check_backbone(runs[0], run)
+        backbone = runs[0].load_backbone()
+        return Predictors({name: Predictor.of(run, backbone) for name, run in zip(names, runs, strict=True)})
+
+    def __getitem__(self, name: str) -> Predictor:
+        return self.by_name[name]
+
+    @property
+    def names(self) -> list[str]:
+        """In the order of the runs."""
+        return list(self.by_name)
+
+    def predict(self, texts: Sequence[Text | str]) -> dict[str, list[str]]:
+        """The labels of the texts by every classifier."""
+        return {name: predictor.predict(texts) for name, predictor in self.by_name.items()}
+
+    def predict_file(
+        self,
+        source: str,
+        out: str | Path,
+        columns: str | None = None,
+        on_rows: Callable[[int], None] = lambda rows: None,
+    ) -> int:
+        """Writes row, and ``<name>.label`` and ``<name>.p_<label>`` by every classifier; returns the row count.
+
+        A single classifier writes what ``Predictor.predict_file`` does. Streams, as that does.
+        """
+        if len(self.by_name) == 1:
+            return next(iter(self.by_name.values())).predict_file(source, out, columns, on_rows)
+        return write_tables(Path(out), source, self._side_by_side(self._chunks(source, columns, None), on_rows))
+
+    def predict_file_by_task(
+        self,
+        source: str,
+        out: str | Path,
+        task_column: str,
+        columns: str | None = None,
+        on_rows: Callable[[int], None] = lambda rows: None,
+    ) -> int:
+        """Writes row, task, label and confidence, by the classifier that ``task_column`` names; returns the row count.
+
+        InputError for a row that names no classifier of this set. Streams, as ``Predictor.predict_file`` does.
+        """
+        tables = self._each_by_its_own(self._chunks(source, columns, task_column), source, on_rows)
+        return write_tables(Path(out), source, tables)
+
+    def _chunks(self, source: str, columns: str | None, task_column: str | None) -> Iterator[Rows]:
+        """The next rows of the file as every classifier reads them: tasks may have columns of their own."""
+        given = parse_columns(columns) if columns else None
+        shapes = {n: (given or p.task.columns, p.task.is_pair) for n, p in self.by_name.items()}
+        streams = {shape: _read(source, *shape, task_column) for shape in set(shapes.values())}
+        while True:
+            read = {shape: list(islice(stream, ROWS_AT_ONCE)) for shape, stream in streams.items()}
+            if not all(read.values()):
+                return
+            yield {name: read[shape] for name, shape in shapes.items()}
+
+    def _side_by_side(self, chunks: Iterator[Rows], on_rows: Callable[[int], None]) -> Iterator[pa.Table]:
+        for chunk in chunks:
+            numbers = [row.number for row in chunk[self.names[0]]]
+            columns: dict[str, object] = {"row": numbers}
+            for name, predictor in self.by_name.items():
+                columns |= {f"{name}.{column}": values for column, values in predictor.columns(chunk[name]).items()}
+            on_rows(len(numbers))
+            yield pa.table(columns)
+
+    def _each_by_its_own(
+        self, chunks: Iterator[Rows], source: str, on_rows: Callable[[int], None]
+    ) -> Iterator[pa.Table]:
+        for chunk in chunks:
+            rows = chunk[self.names[0]]
+            tasks = [self._known(row, source) for row in rows]
+            labels, confidence = [""] * len(rows), np.zeros(len(rows), dtype=np.float32)
+            for name in dict.fromkeys(tasks):
+                mine = [place for place, task in enumerate(tasks) if task == name]
+                soft = self[name].probabilities([(chunk[name][i].text, chunk[name][i].pair) for i in mine])
+                confidence[mine] = soft.max(1)
+                for place, best in zip(mine, soft.argmax(1), strict=True):
+                    labels[place] = self[name].labels[best]
+            on_rows(len(rows))
+            numbers = [row.number for row in rows]
+            yield pa.table({"row": numbers, "task": tasks, "label": labels, "confidence": confidence})
+
+    def _known(self, row: Row, source: str) -> str:
+        task = row.task or ""
+        if task not in self.by_name:
+            hint, known = did_you_mean(task, self.by_name), ", ".join(self.names)
+            raise InputError(f"{source}, row {row.number}: unknown task {task!r}{hint}; the runs are {known}.")
+        return task
+
+
+def _read(source: str, columns: Columns, is_pair: bool, task_column: str | None) -> Iterator[Row]:
+    return read_rows(source, columns, is_pair=is_pair, task_column=task_column)
+
+
+def _names(runs: Sequence[Finished]) -> list[str]:
+    """A name for each run; InputError where neither tasks nor folders tell them apart."""
+    tasks = Counter(run.task.name for run in runs)
+    names = [run.task.name if tasks[run.task.name] == 1 else run.name for run in runs]
+    for name, count in Counter(names).items():
+        if count > 1:
+            first, second, *_ = (run.run for run, its in zip(runs, names, strict=True) if its == name)
+            raise InputError(f"{first} and {second} would both be called '{name}'; rename the folder of one.")
+    return names
+
+
+def _check_backbone(first: Finished, other: Finished) -> None:
+    a, b = first.trained_on, other.trained_on
+    if any(a[key] != b[key] for key in ("name", "dtype", "checksum")):
+        said = [f"{run.run} ({run.trained_on['name']}, {run.trained_on['dtype']})" for run in (first, other)]
+        raise InputError(
+            f"{said[0]} and {said[1]} were trained on different backbones; predict with each of them alone."
+        )

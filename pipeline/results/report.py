@@ -1,0 +1,242 @@
+"""The report of a run: what happened in every round, as JSON (a contract), as one HTML file, as a table."""
+
+from __future__ import annotations
+
+import json
+from base64 import b64encode
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from pydantic import TypeAdapter, ValidationError
+from rich.table import Table
+from rich.text import Text
+
+from listflow.data.errors import InputError
+from listflow.data.files import replacing
+from listflow.pipeline.drift_facts import Drift
+from listflow.pipeline.method.metrics import Metrics, ReliabilityBin
+from listflow.pipeline.run.wording import trained
+from listflow.pipeline.wording import capitalised, decimals, duration, percent
+
+FORMAT = 1
+_COUNTING = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+_COLUMNS = ("round", "pseudo\nrows", "mean\nconf.", "zero\nweights", "ESS", "test\nacc.", "verdict", "kappa")
+
+
+@dataclass(frozen=True)
+class BackboneFacts:
+    """The frozen model: what the user asked for, and how many parameters it has."""
+
+    name: str
+    parameters: int
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """Rows of each kind."""
+
+    labelled: int
+    unlabelled: int
+    test: int
+
+
+@dataclass(frozen=True)
+class PseudoFacts:
+    """Pseudo labels of a round; ``per_class`` counts top labels, ``mean_confidence`` is 0 to 1."""
+
+    rows: int
+    per_class: dict[str, int]
+    mean_confidence: float
+
+
+@dataclass(frozen=True)
+class ReweightFacts:
+    """Meta weights of a round; the two statistics are None when no step was reweighted.
+
+    ``uniform_steps`` counts steps where no row helped, so that all weighed the same.
+    """
+
+    engine: str
+    zero_share: float | None = None
+    effective_sample_size: float | None = None
+    uniform_steps: int = 0
+
+
+@dataclass(frozen=True)
+class RoundReport:
+    """One round. ``student`` is None without test rows; ``agreement`` is Cohen's kappa with its teacher."""
+
+    round: int
+    pseudo: PseudoFacts
+    reweight: ReweightFacts
+    student: Metrics | None
+    promoted: bool
+    agreement: float | None
+    seconds: float
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class WeightHistogram:
+    """Counts of meta weights between common ``edges``, per round."""
+
+    edges: tuple[float, ...]
+    counts: dict[int, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class FigureData:
+    """What only plots show: confusion (rows = gold) and reliability of the final model, meta weights."""
+
+    confusion: tuple[tuple[int, ...], ...] | None = None
+    reliability: tuple[ReliabilityBin, ...] | None = None
+    meta_weights: WeightHistogram | None = None
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """A whole run, in the order of report.json. Metrics are None without test rows.
+
+    ``stopped`` is "max_rounds" or "agreement"; ``notices`` are sentences for the reader. ``stage`` and ``head`` are
+    names with values in brackets; reports of earlier versions have none. ``drift`` is a continued run's, as are
+    ``parent``, the name of the run that it goes on from, and ``adopted``, what that run's model reached on these rows.
+    """
+
+    run_id: str
+    task: str
+    labels: tuple[str, ...]
+    seed: int
+    backbone: BackboneFacts
+    trainable_parameters: int
+    data: DataFacts
+    zero_shot: Metrics | None
+    labelled_only: Metrics | None
+    rounds: tuple[RoundReport, ...]
+    final: Metrics | None
+    stopped: str
+    seconds: float
+    notices: tuple[str, ...] = ()
+    figures: FigureData = FigureData()
+    stage: str = ""
+    head: str = ""
+    drift: Drift | None = None
+    parent: str = ""
+    adopted: Metrics | None = None
+
+    @property
+    def beginning(self) -> tuple[str, Metrics | None]:
+        """What the rounds set out from, in words, and its metrics."""
+        return (f"model of {self.parent}", self.adopted) if self.parent else ("labels alone", self.labelled_only)
+
+    def to_dict(self) -> dict[str, Any]:
+        """What report.json holds: only lists, dicts with string keys, and plain values."""
+        return {"format": FORMAT} | _ADAPTER.dump_python(self, mode="json")
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> RunReport:
+        """The report that ``to_dict`` wrote; InputError for another format number or missing values."""
+        if values.get("format") != FORMAT:
+            found = values.get("format")
+            raise InputError(f"report.json has format {found!r}, this version reads {FORMAT}; run it again.")
+        try:
+            return _ADAPTER.validate_python(values)
+        except ValidationError as error:
+            where = ".".join(str(part) for part in error.errors()[0]["loc"])
+            raise InputError(f"report.json is damaged at '{where}': {error.errors()[0]['msg']}.") from error
+
+
+_ADAPTER = TypeAdapter(RunReport)
+
+
+def write_report(report: RunReport, folder: Path) -> None:
+    """Write plots/*.png, report.html (one file, nothing external) and, last, report.json into ``folder``.
+
+    Each file is written aside and renamed. The same report gives the same bytes.
+    """
+    # matplotlib is slow to import, and most who import this module draw nothing.
+    from listflow.pipeline.results.plots import draw_plots
+
+    (folder / "plots").mkdir(parents=True, exist_ok=True)
+    plots = draw_plots(report)
+    for plot in plots:
+        _write(folder / "plots" / f"{plot.name}.png", plot.png)
+    words = {"headline": headline(report), "trained": trained_words(report)}
+    page = _PAGES.get_template("report.html.j2").render(report=report, plots=plots, **words)
+    _write(folder / "report.html", page.encode())
+    text = json.dumps(report.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    _write(folder / "report.json", text.encode())
+
+
+def headline(report: RunReport) -> str:
+    """One sentence on the outcome."""
+    count = len(report.rounds)
+    rounds = "one round" if count == 1 else f"{_COUNTING[count] if count < len(_COUNTING) else count} rounds"
+    training = f"{rounds} of self-training on {report.data.unlabelled:,} unlabelled texts"
+    words, begun = report.beginning
+    if begun is None or report.final is None:
+        return f"{training[0].upper()}{training[1:]}; without test rows the accuracy is unknown."
+    before, after = percent(begun.accuracy), percent(report.final.accuracy)
+    if not any(record.promoted for record in report.rounds):
+        return f"{before} accuracy with the {words}; no student was promoted in {training}."
+    return f"{before} accuracy with the {words}, {after} after {training}."
+
+
+def trained_words(report: RunReport) -> str:
+    """What was trained, in a line; empty for a report of an earlier version."""
+    if not report.stage:
+        return ""
+    return trained(report.stage, report.head, report.trainable_parameters, report.backbone.parameters)
+
+
+def text_table(report: RunReport) -> Table:
+    """The rounds as a table for the terminal, between rows for what they set out from and for the final model."""
+    title = "\n".join(filter(None, (f"{report.task}, run {report.run_id}", trained_words(report))))
+    table = Table(title=Text(title), caption=Text(headline(report)))
+    for name in _COLUMNS:
+        table.add_column(name, justify="left" if name in {"round", "verdict"} else "right", no_wrap=True)
+    words, begun = report.beginning
+    table.add_row(words, "", "", "", "", _accuracy(begun), "", "", end_section=True)
+    for record in report.rounds:
+        table.add_row(*_cells(record), end_section=record is report.rounds[-1])
+    table.add_row("final", "", "", "", "", _accuracy(report.final), "", "")
+    return table
+
+
+def _accuracy(metrics: Metrics | None) -> str:
+    return percent(metrics.accuracy if metrics else None)
+
+
+def _cells(record: RoundReport) -> tuple[str, ...]:
+    return (
+        str(record.round),
+        f"{record.pseudo.rows:,}",
+        percent(record.pseudo.mean_confidence),
+        percent(record.reweight.zero_share),
+        decimals(record.reweight.effective_sample_size, 1),
+        _accuracy(record.student),
+        "promoted" if record.promoted else "kept",
+        decimals(record.agreement),
+    )
+
+
+def _write(path: Path, content: bytes) -> None:
+    with replacing(path) as aside:
+        aside.write_bytes(content)
+
+
+_PAGES = Environment(
+    loader=PackageLoader("listflow.pipeline.results"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+_PAGES.filters |= {
+    "capitalised": capitalised,
+    "percent": percent,
+    "decimals": decimals,
+    "duration": duration,
+    "base64": lambda content: b64encode(content).decode(),
+}

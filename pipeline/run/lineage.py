@@ -1,0 +1,76 @@
+"""Runs that go on from one another, and what the next one has to do."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from listflow.pipeline.run.config import RunConfig
+from listflow.pipeline.run.opening import BEFORE_RECORD, load_config
+from listflow.pipeline.run.status import RunStatus, status_of
+from listflow.pipeline.storage.checkpoint import read_json
+
+
+@dataclass(frozen=True)
+class Next:
+    """The configuration of the next run of a lineage, or None and why there is nothing to do now."""
+
+    config: RunConfig | None
+    words: str
+
+
+def next_of(first: Path) -> Next:
+    """What comes after the run in ``first`` and its lineage: the newest is resumed, or continued.
+
+    InputError when ``first`` is no run.
+    """
+    first = first.resolve()
+    runs = lineage(first)
+    newest = runs[-1]
+    if newest.state == "running":
+        return Next(None, f"{newest.folder.name} is running")
+    if newest.state == "interrupted":
+        return Next(load_config(newest.folder), f"resumes {newest.folder.name}")
+    return Next(continued(newest.folder, _free(first)), f"continues {newest.folder.name}")
+
+
+def lineage(first: Path) -> list[RunStatus]:
+    """The run in ``first``, the one named ``first``-NNN that went on from it, and so on; of several the last number.
+
+    A run of another name, such as one that a person continued, is no part of it.
+    """
+    found, folders = [status_of(first)], _numbered(first).values()
+    recorded = [folder for folder in folders if (folder / "config.json").exists()]
+    children = {read_json(folder / "config.json")["config"].get("continues"): folder for folder in recorded}
+    while (child := children.pop(str(found[-1].folder), None)) is not None:
+        found.append(status_of(child))
+    return found
+
+
+def _numbered(first: Path) -> dict[int, Path]:
+    """Whatever is named ``first``-NNN, by its number, in ascending order."""
+    # Not 12 digits: they end the name that a run gets by itself, and may all be decimal.
+    named = re.compile(rf"{re.escape(first.name)}-([0-9]{{3,9}})")
+    found = ((named.fullmatch(path.name), path) for path in first.parent.iterdir())
+    return dict(sorted((int(match[1]), path) for match, path in found if match))
+
+
+def _free(first: Path) -> Path:
+    """The place after the last that is taken, so that numbers ascend even where a run was removed."""
+    last = max((number for number, path in _numbered(first).items() if _is_taken(path)), default=1)
+    return first.with_name(f"{first.name}-{last + 1:03d}")
+
+
+def _is_taken(path: Path) -> bool:
+    """Whether it holds more than what a run leaves that was killed before it was recorded."""
+    return not path.is_dir() or any(inside.name not in BEFORE_RECORD for inside in path.iterdir())
+
+
+def continued(before: Path, folder: Path | None) -> RunConfig:
+    """The configuration of a run that goes on from the one in ``before``: the same, and gated."""
+    config = load_config(before)
+    rounds = config.rounds.model_copy(update={"promote": "gated"})
+    where = None if folder is None else str(folder)
+    own = {"continues": str(before), "continues_model": "", "rounds": rounds, "run_dir": where}
+    return config.model_copy(update=own)

@@ -1,0 +1,131 @@
+"""A run: its configuration, its checked inputs, its frozen backbone, and the layout of its folder.
+
+RUN/config.json  inputs.json  inputs/
+RUN/round-00/teacher/   RUN/round-0r/pseudo/  RUN/round-0r/student/  RUN/round-0r/verdict.json
+RUN/final/  RUN/predictions.parquet  RUN/report.json  RUN/report.html  RUN/plots/
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from listflow.data.errors import InputError
+from listflow.data.inputs import Inputs
+from listflow.pipeline.backbone.backbone import Backbone
+from listflow.pipeline.backbone.prompt import Encoded, Prompt
+from listflow.pipeline.model.classifier import Classifier
+from listflow.pipeline.run.config import RunConfig
+from listflow.pipeline.run.continuation import Parent
+from listflow.pipeline.seeds import generator_for, seed_for
+from listflow.pipeline.storage.checkpoint import read_json, verified
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a long piece of work stands; ``loss`` where there is one."""
+
+    round: int
+    phase: str
+    done: int
+    total: int
+    loss: float | None = None
+
+
+Notify = Callable[[Progress], None]
+
+
+def counter(notify: Notify, number: int, phase: str, total: int) -> Callable[[int], None]:
+    """A callback that reports the rows of a phase of round ``number`` as they are finished."""
+    done = 0
+
+    def on_rows(rows: int) -> None:
+        nonlocal done
+        done += rows
+        notify(Progress(number, phase, done, total))
+
+    return on_rows
+
+
+@dataclass(frozen=True)
+class Run:
+    """An opened run. Everything the rounds need; nothing in it changes while it is open."""
+
+    config: RunConfig
+    folder: Path
+    fingerprint: str
+    inputs: Inputs
+    backbone: Backbone
+    prompt: Prompt
+    word_ids: tuple[int, ...]
+    labelled: Encoded
+    gold: Tensor
+    corpus: Encoded
+    test: Encoded | None
+    test_gold: Tensor | None
+    notices: tuple[str, ...]
+    notify: Notify = lambda progress: None
+    parent: Parent | None = None
+
+    @property
+    def labels(self) -> list[str]:
+        """Class names in the order of the logits."""
+        return list(self.inputs.task.labels)
+
+    def round_folder(self, number: int) -> Path:
+        return self.folder / f"round-{number:02d}"
+
+    def model_folder(self, number: int) -> Path:
+        """Where the teacher (round 0) or the student of a round is kept."""
+        return self.round_folder(number) / ("teacher" if number == 0 else "student")
+
+    def teacher_of(self, number: int) -> int:
+        """The round whose model teaches round ``number``: the last promoted one before it, or 0."""
+        for earlier in range(number - 1, 0, -1):
+            if read_json(self.round_folder(earlier) / "verdict.json")["promoted"]:
+                return earlier
+        return 0
+
+    def teachers_of(self, number: int) -> list[int]:
+        """The rounds whose models label the rows of round ``number``, the latest last."""
+        last = self.teacher_of(number)
+        if self.config.pseudo.teachers == "last":
+            return [last]
+        return sorted({self.teacher_of(earlier) for earlier in range(1, number + 1)})
+
+    def weights_digest(self, number: int) -> str:
+        """sha256 of the weights of a round's model; InputError when that model is not complete."""
+        manifest = verified(self.model_folder(number))
+        if manifest is None:
+            raise InputError(f"{self.model_folder(number)} is missing or damaged; resume the run to make it again.")
+        return str(manifest["files"]["weights.safetensors"])
+
+    def seed(self, *purpose: str | int) -> int:
+        return seed_for(self.config.seed, *purpose)
+
+    def new_classifier(self, number: int, offset: Tensor | None) -> Classifier:
+        """A freshly drawn classifier for a round; teacher and students never share trainable tensors."""
+        config, seed = self.config, self.seed(number, "init")
+        return Classifier(self.backbone, config.stage, config.head, self.word_ids, seed, offset)
+
+    def sample(self) -> np.ndarray:
+        """The fixed unlabelled rows on which agreement is measured."""
+        count = min(self.config.rounds.sample, len(self.corpus))
+        return np.sort(generator_for(self.config.seed, "sample").permutation(len(self.corpus))[:count])
+
+    def fresh_rows(self) -> np.ndarray:
+        """The corpus rows that ``parent`` did not have, ascending; all rows without a parent."""
+        corpus, last = self.inputs.corpus, self.parent.last_rows if self.parent else {}
+        parts = [np.array(span)[corpus.upto(span, last.get(name, 0)) :] for name, span in corpus.spans().items()]
+        return np.concatenate(parts).astype(np.int64)
+
+    def test_sample(self, number: int) -> np.ndarray | None:
+        """The test rows that a round's student is measured on; None for all, as for the round-0 teacher."""
+        wanted = self.config.rounds.test_rows
+        if number == 0 or wanted is None or wanted >= len(self.inputs.test):
+            return None
+        return np.sort(generator_for(self.config.seed, "test").permutation(len(self.inputs.test))[:wanted])

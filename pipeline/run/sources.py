@@ -1,0 +1,137 @@
+"""Which task and which files a configuration means: the embedded demo, or the user's own."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from importlib import resources
+from pathlib import Path
+
+from listflow.data.errors import InputError
+from listflow.data.formats import is_hub_id
+from listflow.data.inputs import source_digests
+from listflow.data.pool import corpus_names
+from listflow.data.rows import read_rows
+from listflow.data.shards import is_corpus, read_manifest
+from listflow.data.task import Columns, Task, infer_task, load_task, parse_columns
+from listflow.pipeline.backbone.backbone import Backbone, absolute_backbone
+from listflow.pipeline.label_words import fill_in_words
+from listflow.pipeline.model.config import AnyHead
+from listflow.pipeline.run.config import RunConfig
+from listflow.pipeline.storage.checkpoint import read_json
+
+DEMO_SHOTS = 30
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The task and the files of a run. ``inferred``: the task was made from the labelled file alone."""
+
+    task: Task
+    labelled: str
+    unlabelled: tuple[str, ...]
+    test: str | None
+    columns: Columns
+    shots: int | None
+    digests: dict[str, str]
+    inferred: bool
+
+    def absolute(self, config: RunConfig) -> RunConfig:
+        """``config`` with paths that still hold when a run is resumed from another folder."""
+        if config.data.labelled is None:
+            return config
+        data = config.data.model_copy(
+            update={
+                "labelled": _absolute(self.labelled),
+                "unlabelled": tuple(_absolute(path) for path in self.unlabelled),
+                "test": _absolute(self.test) if self.test else None,
+            }
+        )
+        task = _absolute(config.task) if config.task and Path(config.task).is_file() else config.task
+        return config.model_copy(update={"data": data, "task": task})
+
+
+def located(config: RunConfig) -> RunConfig:
+    """``config`` with a local backbone, and the folder of kept features, by paths that hold in any folder."""
+    own = config.backbone
+    cache = str(Path(own.cache_dir).expanduser().resolve()) if own.cache_dir else ""
+    backbone = own.model_copy(update={"name": absolute_backbone(own.name), "cache_dir": cache})
+    return config.model_copy(update={"backbone": backbone})
+
+
+def resolve_sources(config: RunConfig) -> Sources:
+    """The task and files of ``config``; with neither task nor files, the embedded demo.
+
+    Of a corpus, a run that is in its folder already has the rows that were there when it was first opened.
+    """
+    data = config.data
+    if data.labelled is None:
+        return _demo(config)
+    if not data.unlabelled:
+        raise InputError("no unlabelled file is given; self-training needs one: pass --unlabelled FILE.")
+    columns = parse_columns(data.columns) if data.columns else None
+    task = load_task(config.task) if config.task else _infer(data.labelled, columns or Columns())
+    digests = source_digests(data.labelled, data.unlabelled, data.test, _recorded(config))
+    return Sources(
+        task, data.labelled, data.unlabelled, data.test, columns or task.columns, data.shots, digests,
+        inferred=config.task is None,
+    )  # fmt: skip
+
+
+def spell_out(sources: Sources, head: AnyHead, backbone: Backbone) -> tuple[Sources, tuple[str, ...]]:
+    """(sources whose inferred task has a word for every label if ``head`` reads them, notices of the words chosen)."""
+    if not (sources.inferred and head.reads_words):
+        return sources, ()
+    task, notices = fill_in_words(sources.task, backbone.tokenizer, backbone.word_rows)
+    return replace(sources, task=task), notices
+
+
+def rows_since(config: RunConfig) -> int:
+    """How many rows the corpora of a run have got since it was first opened."""
+    recorded, sources = _recorded(config), config.data.unlabelled
+    grown = 0
+    for name, source in zip(corpus_names(sources), sources, strict=True):
+        if is_corpus(source):
+            now = read_manifest(Path(source))
+            then = now.as_of(recorded.get(f"unlabelled/{name}", ""))
+            grown += now.rows - then.rows if then else 0
+    return grown
+
+
+def _demo(config: RunConfig) -> Sources:
+    if config.task not in {None, "demo"}:
+        raise InputError(f"task '{config.task}' brings no texts; pass --labelled FILE and --unlabelled FILE.")
+    if config.data.unlabelled or config.data.test:
+        raise InputError("no labelled file is given; pass --labelled FILE with your own texts.")
+    task = load_task("demo")
+    folder = Path(str(resources.files("listflow.data") / "demo"))
+    labelled, unlabelled, test = (str(folder / f"{role}.jsonl") for role in ("labelled", "unlabelled", "test"))
+    digests = source_digests(labelled, [unlabelled], test)
+    shots = config.data.shots or DEMO_SHOTS
+    return Sources(task, labelled, (unlabelled,), test, task.columns, shots, digests, inferred=False)
+
+
+def _recorded(config: RunConfig) -> dict[str, str]:
+    """The digests of the run that ``config`` goes on with; none for a new one."""
+    folder = Path(config.run_dir) if config.run_dir else None
+    if folder is None or not (folder / "config.json").exists():
+        return {}
+    return dict(read_json(folder / "inputs.json").get("digests", {}))
+
+
+def _infer(labelled: str, columns: Columns) -> Task:
+    """The plainest task for a labelled file: its labels, in alphabetical order, and a general template."""
+    try:
+        rows, is_pair = list(read_rows(labelled, columns, is_pair=False, want_label=True)), False
+    except InputError as single:
+        try:
+            rows, is_pair = list(read_rows(labelled, columns, is_pair=True, want_label=True)), True
+        except InputError:
+            raise single from None
+    labels = sorted({row.label or "" for row in rows})
+    if len(labels) < 2:
+        raise InputError(f"{labelled}: all rows have the label {labels[0]!r}; add rows of another class.")
+    return infer_task(labels, is_pair)
+
+
+def _absolute(path: str) -> str:
+    return path if is_hub_id(path) else str(Path(path).expanduser().resolve())

@@ -1,0 +1,102 @@
+"""What was trained, as a person would call it: a preset's name where one fits, and what differs from it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import BaseModel
+
+from listflow.pipeline.model.config import AnyHead
+from listflow.pipeline.stages.config import KINDS, STAGE_PRESETS, AnyStage, Unified
+
+# A unified stage that differs from a preset in one of these is another thing, not that preset with other values.
+_NATURE = ("form", "place", "insertion", "composition")
+_UNSAID = {"decoder"}  # a digest, which tells a reader nothing
+LONGEST = 40
+Named = tuple[int, tuple[str, ...]]
+
+
+def name_of(given: Sequence[AnyStage]) -> str:
+    """``mam``, ``prefix + bitfit``, ``list (width 16, layers top:1)``: the names with the fewest differences."""
+    return " + ".join(_named(tuple(given))[1])
+
+
+def name_of_head(head: AnyHead) -> str:
+    """``verbalizer``, ``linear (pool mask)``: its kind, and what differs from its defaults."""
+    return _with_values(head.kind, _different(head, _defaults(type(head))))
+
+
+def trained(stage: str, head: str, trainable: int, total: int) -> str:
+    """``stage lora, head verbalizer, 208,000 trainable of 22.7 M``."""
+    return f"stage {stage}, head {head}, {trainable:,} trainable of {_rounded(total)}"
+
+
+def _named(given: tuple[AnyStage, ...]) -> Named:
+    """(the number of differences, the names), the fewest of both; presets of several stages are tried everywhere."""
+    if not given:
+        return 0, ()
+    found = []
+    for name, parts in _PRESETS.items():
+        ours = given[: len(parts)]
+        if len(ours) == len(parts) and all(map(_same_sort, ours, parts)):
+            changes = _common([_different(*pair) for pair in zip(ours, parts, strict=True)])
+            if changes is not None:
+                count, names = _named(given[len(parts) :])
+                found.append((count + len(changes), (_with_values(name, changes), *names)))
+    if not found:
+        count, names = _named(given[1:])
+        changes = _different(given[0], _defaults(type(given[0])))
+        return count + len(changes), (_with_values(given[0].kind, changes), *names)
+    return min(found, key=lambda each: (each[0], len(each[1])))
+
+
+def _same_sort(one: AnyStage, values: dict[str, Any]) -> bool:
+    nature = _NATURE if isinstance(one, Unified) else ()
+    return one.kind == values["kind"] and all(getattr(one, key) == values[key] for key in nature)
+
+
+def _different(one: BaseModel, values: dict[str, Any]) -> dict[str, Any]:
+    return {key: getattr(one, key) for key in values if key not in _UNSAID and getattr(one, key) != values[key]}
+
+
+def _defaults(kind: type[BaseModel]) -> dict[str, Any]:
+    return {key: field.default for key, field in kind.model_fields.items()}
+
+
+def _whole(preset: dict[str, Any]) -> dict[str, Any]:
+    """All values that a part of a preset stands for; never validated, for some need more than they say themselves."""
+    given = {key: tuple(value) if isinstance(value, list) else value for key, value in preset.items()}
+    return _defaults(KINDS[preset.get("kind", "unified")]) | given
+
+
+def _common(changes: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """What all parts of a preset were given alike, as values over a preset are; None where they differ."""
+    return changes[0] if all(each == changes[0] for each in changes) else None
+
+
+def _with_values(name: str, changes: dict[str, Any]) -> str:
+    return f"{name} ({', '.join(f'{key} {_spelled(value)}' for key, value in changes.items())})" if changes else name
+
+
+def _spelled(value: Any) -> str:
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, tuple):
+        return "+".join(str(item) for item in value)
+    text = f"{value:g}" if isinstance(value, float) else str(value)
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
+
+
+def _rounded(count: int) -> str:
+    for size, unit in ((10**9, "G"), (10**6, "M"), (10**3, "k")):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return str(count)
+
+
+# The plainest first: it wins where two fit alike.
+_PRESETS = {
+    name: [_whole(part) for part in parts]
+    for name, parts in sorted(STAGE_PRESETS.items(), key=lambda preset: sum(map(len, preset[1])))
+}

@@ -1,0 +1,29 @@
+"""All rounds in one call, without Prefect: what a script, a benchmark or a test uses."""
+
+from __future__ import annotations
+
+from listflow.pipeline.results.outcome import publish, report_of
+from listflow.pipeline.results.report import RunReport
+from listflow.pipeline.run.config import RunConfig
+from listflow.pipeline.run.opening import open_run
+from listflow.pipeline.run.run import Notify
+from listflow.pipeline.training.review import ask
+from listflow.pipeline.training.rounds import judge, prompt_tune, pseudo_label, train_student
+
+
+def self_train(config: RunConfig, notify: Notify = lambda progress: None) -> RunReport:
+    """The report of a finished run; finished parts of an interrupted one are kept. InputError for bad input.
+
+    It does not wait for a review, and uses what was answered when the next round begins.
+    """
+    with open_run(config, notify) as run:
+        prompt_tune(run)
+        last = 0
+        for last in range(1, config.rounds.count + 1):
+            pseudo_label(run, last)
+            ask(run, last)
+            train_student(run, last)
+            if judge(run, last)["stop"]:
+                break
+        publish(run, last)
+        return report_of(run.folder)

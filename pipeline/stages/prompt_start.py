@@ -1,0 +1,71 @@
+"""Pseudo tokens that start from the prompt of another run: stage two of intrinsic prompt tuning, or any transfer.
+
+A finished run keeps its prompt as plain vectors (see ``pipeline/export.py``), so this also starts from Dec(z).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import Tensor
+
+from listflow.data.errors import InputError
+from listflow.pipeline.backbone.backbone import Backbone
+from listflow.pipeline.identity import Identity
+from listflow.pipeline.pseudo_tokens import PTuning
+from listflow.pipeline.stages.config import AnyStage
+from listflow.pipeline.storage.checkpoint import load_tensors, read_json, verified
+
+WEIGHTS = "weights.safetensors"
+
+
+def pinned_start(stage: PTuning) -> PTuning:
+    """``stage`` with an absolute path to the run it starts from, and the digest of that run's final weights.
+
+    InputError when that run is not finished, or is no longer the one that ``stage`` was pinned to.
+    """
+    if stage.start != "prompt":
+        return stage
+    folder = Path(stage.prompt).expanduser().resolve()
+    digest = _digest(folder)
+    if stage.digest not in {"", digest}:
+        raise InputError(
+            f"stage.prompt {folder} holds another model than the one this run was started with; restore that folder, "
+            "or start a new run."
+        )
+    return stage.model_copy(update={"prompt": str(folder), "digest": digest})
+
+
+def check_start(stages: Sequence[AnyStage], backbone: Backbone) -> None:
+    """InputError for a prompt that was trained on another backbone."""
+    for stage in stages:
+        if isinstance(stage, PTuning) and stage.start == "prompt":
+            trained_on = read_json(Path(stage.prompt) / "final" / "model.json")["backbone"]
+            if not backbone.identity().is_of(Identity.of(trained_on)):
+                raise InputError(
+                    f"stage.prompt {stage.prompt} was trained on backbone '{trained_on['name']}', and this run's "
+                    f"'{backbone.name}' is another; name a run on the same backbone."
+                )
+
+
+def start_from(stage: PTuning) -> Tensor:
+    """(n, E) fp32: the trained prompt of the run that a pinned ``stage`` names; InputError where it does not fit."""
+    tensors = load_tensors(Path(stage.prompt) / "final" / WEIGHTS)
+    found = [value for name, value in tensors.items() if name.startswith("stage.") and name.endswith(".embedding")]
+    if len(found) != 1:
+        raise InputError(f"stage.prompt {stage.prompt} has no prompt of its own; name a run with pseudo tokens.")
+    tokens = len(found[0])
+    if tokens != stage.tokens:
+        raise InputError(
+            f"stage.prompt {stage.prompt} has {tokens} pseudo tokens and stage.tokens is {stage.tokens}; "
+            f"set stage.tokens={tokens}."
+        )
+    return found[0].float().clone()
+
+
+def _digest(folder: Path) -> str:
+    manifest = verified(folder / "final")
+    if manifest is None:
+        raise InputError(f"stage.prompt {folder} holds no finished model; finish that run with `listflow resume`.")
+    return str(manifest["files"][WEIGHTS])

@@ -1,0 +1,103 @@
+"""What finished runs can lose without anybody missing it, and how old they must be.
+
+Kept always: configuration, corpus, promoted models, final/, predictions and reports, so that a run can be predicted
+with, looked at and continued. Gone: step checkpoints, tokens and features (made again if asked for), pseudo labels,
+and students that were refused. Unfinished runs keep everything, as does a run that someone works on.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from listflow.data.errors import InputError
+from listflow.pipeline.storage.checkpoint import read_json, single_writer, verified
+
+DAY = 86_400
+
+
+@dataclass(frozen=True)
+class Removal:
+    """Something of ``run`` that can go: its path, its size on disk, and what it is."""
+
+    run: Path
+    path: Path
+    bytes: int
+    what: str
+
+
+def removals(
+    parent: Path,
+    days: float,
+    now: float | None = None,
+    on_refused: Callable[[InputError], None] = lambda error: None,
+) -> list[Removal]:
+    """What can go of all finished runs directly below ``parent`` whose report is at least ``days`` old.
+
+    A run that cannot be read is told to ``on_refused`` and loses nothing. InputError where ``parent`` is no folder that
+    holds runs, but a run itself or nothing at all.
+    """
+    _check_parent(parent)
+    before = (time.time() if now is None else now) - days * DAY
+    found: list[Removal] = []
+    for config in sorted(parent.glob("*/config.json")):
+        try:
+            if _is_old(config, before):
+                found += list(_of(config.parent))
+        except InputError as error:
+            on_refused(error)
+    return found
+
+
+def _check_parent(parent: Path) -> None:
+    if not parent.is_dir():
+        raise InputError(f"there is no folder {parent}; name the one that holds the runs.")
+    if (parent / "config.json").exists():
+        raise InputError(f"{parent} is a run; name the folder that holds the runs, {parent.resolve().parent}.")
+
+
+def _is_old(config: Path, before: float) -> bool:
+    """Whether a run is finished and was so ``before``; InputError when a newer version wrote it, or it is damaged."""
+    report = config.with_name("report.json")
+    if not report.exists() or report.stat().st_mtime > before:
+        return False
+    read_json(config)
+    return verified(config.parent / "final") is not None
+
+
+def remove(chosen: Iterable[Removal]) -> int:
+    """Removes them and returns the bytes; what belongs to a run that someone works on stays."""
+    freed = 0
+    for removal in chosen:
+        try:
+            with single_writer(removal.run):
+                shutil.rmtree(removal.path) if removal.path.is_dir() else removal.path.unlink(missing_ok=True)
+                freed += removal.bytes
+        except InputError:
+            continue
+    return freed
+
+
+def _of(run: Path) -> Iterator[Removal]:
+    places = [(path, "step checkpoint") for path in run.glob("round-*/*.step")]
+    places += [(run / "inputs" / "features", "kept features"), (run / "inputs" / "tokens", "tokens")]
+    places += [(path, "pseudo labels") for path in run.glob("round-*/pseudo")]
+    places += [(path, "refused student") for path in run.glob("round-*/student") if not _promoted(path)]
+    for path, what in sorted(places):
+        if path.exists():
+            yield Removal(run, path, _size(path), what)
+
+
+def _promoted(student: Path) -> bool:
+    """Whether a student ever taught; one without a verdict, or with one that does not say it, is kept too."""
+    verdict = student.parent / "verdict.json"
+    stored = read_json(verdict) if verdict.exists() else None
+    return not isinstance(stored, dict) or stored.get("promoted") is not False
+
+
+def _size(path: Path) -> int:
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    return sum(file.stat().st_size for file in files)

@@ -1,0 +1,163 @@
+"""The rounds of LiST: prompt-tune, then label, reweight and train, judge, promote (arXiv 2110.06274, alg. 1).
+
+Every function finds its work done or does it: it returns the manifest of a folder whose inputs and outputs
+verify, so a run can stop anywhere and go on with the same bytes.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from listflow.pipeline.backbone.prompt import Encoded
+from listflow.pipeline.continuing import adopt_teacher, draw_rows
+from listflow.pipeline.infer import logits_of
+from listflow.pipeline.method.gate import Evidence, Judgement, gate
+from listflow.pipeline.method.metrics import agreement
+from listflow.pipeline.method.soft_labels import soft_labels, teacher_prior
+from listflow.pipeline.model.classifier import Classifier
+from listflow.pipeline.recipes import student_recipe, teacher_recipe
+from listflow.pipeline.run.run import Run, counter
+from listflow.pipeline.stepping import train_resumably
+from listflow.pipeline.storage.checkpoint import load_tensors, new_folder, verified, write_json
+from listflow.pipeline.storage.pseudo_labels import PseudoLabels
+from listflow.pipeline.training.models import cross_validated, keep_model, logits_on, metrics_of, weight_facts
+from listflow.pipeline.training.review import close_before, correction_inputs, gold_of, with_corrections
+from listflow.pipeline.training.trainer import Material, Trainer
+
+Facts = dict[str, Any]
+
+
+def prompt_tune(run: Run) -> Facts:
+    """Round 0: the teacher, cross-entropy on the label words of the labelled rows only."""
+    folder = run.model_folder(0)
+    done = verified(folder)
+    if done:
+        return done
+    began = time.monotonic()
+    if run.parent is not None:
+        return adopt_teacher(run, run.parent, began)
+    zero_shot, offset = _zero_shot(run)
+    model = run.new_classifier(0, offset)
+    trainer = Trainer(model, teacher_recipe(run, len(run.gold)), Material(run.labelled, run.gold, run.corpus))
+    train_resumably(run, 0, trainer, run.fingerprint)
+    unfitted = cross_validated(run, offset) if run.config.rounds.promote == "gated" else None
+    facts = {"zero_shot": zero_shot, "offset": None if offset is None else offset.tolist()}
+    return keep_model(run, 0, model, facts, unfitted, began)
+
+
+def pseudo_label(run: Run, number: int) -> Facts:
+    """The round's seeded draw of unlabelled rows with the teacher's soft labels, each computed once."""
+    close_before(run, number)
+    teachers = run.teachers_of(number)
+    inputs = {"teachers": [run.weights_digest(teacher) for teacher in teachers], **correction_inputs(run, number)}
+    folder = run.round_folder(number) / "pseudo"
+    done = _complete(folder, inputs)
+    if done:
+        return done
+    rows = draw_rows(run, number)
+    logits = _opinion(run, number, teachers, run.corpus.take(rows))
+    config = run.config.pseudo
+    prior = None
+    if config.prior == "teacher":
+        prior = teacher_prior(_sample_logits(run, 0), run.gold, config.temperature, config.prior_errors)
+    soft = soft_labels(logits, config.temperature, prior)
+    labels = PseudoLabels(rows, soft.numpy())
+    facts = {"inputs": inputs, "round": number, "teacher_round": teachers[-1], **labels.summary(run.labels)}
+    with new_folder(folder, facts) as aside:
+        labels.save(aside / "labels.parquet", run.inputs.corpus, run.labels)
+    return verified(folder) or {}
+
+
+def train_student(run: Run, number: int) -> Facts:
+    """A fresh student: KD warm-up, meta-reweighted steps and the labelled tail under one decay."""
+    pseudo = run.round_folder(number) / "pseudo"
+    manifest = verified(pseudo)
+    assert manifest is not None, f"round {number} has no pseudo labels yet"
+    inputs = {"pseudo": manifest["files"]["labels.parquet"], **correction_inputs(run, number)}
+    done = _complete(run.model_folder(number), inputs)
+    if done:
+        return done
+    began = time.monotonic()
+    labels = PseudoLabels.load(pseudo / "labels.parquet", len(run.labels))
+    seen = with_corrections(run, number)
+    material = Material(seen.labelled, seen.gold, run.corpus.take(labels.rows), torch.from_numpy(labels.soft))
+    model = run.new_classifier(number, _offset(run))
+    trainer = Trainer(model, student_recipe(seen, number, len(labels.rows)), material)
+    state = train_resumably(run, number, trainer, " ".join(inputs.values()))
+    facts = {"inputs": inputs, "reweight": weight_facts(run, state)}
+    weights = [(labels.rows[rows], weights) for rows, weights in state.weighed]
+    return keep_model(run, number, model, facts, state.unfitted, began, weights)
+
+
+def judge(run: Run, number: int) -> Facts:
+    """The verdict on a round's student: whether it becomes the teacher, and whether the rounds may stop."""
+    teacher = run.teacher_of(number)
+    models = {"teacher": run.weights_digest(teacher), "student": run.weights_digest(number)}
+    before, after = evidence(run, teacher), evidence(run, number)
+    kappa = agreement(before.sample, after.sample)
+    judgement = Judgement(True, "every student is promoted")
+    if run.config.rounds.promote == "gated":
+        judgement = gate(before, after, len(run.labels))
+    threshold = run.config.rounds.stop_at_agreement
+    verdict = {
+        "format": 1, "round": number, "teacher_round": teacher, "inputs": models, "promoted": judgement.promote,
+        "reason": judgement.reason, "agreement": kappa,
+        "stop": bool(judgement.promote and threshold is not None and kappa >= threshold),
+    }  # fmt: skip
+    write_json(run.round_folder(number) / "verdict.json", verdict)
+    return verdict
+
+
+def load_model(run: Run, number: int) -> Classifier:
+    """The teacher (0) or a round's student, ready to predict. InputError when its weights are damaged."""
+    model = run.new_classifier(number, _offset(run) if number else None)
+    model.load(load_tensors(run.model_folder(number) / "weights.safetensors"))
+    return model
+
+
+def evidence(run: Run, number: int) -> Evidence:
+    """What was written down about a model when it was trained."""
+    tensors = load_tensors(run.model_folder(number) / "evidence.safetensors")
+    gold = gold_of(run, number)
+    wrong = tensors["labelled"].argmax(-1) != gold if "labelled" in tensors else torch.zeros(len(gold))
+    return Evidence(wrong.numpy(), tensors["sample"].argmax(-1).numpy())
+
+
+def _opinion(run: Run, number: int, teachers: list[int], encoded: Encoded) -> Tensor:
+    """(N, C) logits of the mean probability over ``teachers``."""
+    on_rows = counter(run.notify, number, "label", len(teachers) * len(encoded))
+    each = [logits_of(load_model(run, teacher), encoded, on_rows).log_softmax(-1) for teacher in teachers]
+    return torch.stack(each).logsumexp(0) - math.log(len(each))
+
+
+def _sample_logits(run: Run, number: int) -> Tensor:
+    return load_tensors(run.model_folder(number) / "evidence.safetensors")["sample"]
+
+
+def _zero_shot(run: Run) -> tuple[Facts | None, Tensor | None]:
+    """(test metrics of the untouched backbone, the mean label-word logits to centre or None)."""
+    offset = None
+    if run.config.head.kind == "verbalizer" and run.config.head.centre:
+        offset = logits_on(run, 0, "centre", run.new_classifier(0, None), run.corpus.take(run.sample())).mean(0)
+    if run.test is None or run.test_gold is None:
+        return None, offset
+    rows = run.test_sample(1)
+    test, gold = (run.test, run.test_gold) if rows is None else (run.test.take(rows), run.test_gold[rows])
+    return metrics_of(logits_on(run, 0, "zero-shot", run.new_classifier(0, offset), test), gold), offset
+
+
+def _offset(run: Run) -> Tensor | None:
+    manifest = verified(run.model_folder(0)) or {}
+    return None if manifest.get("offset") is None else torch.tensor(manifest["offset"])
+
+
+def _complete(folder: Path, inputs: Facts) -> Facts | None:
+    """The manifest of ``folder`` when it verifies and was made from ``inputs``."""
+    manifest = verified(folder)
+    return manifest if manifest is not None and manifest["inputs"] == inputs else None
