@@ -3,7 +3,7 @@
     python benchmarks/allocator.py [--repeats 3]
     python benchmarks/allocator.py measure kept|returned      one measurement, in a process of its own
 
-`returned` is glibc as the environment sets it, `kept` is after pipeline/allocator.py. The environment is once a plain
+`returned` is glibc as the environment sets it, `kept` is after `keep_freed_memory`. The environment is once a plain
 one, once the one that dask gives its workers. Printed are the medians: seconds of a small run of LiST and of 800
 texts labelled, on the embedded backbone with one thread, page faults of both, and the peak of resident memory.
 """

@@ -19,9 +19,8 @@ import torch
 from listflow.data.task import load_task
 from listflow.pipeline.backbone.backbone import Backbone, load_backbone
 from listflow.pipeline.backbone.prompt import Prompt
-from listflow.pipeline.infer import logits_of
-from listflow.pipeline.label_words import label_word_ids
-from listflow.pipeline.model.classifier import Classifier
+from listflow.pipeline.model.classifier import Classifier, logits_of
+from listflow.pipeline.model.verbalizer import label_word_ids
 from listflow.pipeline.run.config import build_config
 from listflow.pipeline.training.trainer import Material, Recipe, Trainer
 

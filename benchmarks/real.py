@@ -26,7 +26,7 @@ from sklearn.linear_model import LogisticRegression
 from listflow.data.rows import Row, read_rows
 from listflow.data.splits import draw
 from listflow.data.task import load_task
-from listflow.pipeline import minilm
+from listflow.pipeline.backbone import pretrained as minilm
 from listflow.pipeline.run.config import build_config
 from listflow.pipeline.self_training import self_train
 from listflow.pipeline.storage.checkpoint import file_digest

@@ -17,13 +17,13 @@ from collections.abc import Callable
 import torch
 from transformers import RobertaConfig, RobertaForMaskedLM
 
-from listflow.pipeline import minilm
+from listflow.pipeline.backbone import pretrained as minilm
 from listflow.pipeline.backbone.backbone import Backbone
 from listflow.pipeline.backbone.batch import Batch
 from listflow.pipeline.method.reweight import ENGINES, Step, kl
 from listflow.pipeline.model.classifier import Classifier
 from listflow.pipeline.model.config import VerbalizerHead
-from listflow.pipeline.stages.config import stages
+from listflow.pipeline.stages.presets import stages
 
 UNLABELLED, LABELLED, TOKENS = 16, 4, 32
 

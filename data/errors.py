@@ -1,7 +1,16 @@
 """The one error of this floor, and the hint that most of its messages end with."""
 
-from collections.abc import Iterable
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
+
+
+def nearest(wrong: str, known: Sequence[str]) -> str:
+    """The end of an error message: the likeliest meant name, or all of them."""
+    close = difflib.get_close_matches(wrong, known, n=1)
+    return f"did you mean '{close[0]}'?" if close else f"use one of: {', '.join(known)}."
 
 
 class InputError(ValueError):

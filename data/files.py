@@ -2,11 +2,50 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from uuid import uuid4
+
+from listflow.data.errors import InputError
+
+
+def short(path: Path) -> str:
+    """``path`` as seen from here, if it lies below."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+@contextmanager
+def appears(path: Path) -> Iterator[Path]:
+    """A file to fill, which at the end of the block takes the place of ``path``; its name is nobody else's."""
+    aside = path.with_name(f".{path.name}.{uuid4().hex}.part")
+    with storing(path.parent):
+        try:
+            yield aside
+            put(aside, path)
+        finally:
+            aside.unlink(missing_ok=True)
+
+
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
+REFUSED = FULL | {errno.EACCES}
+
+
+@contextmanager
+def storing(folder: Path, reasons: frozenset[int] = REFUSED) -> Iterator[None]:
+    """InputError where nothing can be stored in ``folder``."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in reasons:
+            raise
+        raise InputError(
+            f"cannot write to {folder} ({os.strerror(error.errno)}); free some space or choose another folder, then "
+            "give the same command again."
+        ) from error
 
 
 def sync(path: Path) -> None:

@@ -1,5 +1,7 @@
 """What files and hub data sets hold, record by record: csv, tsv, jsonl, parquet; no file is ever held whole."""
 
+from __future__ import annotations
+
 import csv
 import json
 import re

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import sqlite3
 from collections import Counter
@@ -18,13 +19,72 @@ import pyarrow.parquet as pq
 from filelock import FileLock
 
 from listflow.data.errors import InputError
-from listflow.data.files import missing, sync, take_back
-from listflow.data.kept_out import read_kept_out, write_kept_out
+from listflow.data.files import missing, put, sync, take_back
 from listflow.data.rows import Row, digest, read_rows, stem
-from listflow.data.settling import PLANNED, aside_of, settle, undo_begun
-from listflow.data.shards import INDEX, KEPT_OUT_FILE, MANIFEST, SCHEMA, Manifest, Shard, read_manifest, shard_rows
+from listflow.data.shards import (
+    INDEX,
+    KEPT_OUT_FILE,
+    MANIFEST,
+    SCHEMA,
+    SHARDS,
+    Manifest,
+    Shard,
+    dump_manifest,
+    read_manifest,
+    shard_rows,
+)
 from listflow.data.task import Columns
-from listflow.data.text_index import KEPT_OUT, Seen, keys_of
+from listflow.data.text_index import KEPT_OUT, Seen, keys_of, read_kept_out, write_kept_out
+
+PLANNED = f"{MANIFEST}.part"
+
+
+def aside_of(folder: Path, shard: Shard) -> Path:
+    """Where a shard is written: a name that no whole shard has."""
+    return (folder / shard.file).with_suffix(".part")
+
+
+def settle(folder: Path, before: Manifest, after: Manifest) -> None:
+    """Makes the corpus of ``before`` that of ``after``: its new shards lie aside, synced, and the index is kept."""
+    planned, new = folder / PLANNED, after.shards[len(before.shards) :]
+    planned.write_text(dump_manifest(after, before), "utf-8")
+    for path in (planned, folder, *([] if before.shards else [folder.parent])):
+        sync(path)
+    for shard in new:
+        os.replace(aside_of(folder, shard), folder / shard.file)
+    if new:
+        sync(folder / SHARDS)
+    put(planned, folder / MANIFEST)
+
+
+def undo_begun(folder: Path, manifest: Manifest) -> None:
+    """Removes what an interrupted ingest left beside ``manifest``; InputError for a whole shard that is not of it."""
+    shards = folder / SHARDS
+    if not shards.is_dir():
+        return
+    named, begun = {shard.file for shard in manifest.shards}, _begun(folder, manifest)
+    unnamed = [path for path in sorted(shards.glob("*.parquet")) if f"{SHARDS}/{path.name}" not in named]
+    for path in unnamed:
+        if f"{SHARDS}/{path.name}" not in begun:
+            raise InputError(
+                f"{path} is a shard that {MANIFEST} does not name, so the manifest is an old one or lost; restore the "
+                "newest from a backup, or move such shards away to go on without their rows."
+            )
+    for path in (*unnamed, *shards.glob("*.part")):
+        path.unlink()
+    sync(shards)  # what tells of them goes last
+    (folder / PLANNED).unlink(missing_ok=True)
+
+
+def _begun(folder: Path, manifest: Manifest) -> set[str]:
+    """The shards that an ingest was about to add to ``manifest``."""
+    try:
+        stored = json.loads((folder / PLANNED).read_text("utf-8"))
+        is_next = stored["before"] == manifest.digest()
+        return {Shard(**shard).file for shard in stored["shards"]} if is_next else set()
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return set()  # one that is not whole: no shard had its name yet
+
 
 ROWS_A_SHARD = 100_000
 ROWS_AT_ONCE = 2048

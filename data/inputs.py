@@ -1,5 +1,7 @@
 """Everything a run is fed: labelled rows, test rows and the unlabelled corpus, checked together."""
 
+from __future__ import annotations
+
 import hashlib
 import json
 import os

@@ -1,5 +1,7 @@
 """The unlabelled rows of all sources as one memory-mapped Arrow table: any size, next to no memory."""
 
+from __future__ import annotations
+
 import hashlib
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping, Sequence, Set

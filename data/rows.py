@@ -1,5 +1,7 @@
 """Rows of texts and labels, one at a time, from whatever holds them."""
 
+from __future__ import annotations
+
 import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass

@@ -3,8 +3,8 @@
 CORPUS/manifest.json  CORPUS/shards/000001.parquet ...  CORPUS/seen.sqlite  CORPUS/kept-out.txt
 
 What the manifest does not name is not part of the corpus, so an ingest that was interrupted leaves it as it was: see
-``listflow.data.settling``. The index of texts is made again from the shards, and from the digests of those that were
-kept out, if it is lost.
+``ingest.py``. The index of texts is made again from the shards, and from the digests of those that were kept out, if
+it is lost.
 """
 
 from __future__ import annotations

@@ -4,6 +4,8 @@ Rows are ordered by a hash of seed, purpose and position, so a draw depends on n
 same on every machine and version.
 """
 
+from __future__ import annotations
+
 import hashlib
 from collections import defaultdict
 from collections.abc import Sequence

@@ -11,11 +11,19 @@ from rich.console import Console
 from typer import Argument, Option
 
 from listflow.data.errors import InputError
-from listflow.flows.cli.console import INTERRUPTED, TERMINATED, Terminated, fail, heeding_sigterm, say, short
+from listflow.data.files import short
+from listflow.flows.cli.console import (
+    INTERRUPTED,
+    TERMINATED,
+    Terminated,
+    counted,
+    fail,
+    heeding_sigterm,
+    plain_console,
+    prepare,
+    say,
+)
 from listflow.flows.cli.options import AsJson, Verbose
-from listflow.flows.counting import counted
-from listflow.flows.environment import prepare
-from listflow.flows.plain_console import plain_console
 
 if TYPE_CHECKING:
     from listflow.data.ingest import Ingested

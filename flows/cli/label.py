@@ -12,12 +12,20 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 from rich.console import Console
 from typer import Argument, Option
 
-from listflow.flows.cli.console import INTERRUPTED, TERMINATED, UNEXPECTED, Terminated, fail, heeding_sigterm, short
-from listflow.flows.cli.options import AsJson, Verbose
-from listflow.flows.cli.run import RunFolder
-from listflow.flows.counting import Count, counted
-from listflow.flows.environment import prepare
-from listflow.flows.plain_console import plain_console
+from listflow.data.files import short
+from listflow.flows.cli.console import (
+    INTERRUPTED,
+    TERMINATED,
+    UNEXPECTED,
+    Count,
+    Terminated,
+    counted,
+    fail,
+    heeding_sigterm,
+    plain_console,
+    prepare,
+)
+from listflow.flows.cli.options import AsJson, RunFolder, Verbose
 
 if TYPE_CHECKING:
     from listflow.flows.labelling.request import LabelRequest
@@ -70,8 +78,7 @@ def label(
 
 def _follow(request: LabelRequest, console: Console) -> dict[str, Any]:
     """What the flow found. Ends the process, saying how to go on, when it is interrupted or something is left."""
-    from listflow.flows.label_watch import told
-    from listflow.flows.labelling.flow import Unlabelled, label_corpus
+    from listflow.flows.labelling.flow import Unlabelled, label_corpus, told
     from listflow.flows.run.cancellation import Stopped
     from listflow.flows.server.client import check_server, ensure_server
 

@@ -10,17 +10,11 @@ from listflow.data.errors import InputError
 from listflow.flows.cli.console import BAD_INPUT, UNEXPECTED, fail
 from listflow.flows.cli.ingest import ingest
 from listflow.flows.cli.label import label
-from listflow.flows.cli.predict import predict
-from listflow.flows.cli.pretraining import adapt
-from listflow.flows.cli.results import report, status
+from listflow.flows.cli.predict import export, predict
+from listflow.flows.cli.pretraining import adapt, subspace
+from listflow.flows.cli.results import gc, report, review, status
 from listflow.flows.cli.run import plan, resume, run
-from listflow.flows.cli.server import server
-from listflow.flows.cli_automations import automations
-from listflow.flows.cli_export import export
-from listflow.flows.cli_gc import gc
-from listflow.flows.cli_review import review
-from listflow.flows.cli_serve import serve
-from listflow.flows.cli_subspace import subspace
+from listflow.flows.cli.server import automations, serve, server
 
 app = typer.Typer(
     help="Few labels, much unlabelled text, a small classifier: lite self-training as a Prefect flow.",

@@ -7,10 +7,23 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from listflow.flows.cli.options import Verbose
-from listflow.flows.counting import counted
-from listflow.flows.environment import prepare
-from listflow.flows.plain_console import plain_console
+from listflow.flows.cli.console import counted, plain_console, prepare
+from listflow.flows.cli.options import RunFolder, Verbose
+
+
+def export(
+    folder: RunFolder,
+    output: Annotated[Path, Option(help="A new folder for the model.")],
+    verbose: Verbose = False,
+) -> None:
+    """Merge a run's final model into a plain transformers folder."""
+    prepare(verbose)
+    from listflow.pipeline.results.export import export as write
+
+    with plain_console(stderr=True).status("merge the model"):
+        write(folder, output)
+    said = f"plain model in {output}; the code to use it is in {output / 'README.md'}"
+    plain_console().print(said, soft_wrap=True, highlight=False)
 
 
 def predict(

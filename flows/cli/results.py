@@ -3,23 +3,91 @@
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
-from typer import Argument
+from typer import Argument, Option
 
 from listflow.data.errors import InputError
-from listflow.flows.cli.console import say, short
-from listflow.flows.cli.options import AsJson, Verbose
-from listflow.flows.cli.run import RunFolder
-from listflow.flows.environment import prepare
-from listflow.flows.plain_console import plain_console
+from listflow.data.files import short
+from listflow.flows.cli.console import counted, plain_console, prepare, say
+from listflow.flows.cli.options import AsJson, RunFolder, Verbose
 from listflow.pipeline.run.status import RunStatus, find_runs, rounds_of, status_of
 
 RUNS = Path("runs")
+
+
+def gc(
+    parent: Annotated[Path, Argument(metavar="RUNS", help="The folder that holds the runs.")] = RUNS,
+    days: Annotated[float, Option(min=0, help="Only of runs that ended at least so many days ago.")] = 30,
+    delete: Annotated[bool, Option("--delete", help="Do it. Without this, only say what would go.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Free the disk of what finished runs no longer need. Says what would go, unless --delete is given."""
+    from listflow.pipeline.storage.run_folder import removals, remove
+
+    found, console = removals(parent, days, on_refused=say), plain_console(stderr=as_json)
+    totals: dict[tuple[Path, str], int] = defaultdict(int)
+    for removal in found:
+        totals[removal.run, removal.what] += removal.bytes
+    if totals:
+        table = Table("run", "what", "MB")
+        for (run, what), size in totals.items():
+            table.add_row(short(run), what, f"{size / 1e6:.1f}")
+        console.print(table)
+    total = sum(removal.bytes for removal in found)
+    freed = remove(found) if delete else 0
+    words = f"{freed / 1e6:.1f} MB freed" if delete else f"{total / 1e6:.1f} MB would be freed; do it with --delete"
+    console.print(words if found else f"nothing to remove below {parent}", highlight=False)
+    if as_json:
+        print(json.dumps({"bytes": total, "freed": freed, "paths": [str(removal.path) for removal in found]}))
+
+
+SHOWN_TEXT = 200
+
+
+def review(
+    folder: RunFolder,
+    file: Annotated[
+        Path | None, Option(help="Answers: csv, tsv, jsonl or parquet with the columns row_id and label.")
+    ] = None,
+    by: Annotated[str, Option(help="Who answers, for the report.")] = "",
+    verbose: Verbose = False,
+) -> None:
+    """Show the contested rows that a run asks about, or answer with --file."""
+    prepare(verbose)
+    console = Console()
+    if file is None:
+        _show(folder, console)
+        return
+    from listflow.pipeline.run.review import answer_review, read_answers
+
+    ended = answer_review(folder.resolve(), read_answers(str(file)), by.strip())
+    verb = "is" if len(ended.rows) == 1 else "are"
+    words = f"{counted(len(ended.rows), 'row')} {verb} labelled from round {ended.round + 1} on"
+    console.print(words, highlight=False)
+
+
+def _show(folder: Path, console: Console) -> None:
+    from listflow.pipeline.run.review import CSV, open_review
+
+    asked = open_review(folder.resolve())
+    table = Table("row_id", "teacher", "why", "text")
+    for row in asked.rows:
+        table.add_row(*map(escape, (row.row_id, row.label, row.why, row.shown(SHOWN_TEXT))))
+    console.print(table)
+    path = short(asked.folder / CSV)
+    for line in (
+        f"labels: {', '.join(asked.labels)}",
+        f"fill in the column label of {path} where you know it, the teacher's where it is right; then:",
+        f"listflow review {short(folder)} --file {path}",
+    ):
+        console.print(line, soft_wrap=True, markup=False, highlight=False)
 
 
 def status(
@@ -46,7 +114,7 @@ def report(folder: RunFolder, as_json: AsJson = False, verbose: Verbose = False)
     """Draw report.html and the plots of a finished run again, and print its table."""
     prepare(verbose)
     from listflow.pipeline.results.outcome import report_of
-    from listflow.pipeline.results.report import text_table, write_report
+    from listflow.pipeline.results.rendering import text_table, write_report
 
     found, console = report_of(folder), plain_console(stderr=as_json)
     write_report(found, folder)

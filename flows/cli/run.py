@@ -5,31 +5,27 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
 
 from rich.console import Console
-from typer import Argument
 
+from listflow.data.files import short
 from listflow.flows.cli.console import (
     INTERRUPTED,
     TERMINATED,
     UNEXPECTED,
     Terminated,
+    counted,
     fail,
     heeding_sigterm,
     how_to_go_on,
     interrupted,
-    short,
+    plain_console,
+    prepare,
 )
-from listflow.flows.cli.options import AsJson, Asked, Verbose, asks
+from listflow.flows.cli.options import AsJson, Asked, RunFolder, Verbose, asks
 from listflow.flows.cli.progress import Display
-from listflow.flows.counting import counted
-from listflow.flows.environment import prepare
-from listflow.flows.plain_console import plain_console
 from listflow.pipeline.run.config import RunConfig
 from listflow.pipeline.run.wording import name_of, name_of_head
-
-RunFolder = Annotated[Path, Argument(help="The folder of a run.")]
 
 
 @asks
@@ -43,7 +39,7 @@ def resume(folder: RunFolder, as_json: AsJson = False, verbose: Verbose = False)
     """Go on with an interrupted run; repair a damaged one. One that is finished and whole is only shown."""
     prepare(verbose)
     from listflow.pipeline.results.outcome import is_whole
-    from listflow.pipeline.run.opening import load_config
+    from listflow.pipeline.run.record import load_config
 
     config = load_config(folder)
     if is_whole(folder):
@@ -56,7 +52,7 @@ def resume(folder: RunFolder, as_json: AsJson = False, verbose: Verbose = False)
 def plan(asked: Asked, as_json: AsJson = False, verbose: Verbose = False) -> None:
     """Show what a run would do, and how long it would take. Trains nothing and keeps nothing."""
     prepare(verbose)
-    from listflow.flows.plan_view import show_plan
+    from listflow.flows.cli.progress import show_plan
     from listflow.pipeline.training.plan import make_plan
 
     found = make_plan(asked.to_config())
@@ -103,8 +99,8 @@ def _kinds(config: RunConfig) -> list[str]:
 
 def _show_outcome(folder: Path, as_json: bool) -> None:
     from listflow.pipeline.results.outcome import report_of
-    from listflow.pipeline.results.report import text_table
-    from listflow.pipeline.run.opening import load_config
+    from listflow.pipeline.results.rendering import text_table
+    from listflow.pipeline.run.record import load_config
     from listflow.pipeline.run.sources import rows_since
 
     console, report = plain_console(stderr=as_json), report_of(folder)

@@ -1,13 +1,39 @@
 """What is asked of a labelling: the form that the Prefect UI shows, and what cannot be asked."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
+from prefect.states import Failed, State
 from pydantic import Field
 
 from listflow.data.errors import InputError
 from listflow.data.schema import Section
+
+REFUSED = "Refused"
+
+
+@dataclass(frozen=True)
+class Reason:
+    """``is_refusal``: the words are the sentence of an InputError."""
+
+    words: str
+    is_refusal: bool = False
+
+
+def or_refused(label: Callable[[], int]) -> int | State[Any]:
+    """What ``label`` returns, or a state that says the sentence of its InputError."""
+    try:
+        return label()
+    except InputError as error:
+        return Failed(name=REFUSED, message=str(error))
+
+
+def reason_of(state: State[Any]) -> Reason | None:
+    """Why what has ended in ``state`` failed; None where it did not."""
+    return None if state.is_completed() else Reason(str(state.message), state.name == REFUSED)
 
 
 class LabelRequest(Section):

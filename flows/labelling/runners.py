@@ -16,8 +16,7 @@ from prefect.futures import PrefectWrappedFuture
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
 
 from listflow.data.errors import InputError
-from listflow.flows.label_reason import Reason, reason_of
-from listflow.flows.labelling.request import LabelRequest
+from listflow.flows.labelling.request import LabelRequest, Reason, reason_of
 from listflow.pipeline.results.label_worker import workers_here
 from listflow.pipeline.results.labelling import Labelling
 

@@ -1,29 +1,45 @@
 """Labelling by a Prefect work pool: a child flow for every range of shards, on whatever machine has a worker."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
 from uuid import UUID
 
+from prefect import flow
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import FlowRun
 from prefect.deployments import run_deployment
 from prefect.deployments.runner import EntrypointType
 from prefect.exceptions import ObjectNotFound
+from prefect.serializers import JSONSerializer
 from prefect.settings import PREFECT_API_URL
-from prefect.states import Cancelling
+from prefect.states import Cancelling, State
 
 from listflow.data.errors import InputError
-from listflow.flows.away import if_it_answers
-from listflow.flows.label_reason import Reason, reason_of
-from listflow.flows.label_shards_flow import label_shards
-from listflow.flows.labelling.request import LabelRequest
+from listflow.flows.labelling.request import LabelRequest, Reason, or_refused, reason_of
 from listflow.flows.labelling.runners import Range, parameters
-from listflow.flows.server.client import server_client
+from listflow.flows.server.client import if_it_answers, server_client
+from listflow.pipeline.results.label_worker import label_range
 from listflow.pipeline.results.labelling import Labelling
+
+
+# As in list_flow.py: types and not text as annotations, and no pickle of exceptions.
+@flow(
+    name="listflow-label-shards", flow_run_name="shards {first} to {last}", persist_result=False,
+    result_serializer=JSONSerializer(),
+)  # fmt: skip
+def label_shards(
+    run: str, corpus: str, output: str, first: int, last: int, threads: int = 1, driver: str = ""
+) -> int | State[Any]:
+    """Labels the shards ``first`` to ``last`` of a corpus, save those that are labelled; returns how many it did.
+
+    ``driver`` is the id of the labelling that it works for: it ends with it.
+    """
+    return or_refused(lambda: label_range(Path(run), Path(corpus), Path(output), first, last, threads, driver))
+
 
 SECONDS_BETWEEN_LOOKS = 2.0
 

@@ -19,7 +19,7 @@ from prefect.context import FlowRunContext
 from prefect.exceptions import Abort
 from prefect.states import Cancelled
 
-from listflow.flows.away import if_it_answers
+from listflow.flows.server.client import if_it_answers
 from listflow.pipeline.run.run import Progress, Run
 
 SECONDS_BETWEEN_QUESTIONS = 2.0

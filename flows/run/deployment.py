@@ -20,7 +20,7 @@ from prefect.runner import Runner
 
 from listflow.data.errors import InputError
 from listflow.data.shards import NAME
-from listflow.flows.plain_console import plain_console
+from listflow.flows.cli.console import plain_console
 from listflow.flows.run.continuation import go_on, has_news
 from listflow.flows.server.client import check_server
 from listflow.flows.server.events import CORPUS_ADDED

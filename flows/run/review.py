@@ -1,13 +1,17 @@
 """The pause in which a person corrects contested rows: in the form of the Prefect UI or by a file, the first counts."""
 
+import csv
+import io
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from contextvars import copy_context
+from pathlib import Path
 from threading import Event, Thread
 from uuid import UUID
 
 from httpx import HTTPError
+from prefect.artifacts import create_markdown_artifact
 from prefect.client.orchestration import get_client
 from prefect.context import FlowRunContext
 from prefect.exceptions import PrefectException
@@ -17,15 +21,77 @@ from prefect.logging import get_run_logger
 from prefect.states import Running
 from pydantic import Field
 
-from listflow.data.answers import parse_answers
 from listflow.data.errors import InputError
-from listflow.flows.cli.console import short
-from listflow.flows.review_view import form_text, lines_to_fill_in, show_review
+from listflow.data.files import short
+from listflow.flows.run.artifacts import code
 from listflow.flows.run.cancellation import RunCancelled, heeded_run, is_cancelled
-from listflow.pipeline.run.review import WAITING, Asked, Reviewed, check_answers, conclude, read_reviewed, utc
+from listflow.flows.server.client import RETRIES, if_it_answers
+from listflow.pipeline.run.review import (
+    CSV,
+    WAITING,
+    Asked,
+    Reviewed,
+    check_answers,
+    conclude,
+    parse_answers,
+    read_reviewed,
+    utc,
+)
 from listflow.pipeline.run.run import Progress, Run
 from listflow.pipeline.storage.checkpoint import write_json
 from listflow.pipeline.training.review import ask
+
+REVIEW = "list-review"
+SHOWN_ROWS, SHOWN_TEXT = 100, 300
+
+
+def show_review(asked: Asked, run: Path) -> None:
+    """The review queue as an artifact, and where to answer."""
+    with if_it_answers(RETRIES):
+        words = f"Rows that round {asked.round} asks a person about"
+        create_markdown_artifact("\n".join(_page(asked, run)), REVIEW, words)
+
+
+def form_text(asked: Asked, wrong: str) -> str:
+    """What stands above the form: why it is shown again, if it is, what to write, and the rows."""
+    lines = [f"**Not taken:** {code(wrong)}", ""] if wrong else []
+    lines += [f"Which of these rows has the teacher of round {asked.round} labelled wrongly? {_labels(asked)}"]
+    lines += [
+        "Write a label behind the comma where you know it, in *Corrections*; a line left as it is is no answer.",
+        "",
+    ]
+    return "\n".join([*lines, *_rows(asked)])
+
+
+def lines_to_fill_in(asked: Asked) -> str:
+    """A line for each shown row that lacks only its label: a line that is left so is no answer."""
+    lines = io.StringIO()
+    csv.writer(lines, lineterminator="\n").writerows((row.row_id, "") for row in asked.rows[:SHOWN_ROWS])
+    return lines.getvalue()
+
+
+def _page(asked: Asked, run: Path) -> Iterator[str]:
+    yield f"# Round {asked.round}: {len(asked.rows)} contested rows"
+    yield ""
+    yield "Answer with *Resume* on the flow run, or fill in the column `label` of the file and run"
+    yield code(f"listflow review {run} --file {asked.folder / CSV}")
+    yield ""
+    yield _labels(asked)
+    yield ""
+    yield from _rows(asked)
+
+
+def _labels(asked: Asked) -> str:
+    return f"Labels: {', '.join(code(label) for label in asked.labels)}."
+
+
+def _rows(asked: Asked) -> Iterator[str]:
+    """A list: a narrow form breaks its lines, and would cut the texts of a table."""
+    for row in asked.rows[:SHOWN_ROWS]:
+        yield f"- {code(row.row_id)} is {code(row.label)} ({code(row.why)}): {code(row.shown(SHOWN_TEXT))}"
+    if len(asked.rows) > SHOWN_ROWS:
+        yield f"\nand {len(asked.rows) - SHOWN_ROWS} more, in {code(str(asked.folder / CSV))}"
+
 
 SECONDS_BETWEEN_LOOKS = 2
 # A pause that Prefect itself ends fails the flow run, so this module ends it long before, by the same clock: a machine

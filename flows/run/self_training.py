@@ -1,16 +1,16 @@
 """The flow: lite self-training from end to end, as the paper's algorithm 1 reads (arXiv 2110.06274)."""
 
+from __future__ import annotations
+
 from typing import Any
 
 from prefect import flow
 from prefect.serializers import JSONSerializer
 
-from listflow.flows.report_artifacts import show_report
-from listflow.flows.run.artifacts import Meter, show_rounds
+from listflow.flows.run.artifacts import Meter, show_report, show_rounds
 from listflow.flows.run.review import review
 from listflow.flows.run.session import session
-from listflow.flows.run.tasks import judge, prompt_tune, pseudo_label, publish, train_student
-from listflow.flows.settle import settle
+from listflow.flows.run.tasks import judge, prompt_tune, pseudo_label, publish, settle, train_student
 from listflow.pipeline.run.config import RunConfig
 
 

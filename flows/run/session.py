@@ -35,20 +35,6 @@ class Session:
     made_from: str
 
 
-_SESSION: ContextVar[Session] = ContextVar("session")
-_WATCHERS: ContextVar[tuple[Watcher, ...]] = ContextVar("watchers", default=())
-
-
-@contextmanager
-def watched_by(watcher: Watcher) -> Iterator[None]:
-    """Every run opened inside the block tells ``watcher``."""
-    token = _WATCHERS.set((*_WATCHERS.get(), watcher))
-    try:
-        yield
-    finally:
-        _WATCHERS.reset(token)
-
-
 @contextmanager
 def session(config: RunConfig, *watchers: Watcher) -> Iterator[Run]:
     """The run of ``config``, open and locked, as the one that tasks inside the block work on."""
@@ -69,6 +55,20 @@ def session(config: RunConfig, *watchers: Watcher) -> Iterator[Run]:
             yield run
         finally:
             _SESSION.reset(token)
+
+
+_SESSION: ContextVar[Session] = ContextVar("session")
+_WATCHERS: ContextVar[tuple[Watcher, ...]] = ContextVar("watchers", default=())
+
+
+@contextmanager
+def watched_by(watcher: Watcher) -> Iterator[None]:
+    """Every run opened inside the block tells ``watcher``."""
+    token = _WATCHERS.set((*_WATCHERS.get(), watcher))
+    try:
+        yield
+    finally:
+        _WATCHERS.reset(token)
 
 
 def current() -> Session:

@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
-from httpx import HTTPStatusError, TransportError
+from httpx import HTTPError, HTTPStatusError, TransportError
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.settings import PREFECT_API_URL
+from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from listflow.data.errors import InputError
+
+RETRIES = 2  # a busy server gets another chance to keep a table
+
+
+@contextmanager
+def if_it_answers(retries: int = 0) -> Iterator[None]:
+    """Ends early where the server gives no answer, having asked ``retries`` times more after 2, 4, 8... seconds."""
+    with suppress(HTTPError), temporary_settings({PREFECT_CLIENT_MAX_RETRIES: retries}):
+        yield
+
 
 HOW_TO_START = "start one with `listflow server`, then `. .server/client.env`"
 

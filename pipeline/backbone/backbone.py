@@ -7,20 +7,67 @@ modules of their own tree while the weights exist once in memory.
 from __future__ import annotations
 
 import copy
+import ctypes
 import hashlib
 import json
+import platform
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
 
 from listflow.data.errors import InputError
-from listflow.pipeline import minilm
-from listflow.pipeline.allocator import keep_freed_memory
+from listflow.data.schema import Section
 from listflow.pipeline.backbone import pretrained
+from listflow.pipeline.backbone import pretrained as minilm
 from listflow.pipeline.backbone.families import family_of
-from listflow.pipeline.identity import Identity
+
+# Of glibc's malloc.h.
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+LARGEST_KEPT = 64 * 2**20
+KEPT_IN_ALL = 256 * 2**20
+
+
+def keep_freed_memory() -> None:
+    """Freed blocks of up to 64 MiB stay with this process until 256 MiB of them lie together; on other C libraries
+    than glibc nothing is changed.
+
+    Otherwise each large tensor is mapped afresh, and the kernel fills it with zeros first: some percent of the time,
+    and a third of labelling in a dask worker, whose environment (MALLOC_TRIM_THRESHOLD_) forbids to keep anything.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        libc.mallopt(M_MMAP_THRESHOLD, LARGEST_KEPT)
+        libc.mallopt(M_TRIM_THRESHOLD, KEPT_IN_ALL)
+
+
+class Identity(Section):
+    """Type and checksum of a backbone's parameters, and the checksum of what they round to in bfloat16.
+
+    The latter is empty in records of earlier versions.
+    """
+
+    dtype: str
+    checksum: str
+    rounded: str = ""
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any]) -> Self:
+        """What a ``record`` says of it, among other things."""
+        return cls.model_validate({name: record[name] for name in cls.model_fields if name in record})
+
+    def is_of(self, other: Identity) -> bool:
+        """Whether both are of one backbone; between two types, as far as the coarser one can tell.
+
+        bfloat16 is made of float32 by rounding, and nothing gives the lost bits back. True where a record lacks what it
+        would take to tell.
+        """
+        if self.dtype == other.dtype:
+            return self.checksum == other.checksum
+        return not (self.rounded and other.rounded) or self.rounded == other.rounded
+
 
 Precision = Literal["auto", "fp32", "bf16"]
 
@@ -130,9 +177,9 @@ def load_backbone(name: str, precision: Precision = "auto", device: str = "auto"
     update = Path(name).expanduser() if name.endswith(".safetensors") else None
     has_head = True
     if name == "minilm" or update:
-        model, tokenizer = minilm.load(update)
+        model, tokenizer = minilm.load_minilm(update)
     else:
-        model, tokenizer, has_head = pretrained.load(name)
+        model, tokenizer, has_head = pretrained.load_pretrained(name)
     where = torch.device(resolve_device(device))
     dtype = torch.bfloat16 if resolve_precision(precision, where.type) == "bf16" else torch.float32
     if where.type == "cpu":

@@ -6,8 +6,10 @@ kept on disk and training starts above them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +17,104 @@ import numpy as np
 import torch
 from torch import nn
 
+from listflow.data.errors import InputError
+from listflow.data.pool import Corpus
 from listflow.pipeline.backbone.backbone import Backbone
+from listflow.pipeline.backbone.batch import Encoded, Features
 from listflow.pipeline.backbone.layers import lower
-from listflow.pipeline.backbone.prompt import Encoded, Features
+from listflow.pipeline.backbone.prompt import Prompt
 from listflow.pipeline.method.sampling import by_length
-from listflow.pipeline.pieces import PIECES, VALUES, Place, content_key, known_places, pieces_of
-from listflow.pipeline.storage.checkpoint import new_folder, verified, write_json
+from listflow.pipeline.storage.checkpoint import new_folder, read_json, verified, write_json
+
+ROWS_AT_ONCE = 2048
+_FILES = {"ids": np.int32, "lengths": np.int32, "mask_at": np.int32}
+
+
+def encode_corpus(
+    corpus: Corpus, prompt: Prompt, folder: Path, key: str, on_rows: Callable[[int], None] = lambda rows: None
+) -> Encoded:
+    """The corpus as ``Encoded`` over memory-mapped files in ``folder``; made only if ``key`` is not there yet."""
+    manifest = verified(folder)
+    if manifest is None or manifest["key"] != key:
+        with new_folder(folder, {"key": key, "rows": len(corpus)}) as aside:
+            _write_tokens(corpus, prompt, aside, on_rows)
+    ids, lengths, mask_at = (np.memmap(folder / f"{n}.bin", dtype=t, mode="r") for n, t in _FILES.items())
+    offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+    return Encoded(ids, offsets, mask_at, prompt.tokenizer.pad_token_id)
+
+
+def _write_tokens(corpus: Corpus, prompt: Prompt, folder: Path, on_rows: Callable[[int], None]) -> None:
+    with ExitStack() as stack:
+        ids, lengths, mask_at = (stack.enter_context((folder / f"{name}.bin").open("wb")) for name in _FILES)
+        for _, texts in corpus.batches(ROWS_AT_ONCE):
+            encoded = prompt.encode(texts)
+            # Not tofile, which does not say that the disk is full.
+            ids.write(encoded.ids.tobytes())
+            lengths.write(encoded.lengths().astype(np.int32).tobytes())
+            mask_at.write(encoded.mask_at.tobytes())
+            on_rows(len(texts))
+
+
+ROWS = 2048
+VALUES, PIECES = "values.bin", "pieces.json"
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Consecutive texts, and a key that is equal only for the same texts under the same layers."""
+
+    key: str
+    texts: Encoded
+
+    @property
+    def tokens(self) -> int:
+        return int(self.texts.offsets[-1])
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the values of a piece lie: a file and its tokens, counted from its begin."""
+
+    file: Path
+    tokens: slice
+
+
+def pieces_of(encoded: Encoded, made_by: str) -> Iterator[Piece]:
+    """``encoded`` in order, ``ROWS`` texts at a time; ``made_by`` says what computes their values."""
+    for start in range(0, len(encoded), ROWS):
+        texts = encoded.take(np.arange(start, min(start + ROWS, len(encoded))))
+        yield Piece(content_key(texts, made_by), texts)
+
+
+def content_key(encoded: Encoded, made_by: str) -> str:
+    """sha256 over all that decides the values to the last bit: the texts, and what computes them."""
+    total = hashlib.sha256(f"{made_by} {encoded.pad_id}".encode())
+    total.update(encoded.lengths().tobytes())
+    total.update(encoded.ids.data)
+    return total.hexdigest()
+
+
+def known_places(folders: Iterable[Path], wanted: Set[str]) -> dict[str, Place]:
+    """Where the ``wanted`` pieces lie that complete ``folders`` hold, by key; damaged folders are passed over."""
+    found: dict[str, Place] = {}
+    for folder in folders:
+        places = _places(folder)
+        if not wanted.isdisjoint(places) and verified(folder) is not None:
+            found |= places
+    return found
+
+
+def _places(folder: Path) -> dict[str, Place]:
+    first, places = 0, dict[str, Place]()
+    try:
+        kept = read_json(folder / PIECES)
+    except InputError:
+        return places
+    for key, tokens in kept:
+        places[key] = Place(folder / VALUES, slice(first, first + tokens))
+        first += tokens
+    return places
+
 
 TOKENS_A_BATCH = 2048
 # numpy has no bfloat16: its bits are kept as whole numbers.

@@ -3,10 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import Literal
+
+from pydantic import Field
 
 from listflow.data.errors import InputError
-from listflow.data.task import Part, Task
-from listflow.pipeline.pseudo_tokens import PseudoTokens
+from listflow.data.schema import Section
+from listflow.data.task import Task
+from listflow.data.template import Part
+
+Place = Literal["auto", "marks", "before_text", "before_clause", "around_mask", "template"]
+
+
+class PseudoTokens(Section):
+    """A stage that feeds vectors of its own to the backbone, in the place of words of the prompt."""
+
+    tokens: int = Field(8, ge=1, le=256, description="how many")
+    place: Place = Field(
+        "auto",
+        description="marks: where the template has {soft:N}; before_clause: before the words that lead to the mask; "
+        "around_mask: half on either side; template: in place of its words; auto: marks, or without any before_clause",
+    )
+
+    def lowest(self, count: int) -> int:
+        """0: the input embeddings lie below all layers."""
+        return 0
+
+    @property
+    def starts_as_identity(self) -> Literal["no"]:
+        return "no"
 
 
 def placed(task: Task, pseudo: PseudoTokens | None, length: Callable[[str], int]) -> list[Part]:

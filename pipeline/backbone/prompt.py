@@ -3,98 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from listflow.data.errors import InputError
-from listflow.data.task import MODIFIERS, Part, Task
-from listflow.pipeline.backbone.batch import Batch
-from listflow.pipeline.backbone.placement import layout, placed
-from listflow.pipeline.method.sampling import round_up
-from listflow.pipeline.pseudo_tokens import PseudoTokens
+from listflow.data.task import Task
+from listflow.data.template import MODIFIERS, Part
+from listflow.pipeline.backbone.batch import Encoded
+from listflow.pipeline.backbone.placement import PseudoTokens, layout, placed
 
 Text = tuple[str, str | None]
-
-
-@dataclass(frozen=True)
-class Features:
-    """Hidden states of N texts: ``values`` (tokens, D), float32 or the bits of bfloat16; (N,) where each begins."""
-
-    values: np.ndarray
-    starts: np.ndarray
-
-    def batch(self, rows: np.ndarray, lengths: Sequence[int], width: int) -> Tensor:
-        """(B, width, D), zero beyond each text's end."""
-        hidden = np.zeros((len(lengths), width, self.values.shape[1]), dtype=self.values.dtype)
-        for place, (start, length) in enumerate(zip(self.starts[rows].tolist(), lengths, strict=True)):
-            hidden[place, :length] = self.values[start : start + length]
-        found = torch.from_numpy(hidden)
-        return found.view(torch.bfloat16) if found.dtype == torch.int16 else found
-
-    def join(self, lengths: np.ndarray, other: Features, others: np.ndarray) -> Features:
-        """These texts, of ``lengths`` tokens, and then those of ``other``, in memory."""
-        spans = [(self, *span) for span in zip(self.starts, lengths, strict=True)]
-        spans += [(other, *span) for span in zip(other.starts, others, strict=True)]
-        values = np.concatenate([kept.values[start : start + length] for kept, start, length in spans])
-        ends = np.cumsum(np.concatenate([lengths, others]))
-        return Features(values, np.concatenate([[0], ends[:-1]]))
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """N prompted texts: flat token ids, (N + 1,) offsets into them, and (N,) mask positions within each.
-
-    ``features`` holds what the frozen layers give for the same texts, where that is kept.
-    """
-
-    ids: np.ndarray
-    offsets: np.ndarray
-    mask_at: np.ndarray
-    pad_id: int
-    features: Features | None = None
-
-    def __len__(self) -> int:
-        return len(self.mask_at)
-
-    def lengths(self) -> np.ndarray:
-        """Tokens of every text, template and special tokens included."""
-        return np.diff(self.offsets)
-
-    def take(self, rows: np.ndarray) -> Encoded:
-        """The given rows, in that order, in memory."""
-        lengths = self.lengths()[rows]
-        ids = np.concatenate([self.ids[self.offsets[i] : self.offsets[i + 1]] for i in rows])
-        offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
-        kept = None if self.features is None else Features(self.features.values, self.features.starts[rows])
-        return Encoded(ids, offsets, np.asarray(self.mask_at[rows]), self.pad_id, kept)
-
-    def join(self, other: Encoded) -> Encoded:
-        """The texts of both, in memory, these ones first; with features where both have them."""
-        offsets = np.concatenate([self.offsets, self.offsets[-1] + other.offsets[1:]])
-        kept = None
-        if self.features is not None and other.features is not None:
-            kept = self.features.join(self.lengths(), other.features, other.lengths())
-        ids, masks = (np.concatenate(pair) for pair in ((self.ids, other.ids), (self.mask_at, other.mask_at)))
-        return Encoded(ids, offsets, masks, self.pad_id, kept)
-
-    def batch(self, rows: Sequence[int] | np.ndarray) -> Batch:
-        """The given rows, right padded to the longest of them and a little further: see ``order.round_up``."""
-        pieces = [self.ids[self.offsets[i] : self.offsets[i + 1]] for i in rows]
-        width = round_up(max(len(piece) for piece in pieces))
-        ids = np.full((len(pieces), width), self.pad_id, dtype=np.int64)
-        attention = np.zeros((len(pieces), width), dtype=np.int64)
-        for row, piece in enumerate(pieces):
-            ids[row, : len(piece)] = piece
-            attention[row, : len(piece)] = 1
-        mask_at = torch.as_tensor(np.asarray(self.mask_at[rows]), dtype=torch.int64)
-        kept = self.features
-        hidden = None if kept is None else kept.batch(np.asarray(rows), [len(piece) for piece in pieces], width)
-        return Batch(torch.from_numpy(ids), torch.from_numpy(attention), mask_at, hidden)
 
 
 class Prompt:

@@ -7,7 +7,7 @@ tensors that the optimiser updates. Every engine returns the same numbers and le
 ``.grad``:
 
 - ``higher``  the reference: one unrolled SGD step from zero example weights, differentiated.
-- ``fused``   one forward and one backward over [U; V]; see ``listflow.pipeline.method.tape``.
+- ``fused``   one forward and one backward over [U; V]; see ``tape.py``.
 - ``jvp``     one forward-mode pass along grad L_V; for tensors that ``fused`` has no rule for.
 """
 

@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import numpy as np
+
+
+def seed_for(seed: int, *purpose: str | int) -> int:
+    """A 63-bit seed that depends on nothing but its arguments, on any machine."""
+    text = "/".join(str(part) for part in (seed, *purpose))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def generator_for(seed: int, *purpose: str | int) -> np.random.Generator:
+    """A NumPy generator of its own for one purpose."""
+    return np.random.default_rng(seed_for(seed, *purpose))
+
 
 BATCHES_PER_BUCKET = 20
 # Kernels are compiled once for every shape they meet: a few widths instead of a hundred save more time than the

@@ -22,7 +22,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-_RECORDING: ContextVar[Tape | None] = ContextVar("recording", default=None)
+
+@contextmanager
+def recording() -> Iterator[Tape]:
+    """A fresh ``Tape`` that the layers of this file write to until the block ends."""
+    token = _RECORDING.set(Tape())
+    try:
+        tape = _RECORDING.get()
+        assert tape is not None
+        yield tape
+    finally:
+        _RECORDING.reset(token)
 
 
 @dataclass
@@ -55,6 +65,16 @@ class Generated:
         return torch.autograd.grad(total, seed)[0]
 
 
+def generated(source: Tensor, parameters: Iterable[nn.Parameter], x: Tensor) -> Tensor:
+    """(1, ...) ``source``, which ``parameters`` gave without seeing the batch, or (B, ...) watched copies of it."""
+    tape = _RECORDING.get()
+    if tape is None:
+        return source.to(x.dtype).unsqueeze(0)
+    copies = source.detach().to(x.dtype).repeat(x.shape[0], *[1] * source.dim()).requires_grad_()
+    tape.generated.append(Generated(source, tuple(parameters), copies))
+    return copies
+
+
 @dataclass
 class Tape:
     """What the trainable tensors met in one forward pass."""
@@ -75,16 +95,7 @@ class Tape:
         return gradients[:first], gradients[first:second], gradients[second:]
 
 
-@contextmanager
-def recording() -> Iterator[Tape]:
-    """A fresh ``Tape`` that the layers of this file write to until the block ends."""
-    token = _RECORDING.set(Tape())
-    try:
-        tape = _RECORDING.get()
-        assert tape is not None
-        yield tape
-    finally:
-        _RECORDING.reset(token)
+_RECORDING: ContextVar[Tape | None] = ContextVar("recording", default=None)
 
 
 class Linear(nn.Linear):
@@ -127,16 +138,6 @@ def per_example(parameter: nn.Parameter, x: Tensor) -> Tensor:
     """As ``per_row``, shaped to broadcast against the last dimensions of ``x`` (B, ...)."""
     rows = per_row(parameter, x)
     return rows.reshape(len(rows), *[1] * (x.dim() - 1 - parameter.dim()), *parameter.shape)
-
-
-def generated(source: Tensor, parameters: Iterable[nn.Parameter], x: Tensor) -> Tensor:
-    """(1, ...) ``source``, which ``parameters`` gave without seeing the batch, or (B, ...) watched copies of it."""
-    tape = _RECORDING.get()
-    if tape is None:
-        return source.to(x.dtype).unsqueeze(0)
-    copies = source.detach().to(x.dtype).repeat(x.shape[0], *[1] * source.dim()).requires_grad_()
-    tape.generated.append(Generated(source, tuple(parameters), copies))
-    return copies
 
 
 def per_example_dots(tape: Tape, gradients: list[Tensor], size: int) -> Tensor:

@@ -2,21 +2,71 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from listflow.pipeline.backbone.backbone import Backbone
-from listflow.pipeline.backbone.batch import Batch
-from listflow.pipeline.backbone.layers import divisible, lower, upper
+from listflow.pipeline.backbone.batch import Batch, Encoded
+from listflow.pipeline.backbone.layers import divisible, lower, narrow, upper
 from listflow.pipeline.backbone.masked_lm import head_logits
-from listflow.pipeline.heads import HEADS
-from listflow.pipeline.last_layer import narrow
+from listflow.pipeline.method.sampling import by_length
 from listflow.pipeline.model.config import AnyHead
+from listflow.pipeline.model.linear import Linear
+from listflow.pipeline.model.verbalizer import Verbalizer
+from listflow.pipeline.model.ytuning import YTuning
 from listflow.pipeline.stages.attach import attach_all
-from listflow.pipeline.stages.config import AnyStage
+from listflow.pipeline.stages.config import AnyStage, Unified
+from listflow.pipeline.stages.ipt import IntrinsicPrompt
+from listflow.pipeline.stages.prefix import flat_prefix
+from listflow.pipeline.stages.ptuning import SoftPrompt
+
+
+def flat(model: Classifier, stages: Sequence[AnyStage]) -> tuple[list[AnyStage], dict[str, Tensor]]:
+    """(stages, tensors) of a classifier that gives the logits of ``model``, which was built with ``stages``."""
+    tensors, found = model.tensors(), list(stages)
+    places = [place for place, stage in enumerate(stages) if stage.kind != "none"]
+    for number, (place, part) in enumerate(zip(places, model.stage, strict=True)):
+        made = _made(part, stages[place])
+        if made is not None:
+            found[place], own = made
+            prefix = f"stage.{number}."
+            tensors = {name: value for name, value in tensors.items() if not name.startswith(prefix)}
+            tensors |= {prefix + name: value for name, value in own.items()}
+    return found, tensors
+
+
+def _made(part: nn.Module, stage: AnyStage) -> tuple[AnyStage, dict[str, Tensor]] | None:
+    """(stage, its tensors) without what it was trained through; None for a stage that is flat already."""
+    if isinstance(part, SoftPrompt | IntrinsicPrompt):
+        return part.flat()
+    if isinstance(stage, Unified) and stage.mlp and isinstance(part, nn.ModuleList):
+        return flat_prefix(part, stage)
+    return None
+
+
+HEADS = {"verbalizer": Verbalizer, "linear": Linear, "ytuning": YTuning}
+
+
+TOKENS_A_BATCH = 1024
+
+
+@torch.inference_mode()
+def logits_of(model: Classifier, encoded: Encoded, on_rows: Callable[[int], None] = lambda rows: None) -> Tensor:
+    """(N, C) fp32 logits on the CPU, in the order of ``encoded``; dropout off."""
+    model.eval()
+    found: Tensor | None = None
+    device = next(iter(model.tunable().values())).device
+    for rows in by_length(encoded.lengths(), TOKENS_A_BATCH):
+        logits = model(encoded.batch(rows).to(device)).float().cpu()
+        found = logits.new_empty(len(encoded), logits.shape[1]) if found is None else found
+        found[torch.from_numpy(rows)] = logits
+        on_rows(len(rows))
+    if found is None:
+        raise ValueError("no rows to predict")
+    return found
 
 
 class Classifier(nn.Module):

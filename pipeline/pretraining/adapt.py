@@ -19,39 +19,12 @@ from torch import nn
 
 from listflow.data.errors import InputError
 from listflow.data.rows import digest
-from listflow.pipeline.adapt_config import AdaptConfig
 from listflow.pipeline.backbone.masked_lm import Masked, Measure, mask_tokens, masked_loss, measure
-from listflow.pipeline.method.sampling import epochs
-from listflow.pipeline.pretraining.learner import Learner, load_learner
+from listflow.pipeline.method.sampling import epochs, generator_for
+from listflow.pipeline.pretraining.learner import AdaptConfig, Learner, load_learner
 from listflow.pipeline.pretraining.packing import Packed, pack
 from listflow.pipeline.pretraining.steps import restore_steps, save_steps, warmed_rate
-from listflow.pipeline.seeds import generator_for
 from listflow.pipeline.storage import checkpoint
-
-RECORD, WORK, RESULT = "adapt.json", "work", "backbone"
-MOST_HELD_OUT = 2000
-BETAS, CLIP = (0.9, 0.98), 1.0
-
-
-@dataclass(frozen=True)
-class AdaptOutcome:
-    """``path`` is what to pass as --backbone; ``tokens`` are the corpus's, ``seconds`` the last call's."""
-
-    path: Path
-    steps: int
-    tokens: int
-    before: Measure
-    after: Measure
-    seconds: float
-
-
-@dataclass(frozen=True)
-class AdaptTick:
-    """One finished step, for whoever shows progress."""
-
-    step: int
-    steps: int
-    loss: float
 
 
 def adapt(
@@ -88,6 +61,32 @@ def adapt(
                 learner.write(folder)
         shutil.rmtree(out / WORK, ignore_errors=True)
     return _outcome(out / RESULT, learner.entry, config.steps)
+
+
+RECORD, WORK, RESULT = "adapt.json", "work", "backbone"
+MOST_HELD_OUT = 2000
+BETAS, CLIP = (0.9, 0.98), 1.0
+
+
+@dataclass(frozen=True)
+class AdaptOutcome:
+    """``path`` is what to pass as --backbone; ``tokens`` are the corpus's, ``seconds`` the last call's."""
+
+    path: Path
+    steps: int
+    tokens: int
+    before: Measure
+    after: Measure
+    seconds: float
+
+
+@dataclass(frozen=True)
+class AdaptTick:
+    """One finished step, for whoever shows progress."""
+
+    step: int
+    steps: int
+    loss: float
 
 
 def _digests(sources: Sequence[str]) -> list[str]:

@@ -7,20 +7,90 @@ both are means, and the error is a share of the prompts' variance.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from listflow.pipeline.autoencoder import AutoEncoder
-from listflow.pipeline.pretraining.prompted_tasks import PromptedTask
+from listflow.data.errors import InputError
+from listflow.data.schema import Section
+from listflow.pipeline.method.sampling import generator_for, seed_for
+from listflow.pipeline.pretraining.prompted_tasks import PromptedTask, origin_of
 from listflow.pipeline.pretraining.steps import restore_steps, save_steps, warmed_rate
-from listflow.pipeline.seeds import generator_for, seed_for
-from listflow.pipeline.subspace_config import SubspaceConfig
+from listflow.pipeline.stages.ipt import WHOLE, AutoEncoder, save_subspace
+from listflow.pipeline.storage.checkpoint import verified
+
+
+class SubspaceConfig(Section):
+    """Multi-task subspace finding (arXiv 2110.07867, section 3.2): size of the auto-encoder and its training."""
+
+    dim: int = Field(50, ge=1, le=2000, description="coordinates d_I of a prompt")
+    hidden: int = Field(768, ge=1, le=8192, description="width of the decoder")
+    steps: int = Field(2000, ge=1, le=10_000_000, description="optimiser steps")
+    learning_rate: float = Field(1e-3, gt=0, le=1, description="peak, after a warm-up over 6 % of the steps")
+    prompts: int = Field(16, ge=1, le=4096, description="prompts that are reconstructed in a step")
+    batch: int = Field(16, ge=1, le=1024, description="labelled rows of one of them in a step")
+    task_weight: float = Field(1.0, ge=0, le=1000, description="of the task loss under reconstructed prompts")
+    reconstruction_weight: float = Field(
+        1.0, ge=0, le=1000, description="of the squared error, as a share of the prompts' variance"
+    )
+    clip: float = Field(1.0, gt=0, description="global gradient norm")
+    seed: int = Field(1, ge=0, le=2**31)
+
+    @model_validator(mode="after")
+    def _learns_something(self) -> SubspaceConfig:
+        if not self.task_weight and not self.reconstruction_weight:
+            raise ValueError("task_weight and reconstruction_weight are both 0: nothing would be learned")
+        return self
+
+
+def keep_subspace(
+    tasks: Sequence[PromptedTask], folder: Path, config: SubspaceConfig, on_step: Callable[[MsfTick], None]
+) -> dict[str, Any]:
+    """The manifest of the subspace of all prompts of ``tasks``, which lies in ``folder`` afterwards.
+
+    InputError for a ``folder`` with the subspace of other runs or settings.
+    """
+    key = subspace_key(tasks, config)
+    done = verified(folder / WHOLE)
+    if done is None:
+        return _find(tasks, folder, config, key, on_step)
+    if done["key"] != key:
+        raise InputError(f"{folder} holds a subspace of other runs or settings; choose a new folder.")
+    return done
+
+
+def subspace_key(tasks: Sequence[PromptedTask], config: SubspaceConfig) -> str:
+    """What decides the subspace: its settings, and the models that bring the prompts."""
+    models = [[task.run.weights_digest(number) for number in range(len(task.rounds))] for task in tasks]
+    return hashlib.sha256(json.dumps([config.model_dump(), models], sort_keys=True).encode()).hexdigest()
+
+
+def _find(
+    tasks: Sequence[PromptedTask], folder: Path, config: SubspaceConfig, key: str, on_step: Callable[[MsfTick], None]
+) -> dict[str, Any]:
+    folder.mkdir(parents=True, exist_ok=True)
+    step_file = folder / f"{key[:12]}.step"
+    auto = find_subspace(tasks, config, step_file, on_step)
+    prompts = all_prompts(tasks)
+    facts = {"key": key, "config": config.model_dump(), "prompts": len(prompts), "unexplained": _missed(auto, prompts)}
+    save_subspace(folder, auto, prompts, origin_of(tasks, config.dim), facts)
+    step_file.unlink(missing_ok=True)
+    return verified(folder / WHOLE) or {}
+
+
+@torch.no_grad()
+def _missed(auto: AutoEncoder, prompts: Tensor) -> float:
+    return float((auto(prompts)[0] - prompts).square().mean() / spread_of(prompts))
+
 
 WARMUP = 0.06
 CHECKPOINT_EVERY = 200

@@ -13,16 +13,15 @@ from torch.func import functional_call
 
 from listflow.data.errors import InputError
 from listflow.pipeline.backbone.backbone import Backbone, load_backbone
-from listflow.pipeline.backbone.batch import Batch
-from listflow.pipeline.backbone.prompt import Encoded
-from listflow.pipeline.export import flat
-from listflow.pipeline.infer import logits_of
-from listflow.pipeline.model.classifier import Classifier
-from listflow.pipeline.pseudo_tokens import Place, PTuning
-from listflow.pipeline.run.opening import load_config, open_run
+from listflow.pipeline.backbone.batch import Batch, Encoded
+from listflow.pipeline.backbone.placement import Place
+from listflow.pipeline.model.classifier import Classifier, flat, logits_of
+from listflow.pipeline.run.opening import open_run
+from listflow.pipeline.run.record import load_config
 from listflow.pipeline.run.run import Run
+from listflow.pipeline.stages.config import PTuning
+from listflow.pipeline.stages.ipt import Origin
 from listflow.pipeline.storage.checkpoint import verified
-from listflow.pipeline.subspace import Origin
 from listflow.pipeline.training.rounds import load_model
 
 PROMPT = "stage.0.embedding"

@@ -5,19 +5,129 @@ OUT/subspace/  OUT/settings.json  OUT/folds/<number>-without-<task>/subspace/
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
+from statistics import mean
+
+import torch
 
 from listflow.data.errors import InputError
-from listflow.pipeline.five_settings import OnScore, Score, evaluate_settings
-from listflow.pipeline.pretraining.msf import MsfTick
-from listflow.pipeline.pretraining.prompted_tasks import PromptedTask, open_tasks
+from listflow.pipeline.pretraining.msf import MsfTick, SubspaceConfig, keep_subspace, subspace_key
+from listflow.pipeline.pretraining.prompted_tasks import PromptedTask, accuracy, open_tasks
+from listflow.pipeline.stages.config import Intrinsic
+from listflow.pipeline.stages.ipt import WHOLE, AutoEncoder, load_auto_encoder, pinned
 from listflow.pipeline.storage.checkpoint import read_json, single_writer, write_json
-from listflow.pipeline.subspace import WHOLE
-from listflow.pipeline.subspace_config import SubspaceConfig
-from listflow.pipeline.subspace_keeping import keep_subspace, subspace_key
+from listflow.pipeline.training.models import teacher_recipe
+from listflow.pipeline.training.trainer import Material, Trainer
+
+SETTINGS = {
+    "T_train (MSF)": "known prompts, encoded and decoded: what the auto-encoder holds",
+    "T_test (MSF)": "prompts of the unseen task, encoded and decoded: what the subspace covers",
+    "T_train same (IST)": "coordinates trained on known tasks: how well they can be found",
+    "T_train diff (IST)": "the same with other labelled rows: unseen data",
+    "T_test (IST)": "coordinates trained on the unseen task",
+}
+# The task that is left out, how many of its scores there are, and of how many.
+OnScore = Callable[[str, int, int], None]
+
+
+def tuned(task: PromptedTask, subspace: Path) -> float:
+    """Accuracy of a teacher of the run's own recipe whose prompt moves within ``subspace``."""
+    stage = Intrinsic(subspace=str(subspace), tokens=task.prompts().shape[1], place=task.place)
+    run = replace(task.run, config=task.run.config.model_copy(update={"stage": (pinned(stage),)}))
+    model = run.new_classifier(0, None)
+    Trainer(model, teacher_recipe(run, len(run.gold)), Material(run.labelled, run.gold)).run()
+    return accuracy(run, model)
+
+
+@dataclass(frozen=True)
+class Score:
+    """Accuracy of one run in one setting, beside that of its own prompt tuned in full."""
+
+    setting: str
+    held_out: str
+    run: str
+    accuracy: float
+    reference: float
+
+
+def relative(scores: Sequence[Score]) -> float | None:
+    """E_rel: the mean of E_i / E*_i over ``scores`` with a reference above 0; None without any."""
+    ratios = [score.accuracy / score.reference for score in scores if score.reference > 0]
+    return mean(ratios) if ratios else None
+
+
+def evaluate_settings(
+    tasks: Sequence[PromptedTask],
+    folder: Path,
+    config: SubspaceConfig,
+    known: Sequence[Score] = (),
+    on_step: Callable[[str, MsfTick], None] = lambda name, tick: None,
+    on_score: OnScore = lambda name, count, total: None,
+) -> Iterator[list[Score]]:
+    """After each task that was left out, the scores so far; tasks left out in ``known`` are not measured again.
+
+    The subspace without a task stays in ``folder``. InputError for fewer than two tasks, or runs without test rows.
+    """
+    names = sorted({task.name for task in tasks})
+    if len(names) < 2:
+        raise InputError(f"all runs are of task '{names[0]}'; an unseen task needs runs of at least two tasks.")
+    references: dict[int, float] = {}
+    found = list(known)
+    for number, name in enumerate(names, 1):
+        if name in {score.held_out for score in known}:
+            continue
+        references = references or {id(task): task.accuracy(task.prompts()[0]) for task in tasks}
+        fold = _Fold.of(tasks, name)
+        space = folder / f"{number}-without-{re.sub('[^A-Za-z0-9.-]+', '_', name)}"
+        keep_subspace(fold.known, space, config, partial(on_step, name))
+        due = fold.measures(space)
+        for count, (setting, task, measure) in enumerate(due, 1):
+            found.append(Score(setting, name, str(task.run.folder), measure(task), references[id(task)]))
+            on_score(name, count, len(due))
+        yield found
+
+
+@dataclass(frozen=True)
+class _Fold:
+    """The runs by their part in a fold: what the subspace is made of, other draws of these tasks, the unseen task."""
+
+    known: list[PromptedTask]
+    other_draws: list[PromptedTask]
+    unseen: list[PromptedTask]
+
+    @staticmethod
+    def of(tasks: Sequence[PromptedTask], held_out: str) -> _Fold:
+        fold = _Fold([], [], [])
+        for task in tasks:
+            if task.name == held_out:
+                fold.unseen.append(task)
+            elif task.name in {known.name for known in fold.known}:
+                fold.other_draws.append(task)
+            else:
+                fold.known.append(task)
+        return fold
+
+    def measures(self, space: Path) -> list[tuple[str, PromptedTask, Callable[[PromptedTask], float]]]:
+        """(setting, run, what gives its accuracy) of all runs in all settings, with the subspace in ``space``."""
+        rebuilt, moved = partial(_rebuilt, load_auto_encoder(space)), partial(tuned, subspace=space)
+        parts = {
+            "T_train (MSF)": (rebuilt, self.known),
+            "T_test (MSF)": (rebuilt, self.unseen),
+            "T_train same (IST)": (moved, self.known),
+            "T_train diff (IST)": (moved, self.other_draws),
+            "T_test (IST)": (moved, self.unseen),
+        }
+        return [(setting, task, measure) for setting, (measure, runs) in parts.items() for task in runs]
+
+
+@torch.no_grad()
+def _rebuilt(auto: AutoEncoder, task: PromptedTask) -> float:
+    return task.accuracy(auto(task.prompts()[0])[0])
+
 
 SCORES, FOLDS = "settings.json", "folds"
 OnStep = Callable[[str, MsfTick], None]

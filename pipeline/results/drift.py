@@ -10,9 +10,9 @@ import numpy as np
 
 from listflow.data.rows import stem
 from listflow.data.shards import is_corpus, read_manifest
-from listflow.pipeline.drift_facts import Drift, ShardAgreement, Side
+from listflow.pipeline.method.sampling import generator_for
+from listflow.pipeline.results.report import Drift, ShardAgreement, Side
 from listflow.pipeline.run.run import Run
-from listflow.pipeline.seeds import generator_for
 from listflow.pipeline.training.models import logits_on
 from listflow.pipeline.training.rounds import load_model
 

@@ -22,11 +22,10 @@ from uuid import uuid4
 from filelock import FileLock, Timeout
 
 from listflow.data.errors import InputError
+from listflow.data.files import appears, storing
 from listflow.data.shards import Manifest, Shard, is_corpus, read_manifest
-from listflow.pipeline.appearing import appears
-from listflow.pipeline.finished import Finished
+from listflow.pipeline.results.predictor import Finished
 from listflow.pipeline.storage.checkpoint import file_digest
-from listflow.pipeline.storing import storing
 
 FORMAT = 1
 CARD, RECORDS, LOCK, DRIVER = "_labelling.json", "_shards", ".lock", ".driver"

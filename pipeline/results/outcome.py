@@ -15,27 +15,25 @@ from torch import Tensor
 
 from listflow.data.errors import InputError
 from listflow.data.files import replacing
-from listflow.pipeline.drift_facts import Drift
-from listflow.pipeline.export import flat
-from listflow.pipeline.infer import logits_of
 from listflow.pipeline.method import metrics as evaluate
+from listflow.pipeline.model.classifier import flat, logits_of
 from listflow.pipeline.results.drift import measure_drift
+from listflow.pipeline.results.rendering import write_report
 from listflow.pipeline.results.report import (
     BackboneFacts,
     DataFacts,
+    Drift,
     FigureData,
     PseudoFacts,
     ReweightFacts,
     RoundReport,
     RunReport,
     WeightHistogram,
-    write_report,
-)  # fmt: skip
+)
 from listflow.pipeline.run.review import review_notices
 from listflow.pipeline.run.run import Run, counter
 from listflow.pipeline.run.wording import name_of, name_of_head
 from listflow.pipeline.stages.config import AnyStage
-from listflow.pipeline.stepping import forget_steps
 from listflow.pipeline.storage.checkpoint import (
     MANIFEST,
     file_digest,
@@ -47,7 +45,7 @@ from listflow.pipeline.storage.checkpoint import (
     write_json,
 )
 from listflow.pipeline.storage.pseudo_labels import PseudoLabels, load_meta_weights, look_up, mean_weights
-from listflow.pipeline.training.models import metrics_of
+from listflow.pipeline.training.models import forget_steps, metrics_of
 from listflow.pipeline.training.rounds import load_model
 
 ROWS_AT_ONCE = 8192

@@ -19,7 +19,7 @@ from matplotlib.ticker import MaxNLocator
 
 from listflow.pipeline.method.metrics import ReliabilityBin
 from listflow.pipeline.results.report import RoundReport, RunReport
-from listflow.pipeline.wording import capitalised, percent
+from listflow.pipeline.run.wording import capitalised, percent
 
 # Okabe and Ito's colours stay apart for every kind of colour blindness.
 BLUE, VERMILION, GREY = "#0072B2", "#D55E00", "#6b6b6b"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,9 +15,37 @@ from listflow.data.inputs import CORPUS_FILE
 from listflow.data.pool import Corpus
 from listflow.data.rows import Row
 from listflow.pipeline.backbone.backbone import absolute_backbone
-from listflow.pipeline.carried import reviewed_rows
 from listflow.pipeline.run.config import RunConfig
-from listflow.pipeline.storage.checkpoint import load_tensors, read_json, verified
+from listflow.pipeline.run.review import read_reviewed
+from listflow.pipeline.storage.checkpoint import FORMAT, load_tensors, read_json, verified, write_json
+
+REVIEWED = "reviewed.json"
+
+
+def reviewed_rows(run: Path, rounds: int, corpus: Corpus) -> tuple[Row, ...]:
+    """What was labelled in reviews before the run in ``run`` and in its own ``rounds``, in that order."""
+    path = run / "inputs" / REVIEWED
+    texts = [(row["text"], row["pair"], row["label"]) for row in read_json(path)["rows"]] if path.exists() else []
+    for number in range(1, rounds + 1):
+        ended = read_reviewed(run, number)
+        said = ended.rows if ended else ()
+        of_rows = corpus.texts([correction.row for correction in said])
+        texts += [(*text, correction.label) for text, correction in zip(of_rows, said, strict=True)]
+    return tuple(Row(*text, number) for number, text in enumerate(texts, 1))
+
+
+def keep_rows(run: Path, rows: tuple[Row, ...]) -> None:
+    """Keeps what the run in ``run`` was given, where that is something."""
+    if rows:
+        stored = [{"text": row.text, "pair": row.pair, "label": row.label} for row in rows]
+        write_json(run / "inputs" / REVIEWED, {"format": FORMAT, "rows": stored})
+
+
+def digest_of(rows: tuple[Row, ...]) -> dict[str, str]:
+    """The sha256 of the rows as a run's inputs record it; nothing where there are none."""
+    told = json.dumps([(row.text, row.pair, row.label) for row in rows])
+    return {"reviewed": hashlib.sha256(told.encode()).hexdigest()} if rows else {}
+
 
 WEIGHTS, EVIDENCE = "weights.safetensors", "evidence.safetensors"
 LOOKED_AT = 1000

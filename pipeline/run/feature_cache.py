@@ -17,10 +17,9 @@ import transformers
 from filelock import FileLock, Timeout
 
 from listflow.pipeline.backbone.backbone import Backbone
-from listflow.pipeline.backbone.cache import bytes_needed, with_features
-from listflow.pipeline.backbone.prompt import Encoded
+from listflow.pipeline.backbone.batch import Encoded
+from listflow.pipeline.backbone.cache import bytes_needed, content_key, with_features
 from listflow.pipeline.model.classifier import first_tuned_layer
-from listflow.pipeline.pieces import content_key
 from listflow.pipeline.run.run import Run, counter
 from listflow.pipeline.storage.checkpoint import MANIFEST
 

@@ -7,9 +7,22 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from listflow.pipeline.run.config import RunConfig
-from listflow.pipeline.run.opening import BEFORE_RECORD, load_config
+from listflow.pipeline.run.record import BEFORE_RECORD, load_config
 from listflow.pipeline.run.status import RunStatus, status_of
 from listflow.pipeline.storage.checkpoint import read_json
+
+
+def lineage(first: Path) -> list[RunStatus]:
+    """The run in ``first``, the one named ``first``-NNN that went on from it, and so on; of several the last number.
+
+    A run of another name, such as one that a person continued, is no part of it.
+    """
+    found, folders = [status_of(first)], _numbered(first).values()
+    recorded = [folder for folder in folders if (folder / "config.json").exists()]
+    children = {read_json(folder / "config.json")["config"].get("continues"): folder for folder in recorded}
+    while (child := children.pop(str(found[-1].folder), None)) is not None:
+        found.append(status_of(child))
+    return found
 
 
 @dataclass(frozen=True)
@@ -33,19 +46,6 @@ def next_of(first: Path) -> Next:
     if newest.state == "interrupted":
         return Next(load_config(newest.folder), f"resumes {newest.folder.name}")
     return Next(continued(newest.folder, _free(first)), f"continues {newest.folder.name}")
-
-
-def lineage(first: Path) -> list[RunStatus]:
-    """The run in ``first``, the one named ``first``-NNN that went on from it, and so on; of several the last number.
-
-    A run of another name, such as one that a person continued, is no part of it.
-    """
-    found, folders = [status_of(first)], _numbered(first).values()
-    recorded = [folder for folder in folders if (folder / "config.json").exists()]
-    children = {read_json(folder / "config.json")["config"].get("continues"): folder for folder in recorded}
-    while (child := children.pop(str(found[-1].folder), None)) is not None:
-        found.append(status_of(child))
-    return found
 
 
 def _numbered(first: Path) -> dict[int, Path]:

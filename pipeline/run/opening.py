@@ -5,14 +5,10 @@ Nothing is trained before all of this has succeeded.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from importlib import metadata
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -21,26 +17,68 @@ from listflow.data.files import missing, take_back
 from listflow.data.inputs import open_inputs
 from listflow.data.rows import Row
 from listflow.pipeline.backbone.backbone import Backbone, load_backbone
+from listflow.pipeline.backbone.cache import encode_corpus
 from listflow.pipeline.backbone.prompt import Prompt
-from listflow.pipeline.carried import digest_of, keep_rows
-from listflow.pipeline.corpus_tokens import encode_corpus
-from listflow.pipeline.label_words import word_ids_for
-from listflow.pipeline.notices import notices_of
-from listflow.pipeline.pseudo_tokens import Intrinsic, PTuning
+from listflow.pipeline.model.config import YTuningHead
+from listflow.pipeline.model.verbalizer import word_ids_for
 from listflow.pipeline.run.config import RunConfig
-from listflow.pipeline.run.continuation import pinned_parent
-from listflow.pipeline.run.feature_cache import keeps_features, with_kept_features
+from listflow.pipeline.run.continuation import digest_of, keep_rows, nothing_new, pinned_parent
+from listflow.pipeline.run.feature_cache import keeps_features, room_notices, with_kept_features
+from listflow.pipeline.run.record import _check_owner, _record, _strangers, fingerprint_of
 from listflow.pipeline.run.run import Notify, Run, counter
 from listflow.pipeline.run.sources import Sources, located, resolve_sources, spell_out
-from listflow.pipeline.stages.config import AnyStage, pseudo_tokens
-from listflow.pipeline.stages.prompt_start import check_start, pinned_start
-from listflow.pipeline.storage.checkpoint import FORMAT, read_json, single_writer, write_json
-from listflow.pipeline.subspace import check_subspace, pinned
-from listflow.pipeline.template_start import spell_start
+from listflow.pipeline.stages.config import AnyStage, Intrinsic, PTuning
+from listflow.pipeline.stages.ipt import check_subspace, pinned
+from listflow.pipeline.stages.presets import pseudo_tokens
+from listflow.pipeline.stages.prompt_start import check_start, pinned_start, spell_start
+from listflow.pipeline.storage.checkpoint import single_writer
 
-# What a run has that was refused, or killed, before it was recorded.
-BEFORE_RECORD = {".lock", "inputs", "inputs.json", "inputs.json.part", "config.json.part"}
-UNDECIDING = {"run_dir", "checkpoint_seconds", "review.timeout"}  # values that a run can change and stay the same run
+
+def notices_of(run: Run) -> tuple[str, ...]:
+    """The sentences; NothingNew for a continued run that has nothing new to learn from."""
+    return (
+        *_new_notices(run),
+        *run.inputs.notices,
+        *_cut_notices(run),
+        *_sample_notices(run),
+        *_head_notices(run),
+        *room_notices(run),
+    )
+
+
+def _new_notices(run: Run) -> Iterator[str]:
+    """What a continued run has that its parent had not; InputError where it is nothing."""
+    if run.parent is None:
+        return
+    fresh = len(run.fresh_rows())
+    if not fresh:
+        raise nothing_new(run.parent.folder)
+    if run.parent.reviewed:
+        yield f"{len(run.parent.reviewed)} rows that were labelled in earlier reviews are labelled rows here."
+    yield f"{fresh:,} of {len(run.corpus):,} unlabelled rows are new since {run.parent.folder.name}, which goes on."
+
+
+def _cut_notices(run: Run) -> Iterator[str]:
+    limit = run.prompt.max_length
+    for name, encoded in (("labelled", run.labelled), ("unlabelled", run.corpus), ("test", run.test)):
+        full = 0 if encoded is None else int((encoded.lengths() >= limit).sum())
+        if full:
+            yield f"{full} {name} text(s) fill all {limit} tokens: what lies beyond is not read (backbone.max_length)."
+
+
+def _sample_notices(run: Run) -> Iterator[str]:
+    rows = run.test_sample(1)
+    if rows is not None:
+        yield (
+            f"zero-shot and students are measured on {len(rows)} of {len(run.inputs.test)} test rows "
+            "(rounds.test_rows); labels alone and final on all of them."
+        )
+
+
+def _head_notices(run: Run) -> Iterator[str]:
+    head, backbone = run.config.head, run.backbone
+    if isinstance(head, YTuningHead) and head.reads_words and backbone.word_rows.shape[1] != backbone.hidden_size:
+        yield "label vectors start at random: the word embeddings of this backbone are narrower than its features."
 
 
 @contextmanager
@@ -92,11 +130,6 @@ def _leaving_no_stub(folder: Path, absent: Sequence[Path]) -> Iterator[None]:
         raise
 
 
-def _strangers(folder: Path) -> list[str]:
-    """What is in ``folder`` besides what a run has before it is recorded."""
-    return [path.name for path in folder.iterdir() if path.name not in BEFORE_RECORD]
-
-
 def _pinned(stage: AnyStage) -> AnyStage:
     """A stage that is made from files of another run, held to their present content."""
     if isinstance(stage, Intrinsic):
@@ -111,85 +144,6 @@ def _spelled(config: RunConfig, sources: Sources, backbone: Backbone) -> RunConf
 
 def _length(config: RunConfig, backbone: Backbone) -> int:
     return min(config.backbone.max_length, backbone.max_length)
-
-
-def load_config(folder: Path) -> RunConfig:
-    """The configuration that the run in ``folder`` was started with, for that folder."""
-    stored = read_json(folder / "config.json")
-    return RunConfig.model_validate(stored["config"]).model_copy(update={"run_dir": str(folder.resolve())})
-
-
-def fingerprint_of(config: RunConfig, sources: Sources, backbone: Backbone) -> str:
-    """sha256 over everything that decides the outcome: configuration, contents of inputs and backbone, versions."""
-    aside = {"run_dir", "checkpoint_seconds", "data", "review"}
-    decisive = config.model_dump(mode="json", exclude=aside)
-    if config.review.rows:
-        # How long a run waits decides nothing: answers do, and the folders that they change record them.
-        decisive["review"] = config.review.model_dump(mode="json", exclude={"timeout"})
-    kept = {"max_length": config.backbone.max_length, "cache_gb": config.backbone.cache_gb}
-    decisive["backbone"] = {**kept, "checksum": backbone.checksum()}
-    decisive["data"] = config.data.model_dump(include={"columns", "shots", "balanced"})
-    decisive["task"] = sources.task.model_dump(mode="json")
-    decisive["labels"] = list(sources.task.labels)  # their order is that of the classes, and sorted keys lose it
-    decisive["inputs"] = sources.digests
-    decisive["versions"] = versions()
-    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
-
-
-def versions() -> dict[str, str]:
-    """Versions of what computes: a run resumed under others is another run."""
-    return {name: metadata.version(name) for name in ("listflow", "torch", "transformers")}
-
-
-def _check_owner(folder: Path, fingerprint: str, config: RunConfig, sources: Sources) -> None:
-    if not (folder / "config.json").exists():
-        strangers = _strangers(folder) if folder.is_dir() else []
-        if strangers:
-            raise InputError(
-                f"{folder} is not a run directory (it holds {strangers[0]}); choose a new or empty --run-dir."
-            )
-        return
-    stored = read_json(folder / "config.json")
-    if stored["fingerprint"] != fingerprint:
-        _check_labels(folder, list(sources.task.labels))
-        raise InputError(
-            f"{folder} holds a run of {_difference(stored, config, folder, sources)}; choose another --run-dir, "
-            "or go on with that run by `listflow resume`."
-        )
-
-
-def _check_labels(folder: Path, labels: list[str]) -> None:
-    """InputError where a saved class would be read as another one's."""
-    before = list(read_json(folder / "inputs.json")["task"]["labels"])
-    if labels != before and sorted(labels) == sorted(before):
-        raise InputError(
-            f"{folder} holds a run of the same labels in another order ({', '.join(before)} there, "
-            f"{', '.join(labels)} here); restore that order in the task, or choose another --run-dir."
-        )
-
-
-def _difference(stored: dict[str, Any], config: RunConfig, folder: Path, sources: Sources) -> str:
-    # A key that an earlier version did not have had the value that is its default now.
-    ours, theirs, default = map(_flat, (config.model_dump(mode="json"), stored["config"], _defaults()))
-    theirs = default | theirs
-    keys = [k for k in ours if k not in UNDECIDING and ours[k] != theirs.get(k)]
-    if keys:
-        return f"another config ({keys[0]} is {theirs.get(keys[0])!r} there and {ours[keys[0]]!r} here)"
-    if stored["versions"] != versions():
-        return f"other versions ({stored['versions']} there, {versions()} here)"
-    before = read_json(folder / "inputs.json").get("digests", {})
-    changed = [role for role, digest in sources.digests.items() if before.get(role) != digest]
-    return f"other input files ({', '.join(changed) or 'their contents or the task'} changed since)"
-
-
-def _defaults() -> dict[str, Any]:
-    return RunConfig().model_dump(mode="json")
-
-
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    if not isinstance(value, dict):
-        return {prefix: value}
-    return {k: v for name, item in value.items() for k, v in _flat(item, f"{prefix}.{name}".lstrip(".")).items()}
 
 
 def _assemble(
@@ -222,22 +176,3 @@ def _assemble(
         test_gold=torch.tensor([index[row.label or ""] for row in inputs.test]) if inputs.test else None,
         notices=(), notify=notify,
     )  # fmt: skip
-
-
-def _record(run: Run, sources: Sources) -> None:
-    if (run.folder / "config.json").exists():
-        return
-    write_json(
-        run.folder / "inputs.json",
-        {
-            "format": FORMAT,
-            "task": sources.task.model_dump(mode="json"),
-            "files": {"labelled": sources.labelled, "unlabelled": list(sources.unlabelled), "test": sources.test},
-            "digests": sources.digests,
-            "rows": {"labelled": len(run.gold), "unlabelled": len(run.corpus), "test": len(run.inputs.test)},
-            "notices": list(run.notices),
-        },
-    )
-    stored = sources.absolute(run.config).model_dump(mode="json")
-    record = {"format": FORMAT, "fingerprint": run.fingerprint, "versions": versions(), "config": stored}
-    write_json(run.folder / "config.json", record)

@@ -17,11 +17,12 @@ from torch import Tensor
 from listflow.data.errors import InputError
 from listflow.data.inputs import Inputs
 from listflow.pipeline.backbone.backbone import Backbone
-from listflow.pipeline.backbone.prompt import Encoded, Prompt
+from listflow.pipeline.backbone.batch import Encoded
+from listflow.pipeline.backbone.prompt import Prompt
+from listflow.pipeline.method.sampling import generator_for, seed_for
 from listflow.pipeline.model.classifier import Classifier
 from listflow.pipeline.run.config import RunConfig
 from listflow.pipeline.run.continuation import Parent
-from listflow.pipeline.seeds import generator_for, seed_for
 from listflow.pipeline.storage.checkpoint import read_json, verified
 
 

@@ -14,8 +14,8 @@ from listflow.data.rows import read_rows
 from listflow.data.shards import is_corpus, read_manifest
 from listflow.data.task import Columns, Task, infer_task, load_task, parse_columns
 from listflow.pipeline.backbone.backbone import Backbone, absolute_backbone
-from listflow.pipeline.label_words import fill_in_words
 from listflow.pipeline.model.config import AnyHead
+from listflow.pipeline.model.verbalizer import fill_in_words
 from listflow.pipeline.run.config import RunConfig
 from listflow.pipeline.storage.checkpoint import read_json
 

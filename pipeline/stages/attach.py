@@ -1,24 +1,27 @@
-"""Adapter stages: pluggable sets of trainable tensors inside the frozen backbone.
-
-A stage is a plain ``nn.Module``. Its config attaches it, by wrapping modules of one backbone view.
-"""
+"""Puts the stages of a configuration into a view of a backbone."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib import import_module
 
 import torch
 from torch import nn
 
 from listflow.pipeline.backbone.backbone import Backbone
-from listflow.pipeline.stages.config import AnyStage, NoStage
+from listflow.pipeline.stages.config import AnyStage
 
 
 def attach_all(
     view: nn.Module | None, depth: int, backbone: Backbone, stages: Sequence[AnyStage], generator: torch.Generator
 ) -> nn.ModuleList:
-    """The trainable parts of all ``stages``, in their order, now wrapped into ``view``."""
+    """The trainable parts of all ``stages``, in their order, now wrapped into ``view``.
+
+    The code of a stage of kind K is ``attach`` in ``stages/K.py``.
+    """
     if view is None:
         return nn.ModuleList()
-    parts = (stage for stage in stages if not isinstance(stage, NoStage))
-    return nn.ModuleList(part.attach(view, depth, backbone, generator) for part in parts)
+    parts = (stage for stage in stages if stage.kind != "none")
+    return nn.ModuleList(
+        import_module(f"{__package__}.{stage.kind}").attach(view, depth, backbone, stage, generator) for stage in parts
+    )

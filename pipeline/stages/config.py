@@ -5,21 +5,70 @@ What attaches a stage is imported when a model is built: whoever reads configura
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+from typing import Annotated, Literal, get_args
 
-from pydantic import AfterValidator, BeforeValidator, Field, TypeAdapter, model_validator
+from pydantic import Field, model_validator
 
-from listflow.data.schema import Section, nearest
-from listflow.pipeline.pseudo_tokens import Intrinsic, PseudoTokens, PTuning
+from listflow.data.schema import Section
+from listflow.pipeline.backbone.placement import PseudoTokens
 from listflow.pipeline.stages.base import Layered
 
-if TYPE_CHECKING:
-    import torch
-    from torch import nn
 
-    from listflow.pipeline.backbone.backbone import Backbone
+class PTuning(PseudoTokens):
+    """Pseudo tokens, trained through a small encoder or as they are (arXiv 2103.10385)."""
+
+    kind: Literal["ptuning"] = "ptuning"
+    encoder: Literal["lstm", "mlp", "none"] = Field("lstm", description="what makes them; none: a plain soft prompt")
+    hidden: int = Field(
+        0, ge=0, le=4096, description="of the encoder, per direction of an lstm; 0: half of an embedding, all for mlp"
+    )
+    depth: int = Field(2, ge=2, le=3, description="linear maps of an mlp; peft's default has 3")
+    start: Literal["random", "words", "template", "prompt"] = Field(
+        "random",
+        description="what the trained embeddings start from; template: the words of the task's template; prompt: that "
+        "of another run",
+    )
+    words: Annotated[str, Field(max_length=2000)] | tuple[Annotated[str, Field(min_length=1)], ...] = Field(
+        "", description="for start words: a text, or a list of vocabulary entries; repeated where too few"
+    )
+    prompt: str = Field("", description="folder of that run, for start prompt")
+    digest: str = Field("", description="sha256 of its weights; filled in when a run is opened, another is refused")
+    aux_weight: float = Field(
+        0.0, ge=0, le=100, description="of a masked-LM loss on the texts beside the labels; 0: none"
+    )
+    aux_probability: float = Field(0.15, ge=0, le=0.5, description="with which that loss hides a word of a text")
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> PTuning:
+        if (self.start == "words") != bool(self.words.strip() if isinstance(self.words, str) else self.words):
+            raise ValueError("start words and words belong together: give both or neither")
+        if (self.start == "prompt") != bool(self.prompt):
+            raise ValueError("start prompt and prompt belong together: give both or neither")
+        if self.start == "prompt" and self.encoder != "none":
+            raise ValueError("start prompt needs encoder none: the vectors of another run are tuned as they are")
+        if self.depth != 2 and self.encoder != "mlp":
+            raise ValueError("depth belongs to encoder mlp")
+        if self.aux_weight and not self.aux_probability:
+            raise ValueError("aux_weight weighs nothing with aux_probability 0, which hides no word")
+        if self.encoder == "none" and self.hidden:
+            raise ValueError("hidden belongs to an encoder; encoder none has none")
+        return self
+
+
+class Intrinsic(PseudoTokens):
+    """Pseudo tokens that move within a subspace found on other tasks (arXiv 2110.07867)."""
+
+    kind: Literal["ipt"] = "ipt"
+    subspace: str = Field("", description="folder that `listflow subspace` made")
+    decoder: str = Field("", description="sha256 of its decoder; filled in when a run is opened, another is refused")
+    start: Literal["mean", "random"] = Field("mean", description="coordinates: the mean of known prompts, or at random")
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Intrinsic:
+        if not self.subspace:
+            raise ValueError("stage ipt needs stage.subspace=FOLDER; make one with `listflow subspace`")
+        return self
+
 
 Place = Literal[
     "embeddings", "attention_query", "attention_key", "attention_value", "attention_heads", "attention_output",
@@ -83,12 +132,6 @@ class Unified(Layered):
             return "exact"
         return "near" if self.init_std < 1e-3 else "no"
 
-    def attach(self, view: nn.Module, depth: int, backbone: Backbone, generator: torch.Generator) -> nn.Module:
-        """See ``pipeline/stages/unified.py``."""
-        from listflow.pipeline.stages import unified
-
-        return unified.attach(view, depth, backbone, self, generator)
-
 
 class BitFit(Layered):
     """All bias vectors of the layers, LayerNorm's too (arXiv 2106.10199)."""
@@ -98,12 +141,6 @@ class BitFit(Layered):
     @property
     def starts_as_identity(self) -> Literal["exact"]:
         return "exact"
-
-    def attach(self, view: nn.Module, depth: int, backbone: Backbone, generator: torch.Generator) -> nn.Module:
-        """See ``pipeline/stages/bitfit.py``."""
-        from listflow.pipeline.stages import bitfit
-
-        return bitfit.attach(view, depth, backbone, self, generator)
 
 
 class NoStage(Section):
@@ -122,101 +159,3 @@ class NoStage(Section):
 
 AnyStage = Annotated[Unified | BitFit | PTuning | Intrinsic | NoStage, Field(discriminator="kind")]
 KINDS: dict[str, type[AnyStage]] = {kind.model_fields["kind"].default: kind for kind in get_args(get_args(AnyStage)[0])}
-
-_LIST: dict[str, Any] = {"init_std": 2e-4}
-_FFN: dict[str, Any] = {"form": "relu", "place": ["ffn_output"], "bias": True}
-_SCALED = _FFN | {"insertion": "parallel", "composition": "scaled", "init": "lora"}
-_PREFIX: dict[str, Any] = {
-    "form": "softmax", "place": ["attention_heads"], "insertion": "parallel", "composition": "gated", "width": 16,
-}  # fmt: skip
-
-# fmt: off
-STAGE_PRESETS: dict[str, tuple[dict[str, Any], ...]] = {
-    "list": (_LIST,),
-    "houlsby": ({"form": "relu", "bias": True, "width": 64},),
-    "pfeiffer": (_FFN | {"width": 64},),
-    "parallel": (_FFN | {"insertion": "parallel", "width": 64},),
-    "multihead_parallel": (
-        {"form": "relu", "place": ["attention_heads"], "insertion": "parallel", "width": 30, "init": "lora"},
-    ),
-    "scaled_parallel": (_SCALED | {"width": 64, "scale": 4.0},),
-    "lora": (
-        {
-            "place": ["attention_query", "attention_value"], "insertion": "parallel", "composition": "scaled",
-            "scale": 2.0, "width": 16, "init": "lora",
-        },
-    ),
-    "prefix": (_PREFIX,),
-    "prefix_mlp": (_PREFIX | {"mlp": 800},),
-    "prefix_neutral": (_PREFIX | {"neutral": True},),
-    "mam": (_PREFIX, _SCALED | {"width": 16, "scale": 2.0}),
-    "mam_seq2seq": (_PREFIX | {"width": 30, "mlp": 800}, _SCALED | {"width": 512, "scale": 4.0}),
-    "soft_prompt": ({"kind": "ptuning", "encoder": "none"},),
-    "soft_prompt_mlm": ({"kind": "ptuning", "encoder": "none", "aux_weight": 1.0},),
-}
-# fmt: on
-# Every kind is a preset by its own name, besides the one that all of the above are made of.
-STAGE_PRESETS |= {kind: ({"kind": kind},) for kind in KINDS if kind != "unified"}
-
-
-def expand(given: Any) -> Any:
-    """A preset's name, a dict whose ``kind`` is one, or a list of these, as the list of stages it stands for.
-
-    ``layers`` over a preset holds for all its parts; no stage at all has none, whatever another preset said.
-    """
-    if isinstance(given, list | tuple):
-        return [stage for part in given for stage in expand(part)]
-    if isinstance(given, str):
-        given = {"kind": given}
-    if not isinstance(given, dict) or given.get("kind") == "unified":
-        return [given]
-    values = dict(given)
-    name = str(values.pop("kind", "list"))
-    if name not in STAGE_PRESETS:
-        raise ValueError(f"unknown stage '{name}'; {nearest(name, [*STAGE_PRESETS, 'unified'])}")
-    if name == "none":
-        values.pop("layers", None)
-    return [{"kind": "unified"} | preset | values for preset in STAGE_PRESETS[name]]
-
-
-def item_of(given: Any, number: int) -> int | None:
-    """The place in the list ``given`` of what became stage ``number`` of ``expand``; None where it is no list."""
-    if not isinstance(given, list | tuple):
-        return None
-    counts = itertools.accumulate(len(expand(part)) for part in given)
-    return next(place for place, count in enumerate(counts) if number < count)
-
-
-def _go_together(given: tuple[AnyStage, ...]) -> tuple[AnyStage, ...]:
-    if sum(isinstance(stage, PseudoTokens) for stage in given) > 1:
-        raise ValueError("two stages bring pseudo tokens; a prompt has those of one")
-    if sum(isinstance(stage, BitFit) for stage in given) > 1:
-        raise ValueError("two stages are bitfit; a layer has one set of bias vectors")
-    if len(given) > 1 and any(isinstance(stage, NoStage) for stage in given):
-        raise ValueError("stage none stands alone; leave it out of the list")
-    return given
-
-
-Stages = Annotated[
-    tuple[AnyStage, ...],
-    BeforeValidator(expand),
-    AfterValidator(_go_together),
-    Field(min_length=1, description="a preset's name, or its values"),
-]
-
-
-def stages(given: Any, **values: Any) -> tuple[AnyStage, ...]:
-    """The stages that a preset's name (with ``values`` over it), a dict or a list stands for; ValueError if none."""
-    found: tuple[AnyStage, ...] = TypeAdapter(Stages).validate_python({"kind": given} | values if values else given)
-    return found
-
-
-def pseudo_tokens(given: Sequence[AnyStage]) -> PseudoTokens | None:
-    """The stage whose pseudo tokens a prompt must hold."""
-    return next((stage for stage in given if isinstance(stage, PseudoTokens)), None)
-
-
-def lives_in_layers(kind: str) -> bool:
-    """Whether a stage of this name takes ``layers``."""
-    parts = STAGE_PRESETS.get(kind, ({},))
-    return all(issubclass(KINDS[part.get("kind", "unified")], Layered) for part in parts)

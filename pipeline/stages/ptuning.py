@@ -16,7 +16,7 @@ from listflow.data.errors import InputError
 from listflow.pipeline.backbone.backbone import Backbone
 from listflow.pipeline.backbone.prompt import token_ids
 from listflow.pipeline.method import tape
-from listflow.pipeline.pseudo_tokens import PTuning
+from listflow.pipeline.stages.config import PTuning
 from listflow.pipeline.stages.prompt_start import start_from
 
 LSTM_LAYERS = 2  # as in the authors' code

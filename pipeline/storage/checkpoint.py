@@ -10,21 +10,48 @@ import hashlib
 import json
 import os
 import shutil
+import signal
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
 from listflow.data.errors import InputError
-from listflow.data.files import replacing, sync
-from listflow.pipeline.storing import FULL, storing
-from listflow.pipeline.undisturbed import undisturbed
+from listflow.data.files import FULL, replacing, storing, sync
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+HEEDED = (signal.SIGINT, signal.SIGTERM)
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """A signal that comes inside the block is heeded at its end. Python interrupts no thread but the main one."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    came: list[signal.Signals] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        came.append(signal.Signals(number))
+
+    before = {number: signal.getsignal(number) or signal.SIG_DFL for number in HEEDED}
+    try:
+        for number in HEEDED:
+            signal.signal(number, note)
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        for number in came:
+            signal.raise_signal(number)
+
 
 MANIFEST = "manifest.json"
 FORMAT = 1

@@ -17,9 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from listflow.pipeline.backbone.batch import Batch
+from listflow.pipeline.backbone.batch import Batch, Encoded
 from listflow.pipeline.backbone.masked_lm import Masked
-from listflow.pipeline.backbone.prompt import Encoded
 from listflow.pipeline.model.classifier import Classifier
 
 MASKED, KEPT = 0.8, 0.1  # of the chosen words; the others become a random word

@@ -2,25 +2,125 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from listflow.pipeline.backbone.prompt import Encoded
-from listflow.pipeline.infer import logits_of
+from listflow.data.errors import InputError
+from listflow.pipeline.backbone.batch import Encoded
 from listflow.pipeline.method.gate import folds
 from listflow.pipeline.method.metrics import measure, weight_stats
-from listflow.pipeline.model.classifier import Classifier
-from listflow.pipeline.recipes import teacher_recipe
+from listflow.pipeline.method.sampling import generator_for
+from listflow.pipeline.model.classifier import Classifier, logits_of
 from listflow.pipeline.run.run import Progress, Run, counter
-from listflow.pipeline.seeds import generator_for
-from listflow.pipeline.stepping import forget_steps
-from listflow.pipeline.storage.checkpoint import new_folder, save_tensors, verified
+from listflow.pipeline.stages.config import PTuning
+from listflow.pipeline.stages.presets import pseudo_tokens
+from listflow.pipeline.storage.checkpoint import (
+    load_checked,
+    new_folder,
+    save_checked,
+    save_tensors,
+    undisturbed,
+    verified,
+)
 from listflow.pipeline.storage.pseudo_labels import save_meta_weights
-from listflow.pipeline.training.trainer import Material, State, Trainer
+from listflow.pipeline.training.auxiliary import Auxiliary
+from listflow.pipeline.training.trainer import Material, Recipe, State, Tick, Trainer
+
+
+def teacher_recipe(run: Run, rows: int, purpose: str = "train") -> Recipe:
+    """How a teacher is trained on ``rows`` labelled rows."""
+    config = run.config.teacher
+    batch = min(config.batch, rows)
+    return Recipe(
+        phases=(("labelled", config.epochs * -(-rows // batch)),), learning_rate=config.learning_rate, batch=batch,
+        labelled_batch=batch, clip=run.config.clip, dropout=run.config.dropout, seed=run.seed(0, purpose),
+        auxiliary=auxiliary_of(run),
+    )  # fmt: skip
+
+
+def student_recipe(run: Run, number: int, drawn: int) -> Recipe:
+    """How the student of a round is trained on ``drawn`` pseudo-labelled rows."""
+    config, reweight = run.config.student, run.config.reweight
+    warm = round(config.warmup * config.steps)
+    tail = config.tail_epochs * -(-len(run.gold) // config.tail_batch)
+    return Recipe(
+        phases=(("warmup", warm), ("reweighted", config.steps - warm), ("tail", tail)),
+        learning_rate=config.learning_rate, batch=min(config.batch, drawn), labelled_batch=config.tail_batch,
+        cutoff=config.cutoff,
+        meta_batch=reweight.batch, engine=reweight.engine, eps=reweight.eps, confidence=run.config.pseudo.confidence,
+        clip=run.config.clip, dropout=run.config.dropout, seed=run.seed(number, "train"),
+        auxiliary=auxiliary_of(run),
+    )  # fmt: skip
+
+
+def auxiliary_of(run: Run) -> Auxiliary | None:
+    """The masked-LM loss that the stage asks for. Words that the template has are spared wherever they stand.
+
+    In the template they are the same in every text, so that hiding them would break the prompt and teach nothing.
+    """
+    stage, tokenizer = pseudo_tokens(run.config.stage), run.prompt.tokenizer
+    if not isinstance(stage, PTuning) or not stage.aux_weight:
+        return None
+    template = (token for ids in run.prompt.fixed.values() for token in ids if token >= 0)
+    spared = tuple(sorted({*tokenizer.all_special_ids, *template}))
+    return Auxiliary(
+        stage.aux_probability, stage.aux_weight, tokenizer.mask_token_id,
+        min(len(tokenizer), len(run.backbone.word_rows)), spared,
+    )  # fmt: skip
+
+
+def train_resumably(run: Run, number: int, trainer: Trainer, made_from: str) -> State:
+    """All steps of ``trainer``, from its last step checkpoint if one of the same recipe and inputs is there.
+
+    Whatever stops it but a kill leaves a checkpoint of the last whole step. It stays until ``forget_steps``.
+    """
+    key = hashlib.sha256(f"{trainer.recipe} {made_from}".encode()).hexdigest()[:12]
+    path = run.round_folder(number) / f"{key}.step"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    forget_steps(run, number, but=path)
+    if path.exists():
+        # A damaged one costs time, never the run.
+        with suppress(InputError):
+            trainer.restore(load_checked(path))
+    began = trainer.state.step
+    try:
+        return trainer.run(_saving(run, number, trainer, path))
+    except BaseException:
+        if trainer.state.step > began:
+            # What stopped the training is what should be told. The signal that a cancelled run gets besides can wait.
+            with undisturbed(), suppress(Exception):
+                save_checked(path, trainer.snapshot())
+        raise
+
+
+def forget_steps(run: Run, number: int, but: Path | None = None) -> None:
+    """Removes the step checkpoints of a round, whose model is kept now."""
+    for stale in run.round_folder(number).glob("*.step*"):
+        if stale != but:
+            stale.unlink()
+
+
+def _saving(run: Run, number: int, trainer: Trainer, path: Path) -> Callable[[Tick], None]:
+    """Tells of every step, and saves one when enough time has gone by."""
+    saved = time.monotonic()
+
+    def on_step(tick: Tick) -> None:
+        nonlocal saved
+        run.notify(Progress(number, tick.phase, tick.step, tick.steps, tick.loss))
+        if time.monotonic() - saved >= run.config.checkpoint_seconds:
+            save_checked(path, trainer.snapshot())
+            saved = time.monotonic()
+
+    return on_step
+
 
 Facts = dict[str, Any]
 FOLDS = 3

@@ -14,14 +14,13 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from listflow.pipeline.infer import logits_of
-from listflow.pipeline.recipes import student_recipe, teacher_recipe
+from listflow.pipeline.model.classifier import logits_of
 from listflow.pipeline.run.config import RunConfig
 from listflow.pipeline.run.feature_cache import keeps_features, with_kept_features
 from listflow.pipeline.run.opening import open_run
 from listflow.pipeline.run.run import Run
 from listflow.pipeline.run.wording import name_of, name_of_head
-from listflow.pipeline.training.models import FOLDS
+from listflow.pipeline.training.models import FOLDS, student_recipe, teacher_recipe
 from listflow.pipeline.training.trainer import Material, Phase, Recipe, Tick, Trainer
 
 SAMPLE_ROWS, TIMED_ROWS, TIMED_STEPS, BINS = 5, 256, 5, 8
@@ -45,6 +44,11 @@ class LengthBin:
     shortest: int
     longest: int
     rows: int
+
+
+def trainable_parameters(run: Run) -> int:
+    """Parameters that a teacher or student trains."""
+    return sum(tensor.numel() for tensor in run.new_classifier(0, None).tunable().values())
 
 
 @dataclass(frozen=True)
@@ -106,11 +110,6 @@ def steps_of(run: Run) -> tuple[int, Steps]:
 def rows_per_round(run: Run) -> int:
     """Unlabelled rows that a round draws."""
     return min(len(run.corpus), run.config.student.steps * run.config.student.batch)
-
-
-def trainable_parameters(run: Run) -> int:
-    """Parameters that a teacher or student trains."""
-    return sum(tensor.numel() for tensor in run.new_classifier(0, None).tunable().values())
 
 
 def _samples(run: Run) -> tuple[str, ...]:

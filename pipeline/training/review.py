@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,6 @@ from torch import Tensor
 
 from listflow.data.errors import InputError
 from listflow.data.files import replacing
-from listflow.pipeline.contested import contested_rows
 from listflow.pipeline.run.review import (
     CORRECTIONS,
     CSV,
@@ -26,8 +25,92 @@ from listflow.pipeline.run.review import (
     read_reviewed,
     review_folder,
     write_asked,
-)  # fmt: skip
+)
 from listflow.pipeline.run.run import Run
+from listflow.pipeline.storage.pseudo_labels import PseudoLabels, load_meta_weights, look_up, mean_weights
+
+CHANGED, LIGHT = 0.5, 0.5
+LONGEST = 10_000  # characters of a text: what a person reads, and a spreadsheet holds
+
+
+def contested_rows(run: Run, number: int) -> tuple[Contested, ...]:
+    """The most contested rows of a round, ``review.rows`` at most; one row at least stays unlabelled."""
+    labels = _labels(run, number)
+    earlier = np.full(len(labels.rows), -1)
+    if number > 1:
+        before = _labels(run, number - 1)
+        earlier = look_up(before.rows, before.soft.argmax(1), labels.rows).astype(int)
+    light = _lightness(run, number, labels.rows)
+    scores = scores_of(labels.soft, earlier, light)
+    first = np.lexsort((labels.rows, -scores))[: min(run.config.review.rows, len(scores) - 1)]
+    return tuple(_contested(run, labels, earlier, light, float(scores[place]), int(place)) for place in first)
+
+
+def scores_of(soft: np.ndarray, earlier: np.ndarray, light: np.ndarray) -> np.ndarray:
+    """(N,) scores from soft labels (N, C), the labels of the round before (-1: none), and ``light`` from 0 to 1."""
+    ranked = np.sort(soft, axis=1)
+    changed = (earlier >= 0) & (earlier != soft.argmax(1))
+    return 1 - (ranked[:, -1] - ranked[:, -2]) + CHANGED * changed + LIGHT * light
+
+
+def _labels(run: Run, number: int) -> PseudoLabels:
+    return PseudoLabels.load(run.round_folder(number) / "pseudo" / "labels.parquet", len(run.labels))
+
+
+def _lightness(run: Run, number: int, rows: np.ndarray) -> np.ndarray:
+    """(N,) how much less than an equal share each row weighed in the round before, from 0 to 1."""
+    if number == 1:
+        return np.zeros(len(rows))
+    weighed, means = mean_weights([load_meta_weights(run.model_folder(number - 1) / "meta_weights.parquet")])
+    found = look_up(weighed, means, rows)
+    return np.where(found < 0, 0, np.maximum(0, 1 - run.config.student.batch * found))
+
+
+def _contested(
+    run: Run, labels: PseudoLabels, earlier: np.ndarray, light: np.ndarray, score: float, place: int
+) -> Contested:
+    soft, row = labels.soft[place], int(labels.rows[place])
+    top, second = np.argsort(-soft, kind="stable")[:2].tolist()
+    why = [f"{soft[top]:.2f} against {soft[second]:.2f}"]
+    if earlier[place] >= 0 and earlier[place] != top:
+        why.append(f"the teacher before said {run.labels[earlier[place]]}")
+    if light[place] > 0:
+        why.append(f"{1 - light[place]:.0%} of an equal weight")
+    text, pair = run.inputs.corpus.texts([row])[0]
+    return Contested(
+        run.inputs.corpus.row_ids([row])[0], row, text[:LONGEST], pair and pair[:LONGEST], run.labels[top],
+        float(soft[top]), run.labels[second], score, "; ".join(why),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class WeighedRow:
+    """A pseudo-labelled row; ``weight`` is its mean meta weight, and 1 where all rows of a step weigh alike."""
+
+    row_id: str
+    text: str
+    label: str
+    weight: float
+
+
+def weighed_rows(run: Run, number: int, most: int) -> tuple[list[WeighedRow], list[WeighedRow]]:
+    """(the rows of a round that weighed most, those that weighed least): ``most`` of each, the extreme ones first."""
+    folder = run.round_folder(number)
+    rows, means = mean_weights([load_meta_weights(folder / "student" / "meta_weights.parquet")])
+    labels = PseudoLabels.load(folder / "pseudo" / "labels.parquet", len(run.labels))
+    top = look_up(labels.rows, labels.soft.argmax(1), rows).astype(int)
+    most = min(most, len(rows) // 2)
+    heavy, light = np.lexsort((rows, -means))[:most], np.lexsort((rows, means))[:most]
+    corpus, share = run.inputs.corpus, min(run.config.student.batch, len(labels.rows))
+
+    def told(places: np.ndarray) -> list[WeighedRow]:
+        chosen = rows[places].tolist()
+        texts = [text if pair is None else f"{text} / {pair}" for text, pair in corpus.texts(chosen)]
+        facts = zip(corpus.row_ids(chosen), texts, top[places].tolist(), means[places].tolist(), strict=True)
+        return [WeighedRow(row_id, text, run.labels[label], share * mean) for row_id, text, label, mean in facts]
+
+    return told(heavy), told(light)
+
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how a cell begins that a spreadsheet may compute
 

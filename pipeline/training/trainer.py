@@ -14,15 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from listflow.pipeline.backbone.batch import Batch
-from listflow.pipeline.backbone.prompt import Encoded
-from listflow.pipeline.infer import logits_of
+from listflow.pipeline.backbone.batch import Batch, Encoded
 from listflow.pipeline.method.reweight import ENGINES, Step, kl
-from listflow.pipeline.method.sampling import bucketed, epochs
-from listflow.pipeline.model.classifier import Classifier
-from listflow.pipeline.seeds import generator_for, seed_for
+from listflow.pipeline.method.sampling import bucketed, epochs, generator_for, seed_for
+from listflow.pipeline.model.classifier import Classifier, logits_of
+from listflow.pipeline.storage.checkpoint import undisturbed
 from listflow.pipeline.training.auxiliary import Auxiliary, accompanied, auxiliary_term
-from listflow.pipeline.undisturbed import undisturbed
 
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 

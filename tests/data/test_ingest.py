@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from listflow.data import ingest as module
-from listflow.data import settling
+from listflow.data import ingest as settling
 from listflow.data.errors import InputError
 from listflow.data.ingest import Ingested, ingest
 from listflow.data.pool import build_corpus

@@ -137,7 +137,7 @@ def test_pairs(files: dict[str, Any], tmp_path: Path) -> None:
 def building(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     """Count the corpora that are built from now on."""
     built: list[object] = []
-    build = listflow.data.inputs.build_corpus
+    build = listflow.data.pool.build_corpus
 
     def counting(*args: Any, **options: Any) -> Any:
         built.append(args)

@@ -6,7 +6,8 @@ import pytest
 from pydantic import ValidationError
 
 from listflow.data.errors import InputError
-from listflow.data.task import MODIFIERS, Columns, Part, Task, builtin_tasks, infer_task, load_task, parse_columns
+from listflow.data.task import Columns, Task, builtin_tasks, infer_task, load_task, parse_columns
+from listflow.data.template import MODIFIERS, Part
 
 PAPER = {"mnli", "rte", "qqp", "sst2", "subj", "mpqa"}
 

@@ -15,7 +15,7 @@ import pytest
 from commands import Cli, Result
 from transformers.utils.logging import disable_progress_bar
 
-from listflow.flows.environment import prepare
+from listflow.flows.cli.console import prepare
 
 prepare()
 disable_progress_bar()  # what prepare asks for, but the tiny models have imported transformers before

@@ -13,8 +13,8 @@ from prefect.events.actions import DoNothing
 from prefect.events.schemas.automations import Automation, AutomationCore, EventTrigger, Posture
 from prefect.events.schemas.events import Resource
 
-from listflow.flows.label_shards_flow import label_shards
 from listflow.flows.labelling.flow import label_corpus
+from listflow.flows.labelling.work_pool import label_shards
 from listflow.flows.run.continuation import go_on
 from listflow.flows.run.self_training import self_train
 from listflow.flows.server.automations import DECLARED, RESUME, SILENT, apply_automations, remove_automations

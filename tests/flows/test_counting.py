@@ -4,7 +4,7 @@ from io import StringIO
 
 from rich.console import Console
 
-from listflow.flows.counting import Count, counted
+from listflow.flows.cli.console import Count, counted
 
 
 def test_every_tenth_is_said_once() -> None:

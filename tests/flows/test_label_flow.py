@@ -264,7 +264,7 @@ def test_the_command_says_how_to_go_on(
     assert failed.stderr.count("\n") == 1
     assert "the same command again labels what is left" in failed.stderr
     with monkeypatch.context() as patch:
-        patch.setattr("listflow.flows.label_watch.Watch.look", interrupt)
+        patch.setattr("listflow.flows.labelling.flow.Watch.look", interrupt)
         stopped = cli("label", run, corpus, f"--output={tmp_path / 'out'}")
     assert stopped.returncode == 130
     assert "the same command again labels what is left" in stopped.stderr

@@ -5,12 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from listflow.data.answers import parse_answers
-from listflow.flows.markdown import code, table
-from listflow.flows.report_artifacts import drift_page
-from listflow.flows.review_view import form_text, lines_to_fill_in
-from listflow.pipeline.drift_facts import Drift, ShardAgreement, Side
-from listflow.pipeline.run.review import Asked, Contested
+from listflow.flows.run.artifacts import code, drift_page, table
+from listflow.flows.run.review import form_text, lines_to_fill_in
+from listflow.pipeline.results.report import Drift, ShardAgreement, Side
+from listflow.pipeline.run.review import Asked, Contested, parse_answers
 
 
 def test_a_page_neither_loads_nor_breaks_on_a_text() -> None:

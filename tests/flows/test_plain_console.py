@@ -9,10 +9,9 @@ import pytest
 from rich.console import Console
 from rich.table import Table
 
+from listflow.flows.cli.console import Count, plain_console
 from listflow.flows.cli.progress import Display
-from listflow.flows.cli_gc import gc
-from listflow.flows.counting import Count
-from listflow.flows.plain_console import plain_console
+from listflow.flows.cli.results import gc
 from listflow.pipeline.run.run import Progress
 
 MARKUP = "[/b] [red]red"

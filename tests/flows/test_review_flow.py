@@ -17,9 +17,8 @@ import pytest
 from commands import COMMAND, Cli, cancel
 from conftest import tiny_overlay
 
-from listflow.data.answers import read_answers
 from listflow.pipeline.run.config import RunConfig, build_config
-from listflow.pipeline.run.review import Reviewed, answer_review, read_asked, read_reviewed, waits_until
+from listflow.pipeline.run.review import Reviewed, answer_review, read_answers, read_asked, read_reviewed, waits_until
 
 pytest_plugins = ["flow_fixtures"]
 

@@ -176,7 +176,7 @@ def test_serve_looks_once_for_what_came_before_it(first: Path, corpus: Path, mon
             told.append("started")
 
     monkeypatch.setattr("listflow.flows.run.deployment.Serving", Runner)
-    monkeypatch.setattr("listflow.flows.run.deployment.check_server", lambda: None)
+    monkeypatch.setattr("listflow.flows.server.client.check_server", lambda: None)
     monkeypatch.setattr("listflow.flows.run.deployment.run_deployment", lambda name, timeout: told.append(name))
     by_corpus, by_time = (Wanted(first, *rest, "weekly") for rest in ((None, None, ("tickets",)), (None, 2.5, ())))
     serve_run(by_corpus)

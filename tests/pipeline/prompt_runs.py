@@ -6,11 +6,11 @@ from pathlib import Path
 
 from conftest import tiny_overlay
 
-from listflow.pipeline.pseudo_tokens import Intrinsic
+from listflow.pipeline.pretraining.msf import SubspaceConfig
 from listflow.pipeline.run.config import build_config
 from listflow.pipeline.self_training import self_train
-from listflow.pipeline.subspace import pinned
-from listflow.pipeline.subspace_config import SubspaceConfig
+from listflow.pipeline.stages.config import Intrinsic
+from listflow.pipeline.stages.ipt import pinned
 
 TOKENS, DIM = 3, 4
 SMALL = SubspaceConfig(dim=DIM, hidden=16, steps=20, prompts=4, batch=4)

@@ -21,11 +21,12 @@ from transformers import (
 )
 
 from listflow.data.errors import InputError
-from listflow.pipeline import lowrank, minilm
+from listflow.pipeline.backbone import pretrained as minilm
 from listflow.pipeline.backbone.backbone import load_backbone
 from listflow.pipeline.backbone.masked_lm import fill_mask, mask_tokens, masked_logits
-from listflow.pipeline.pretraining.adapt import AdaptConfig, AdaptOutcome, AdaptTick, adapt
-from listflow.pipeline.pretraining.learner import load_learner
+from listflow.pipeline.pretraining import learner as lowrank
+from listflow.pipeline.pretraining.adapt import AdaptOutcome, AdaptTick, adapt
+from listflow.pipeline.pretraining.learner import AdaptConfig, load_learner
 from listflow.pipeline.pretraining.packing import Packed, pack
 
 SENTENCES = [f"the {colour} {thing} is {colour}" for colour in ("red", "blue") for thing in ("car", "house", "boat")]

@@ -11,7 +11,7 @@ import pytest
 
 FAULTS = """
 import resource, sys, torch
-from listflow.pipeline.allocator import keep_freed_memory
+from listflow.pipeline.backbone.backbone import keep_freed_memory
 if sys.argv[1] == "kept":
     keep_freed_memory()
 for _ in range(20):

@@ -17,19 +17,19 @@ from torch import Tensor
 
 from listflow.data.errors import InputError
 from listflow.pipeline.backbone.backbone import Backbone
-from listflow.pipeline.backbone.batch import Batch
-from listflow.pipeline.backbone.prompt import Encoded, Prompt
-from listflow.pipeline.label_words import label_word_ids
+from listflow.pipeline.backbone.batch import Batch, Encoded
+from listflow.pipeline.backbone.prompt import Prompt
 from listflow.pipeline.method.reweight import ENGINES
 from listflow.pipeline.model.classifier import Classifier
 from listflow.pipeline.model.config import LinearHead, VerbalizerHead, YTuningHead
-from listflow.pipeline.recipes import auxiliary_of, student_recipe, teacher_recipe
+from listflow.pipeline.model.verbalizer import label_word_ids
 from listflow.pipeline.results.predictor import Predictor
 from listflow.pipeline.run.config import build_config
 from listflow.pipeline.run.opening import open_run
 from listflow.pipeline.self_training import self_train
-from listflow.pipeline.stages.config import pseudo_tokens, stages
+from listflow.pipeline.stages.presets import pseudo_tokens, stages
 from listflow.pipeline.training.auxiliary import Auxiliary, accompanied, auxiliary_term, hide
+from listflow.pipeline.training.models import auxiliary_of, student_recipe, teacher_recipe
 from listflow.pipeline.training.trainer import Material, Phase, Recipe, Trainer
 
 PHASES: tuple[tuple[Phase, int], ...] = (("labelled", 2), ("warmup", 2), ("reweighted", 2), ("tail", 1))

@@ -8,9 +8,9 @@ import pytest
 from pydantic import ValidationError
 
 from listflow.data.errors import InputError
-from listflow.pipeline.adapt_config import AdaptConfig
-from listflow.pipeline.config_errors import refusal
+from listflow.data.schema import refusal
 from listflow.pipeline.model.config import LinearHead, VerbalizerHead
+from listflow.pipeline.pretraining.learner import AdaptConfig
 from listflow.pipeline.run.config import build_config
 
 LAYERS = "must be all, top:N, or a list of layer numbers from 0 upward"

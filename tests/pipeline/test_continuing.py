@@ -12,12 +12,13 @@ from conftest import sentences, tiny_overlay, write_jsonl
 from listflow.data.errors import InputError
 from listflow.data.ingest import ingest
 from listflow.data.task import Columns
-from listflow.pipeline.drift_facts import Side
 from listflow.pipeline.results.drift import warnings_of
 from listflow.pipeline.results.outcome import report_of
+from listflow.pipeline.results.report import Side
 from listflow.pipeline.run.config import RunConfig, build_config
 from listflow.pipeline.run.continuation import Parent
-from listflow.pipeline.run.opening import load_config, open_run
+from listflow.pipeline.run.opening import open_run
+from listflow.pipeline.run.record import load_config
 from listflow.pipeline.run.run import Progress
 from listflow.pipeline.self_training import self_train
 from listflow.pipeline.storage.checkpoint import load_tensors, read_json

@@ -12,19 +12,19 @@ from safetensors.torch import load_file, save_file
 from test_reweight import TASK
 
 from listflow.data.errors import InputError
-from listflow.pipeline.adapt_config import AdaptConfig
 from listflow.pipeline.backbone.backbone import Backbone, load_backbone
 from listflow.pipeline.backbone.masked_lm import fill_mask
 from listflow.pipeline.backbone.prompt import Prompt
-from listflow.pipeline.label_words import label_word_ids
 from listflow.pipeline.model.classifier import Classifier
 from listflow.pipeline.model.config import AnyHead, LinearHead, VerbalizerHead, YTuningHead
+from listflow.pipeline.model.verbalizer import label_word_ids
 from listflow.pipeline.pretraining.adapt import adapt
+from listflow.pipeline.pretraining.learner import AdaptConfig
 from listflow.pipeline.results.predictor import Predictor
 from listflow.pipeline.run.config import build_config
 from listflow.pipeline.run.opening import open_run
 from listflow.pipeline.self_training import self_train
-from listflow.pipeline.stages.config import stages
+from listflow.pipeline.stages.presets import stages
 
 HEADS: list[AnyHead] = [LinearHead(), YTuningHead(width=16)]
 

@@ -24,23 +24,22 @@ from _pytest.mark import ParameterSet
 from conftest import sentences, write_jsonl
 
 from listflow.data.task import Task
-from listflow.pipeline import finished
-from listflow.pipeline.autoencoder import AutoEncoder
 from listflow.pipeline.backbone.backbone import Backbone, load_backbone
 from listflow.pipeline.backbone.prompt import Prompt
-from listflow.pipeline.infer import logits_of
+from listflow.pipeline.model.classifier import logits_of
 from listflow.pipeline.model.config import AnyHead
-from listflow.pipeline.pseudo_tokens import Intrinsic
 from listflow.pipeline.results import plots
+from listflow.pipeline.results import predictor as finished
 from listflow.pipeline.results.predictor import Predictor
 from listflow.pipeline.run import opening
 from listflow.pipeline.run.config import build_config
 from listflow.pipeline.run.opening import open_run
 from listflow.pipeline.run.run import Notify, Progress
 from listflow.pipeline.self_training import self_train
-from listflow.pipeline.stages.config import STAGE_PRESETS, Unified, stages
+from listflow.pipeline.stages.config import Intrinsic, Unified
+from listflow.pipeline.stages.ipt import AutoEncoder, Origin, save_subspace
+from listflow.pipeline.stages.presets import STAGE_PRESETS, stages
 from listflow.pipeline.storage.checkpoint import file_digest, load_tensors
-from listflow.pipeline.subspace import Origin, save_subspace
 from listflow.pipeline.training.rounds import load_model
 
 WORKER = Path(__file__).parent / "step_killer.py"

@@ -18,7 +18,8 @@ from listflow.data.ingest import ingest
 from listflow.data.task import Columns
 from listflow.pipeline.results.predictor import Predictor
 from listflow.pipeline.run.config import build_config
-from listflow.pipeline.run.opening import load_config, open_run
+from listflow.pipeline.run.opening import open_run
+from listflow.pipeline.run.record import load_config
 from listflow.pipeline.run.run import Progress
 from listflow.pipeline.self_training import self_train
 from listflow.pipeline.storage.checkpoint import read_json, single_writer, verified, write_json

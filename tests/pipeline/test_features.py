@@ -15,24 +15,21 @@ from filelock import FileLock
 from torch import Tensor, nn
 
 from listflow.data.task import Task
-from listflow.pipeline import pieces
-from listflow.pipeline.attention import SHAPED_LIKE_BERT
 from listflow.pipeline.backbone import cache as features
+from listflow.pipeline.backbone import cache as pieces
 from listflow.pipeline.backbone import layers as split
 from listflow.pipeline.backbone.backbone import Backbone
-from listflow.pipeline.backbone.cache import _copied, with_features
-from listflow.pipeline.backbone.layers import lower, upper
+from listflow.pipeline.backbone.cache import _copied, content_key, known_places, pieces_of, with_features
+from listflow.pipeline.backbone.layers import SHAPED_LIKE_BERT, lower, narrow, upper
 from listflow.pipeline.backbone.prompt import Prompt, Text
-from listflow.pipeline.last_layer import narrow
 from listflow.pipeline.model.classifier import Classifier
 from listflow.pipeline.model.config import VerbalizerHead
-from listflow.pipeline.pieces import content_key, known_places, pieces_of
 from listflow.pipeline.results.outcome import report_of
 from listflow.pipeline.run.config import build_config
 from listflow.pipeline.run.feature_cache import forget_oldest, frozen_layers
 from listflow.pipeline.run.opening import open_run
 from listflow.pipeline.self_training import self_train
-from listflow.pipeline.stages.config import stages
+from listflow.pipeline.stages.presets import stages
 from listflow.pipeline.training.trainer import Material, Recipe, Trainer
 
 TOP = {"stage": {"layers": "top:1"}}
@@ -128,7 +125,7 @@ def passed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         return below
 
     monkeypatch.setattr(features, "lower", counted)
-    monkeypatch.setattr("listflow.pipeline.model.classifier.lower", counted)
+    monkeypatch.setattr("listflow.pipeline.backbone.layers.lower", counted)
     return seen
 
 

@@ -9,14 +9,13 @@ import torch
 from prompt_runs import SMALL, ipt_stage
 
 from listflow.data.errors import InputError
-from listflow.pipeline import five_settings
-from listflow.pipeline.five_settings import SETTINGS, Score, evaluate_settings, relative, tuned
 from listflow.pipeline.model.classifier import Classifier
+from listflow.pipeline.pretraining import subspace as five_settings
+from listflow.pipeline.pretraining.msf import subspace_key
 from listflow.pipeline.pretraining.prompted_tasks import PromptedTask, accuracy, open_tasks
-from listflow.pipeline.pretraining.subspace import make_subspace
+from listflow.pipeline.pretraining.subspace import SETTINGS, Score, evaluate_settings, make_subspace, relative, tuned
+from listflow.pipeline.stages.ipt import load_auto_encoder, load_decoder, read_origin
 from listflow.pipeline.storage.checkpoint import read_json
-from listflow.pipeline.subspace import load_auto_encoder, load_decoder, read_origin
-from listflow.pipeline.subspace_keeping import subspace_key
 from listflow.pipeline.training.trainer import Material, Recipe, Trainer
 
 pytest_plugins = ["prompt_fixtures"]

@@ -10,13 +10,12 @@ import torch
 from conftest import tiny_backbone, tiny_overlay
 from test_stages import SHAPED_LIKE_BERT, TEXTS, batch_of, build, logits, perturb, small
 
-from listflow.pipeline.export import flat
-from listflow.pipeline.infer import logits_of
+from listflow.pipeline.model.classifier import flat, logits_of
 from listflow.pipeline.results.predictor import Predictor
 from listflow.pipeline.run.config import build_config
 from listflow.pipeline.run.opening import open_run
 from listflow.pipeline.self_training import self_train
-from listflow.pipeline.stages.config import stages
+from listflow.pipeline.stages.presets import stages
 from listflow.pipeline.storage.checkpoint import load_tensors, read_json
 from listflow.pipeline.training.rounds import load_model
 

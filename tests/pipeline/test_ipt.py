@@ -15,14 +15,11 @@ from test_ptuning import TASK
 from test_reweight import step_of
 
 from listflow.data.errors import InputError
-from listflow.pipeline.autoencoder import AutoEncoder
 from listflow.pipeline.backbone.prompt import Prompt
-from listflow.pipeline.export import flat
-from listflow.pipeline.infer import logits_of
-from listflow.pipeline.label_words import label_word_ids
 from listflow.pipeline.method.reweight import ENGINES
-from listflow.pipeline.model.classifier import Classifier
+from listflow.pipeline.model.classifier import Classifier, flat, logits_of
 from listflow.pipeline.model.config import VerbalizerHead
+from listflow.pipeline.model.verbalizer import label_word_ids
 from listflow.pipeline.pretraining.msf import all_prompts
 from listflow.pipeline.pretraining.prompted_tasks import open_tasks
 from listflow.pipeline.pretraining.subspace import make_subspace
@@ -30,10 +27,9 @@ from listflow.pipeline.results.predictor import Predictor
 from listflow.pipeline.run.config import build_config
 from listflow.pipeline.run.opening import open_run
 from listflow.pipeline.self_training import self_train
-from listflow.pipeline.stages.config import pseudo_tokens
-from listflow.pipeline.stages.ipt import START_STD, IntrinsicPrompt
+from listflow.pipeline.stages.ipt import START_STD, AutoEncoder, IntrinsicPrompt, Origin, load_decoder, save_subspace
+from listflow.pipeline.stages.presets import pseudo_tokens
 from listflow.pipeline.storage.checkpoint import load_tensors, read_json
-from listflow.pipeline.subspace import Origin, load_decoder, save_subspace
 from listflow.pipeline.training.rounds import load_model
 
 pytest_plugins = ["prompt_fixtures"]

@@ -13,7 +13,8 @@ from listflow.data.errors import InputError
 from listflow.pipeline.results.outcome import publish
 from listflow.pipeline.results.predictor import Predictor
 from listflow.pipeline.run.config import RunConfig, build_config
-from listflow.pipeline.run.opening import load_config, open_run
+from listflow.pipeline.run.opening import open_run
+from listflow.pipeline.run.record import load_config
 from listflow.pipeline.training.rounds import judge, prompt_tune, pseudo_label, train_student
 
 YTUNING = {"stage": "none", "head": {"kind": "ytuning", "width": 16}}

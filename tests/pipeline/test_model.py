@@ -8,10 +8,10 @@ from conftest import CONFIGS, tiny_backbone
 
 from listflow.data.task import Task
 from listflow.pipeline.backbone.prompt import Prompt
-from listflow.pipeline.label_words import label_word_ids
 from listflow.pipeline.model.classifier import Classifier
 from listflow.pipeline.model.config import VerbalizerHead
-from listflow.pipeline.stages.config import stages
+from listflow.pipeline.model.verbalizer import label_word_ids
+from listflow.pipeline.stages.presets import stages
 from listflow.pipeline.training.trainer import Material, Recipe, Trainer
 
 TASK = Task(name="t", template="{text} it was {mask} .", labels={"no": "bad", "yes": "good"})

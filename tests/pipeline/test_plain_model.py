@@ -17,16 +17,16 @@ from transformers import AutoModelForMaskedLM, DebertaV2Config
 from listflow.data.errors import InputError
 from listflow.data.task import Task
 from listflow.pipeline.backbone.backbone import Backbone
-from listflow.pipeline.label_words import label_word_ids
-from listflow.pipeline.mergeable import check_mergeable
 from listflow.pipeline.model.classifier import Classifier
 from listflow.pipeline.model.config import AnyHead, VerbalizerHead
-from listflow.pipeline.model.merge import merge, resolved
+from listflow.pipeline.model.merge import check_mergeable, merge, resolved
+from listflow.pipeline.model.verbalizer import label_word_ids
 from listflow.pipeline.results import export as plain_model
 from listflow.pipeline.results.export import export
 from listflow.pipeline.results.predictor import Predictor
 from listflow.pipeline.stages.bottleneck import Bottleneck, Parallel, Sequential
-from listflow.pipeline.stages.config import AnyStage, BitFit, stages
+from listflow.pipeline.stages.config import AnyStage, BitFit
+from listflow.pipeline.stages.presets import stages
 from listflow.pipeline.storage.checkpoint import new_folder, save_tensors, write_json
 
 LABELS = {"no": "bad", "yes": "good", "so": "fine"}

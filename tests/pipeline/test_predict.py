@@ -11,7 +11,7 @@ import pytest
 from conftest import sentences, tiny_overlay, write_jsonl
 
 from listflow.data.errors import InputError
-from listflow.pipeline.infer import logits_of
+from listflow.pipeline.model.classifier import logits_of
 from listflow.pipeline.results.outcome import publish
 from listflow.pipeline.results.predictor import Predictor
 from listflow.pipeline.run.config import build_config

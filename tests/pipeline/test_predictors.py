@@ -16,11 +16,9 @@ from conftest import sentences, tiny_backbone, tiny_overlay, write_jsonl
 from listflow.data.errors import InputError
 from listflow.data.ingest import ingest
 from listflow.data.task import Columns
-from listflow.pipeline.backbone.backbone import Precision
-from listflow.pipeline.finished import Finished
-from listflow.pipeline.identity import Identity
+from listflow.pipeline.backbone.backbone import Identity, Precision
 from listflow.pipeline.results.outcome import publish
-from listflow.pipeline.results.predictor import Predictor
+from listflow.pipeline.results.predictor import Finished, Predictor
 from listflow.pipeline.results.predictors import Predictors
 from listflow.pipeline.run.config import build_config
 from listflow.pipeline.run.opening import open_run

@@ -7,9 +7,9 @@ from conftest import tiny_backbone
 
 from listflow.data.errors import InputError
 from listflow.data.task import Task
-from listflow.pipeline import minilm
+from listflow.pipeline.backbone import pretrained as minilm
 from listflow.pipeline.backbone.prompt import Prompt
-from listflow.pipeline.label_words import fill_in_words, label_word_ids
+from listflow.pipeline.model.verbalizer import fill_in_words, label_word_ids
 
 BACKBONE = tiny_backbone()
 TOKENS = BACKBONE.tokenizer

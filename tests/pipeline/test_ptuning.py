@@ -15,17 +15,15 @@ from torch import nn
 from listflow.data.errors import InputError
 from listflow.data.task import Task
 from listflow.pipeline.backbone.prompt import Prompt
-from listflow.pipeline.export import flat
-from listflow.pipeline.infer import logits_of
-from listflow.pipeline.label_words import label_word_ids
 from listflow.pipeline.method.reweight import ENGINES, kl
-from listflow.pipeline.model.classifier import Classifier
+from listflow.pipeline.model.classifier import Classifier, flat, logits_of
 from listflow.pipeline.model.config import AnyHead, LinearHead, VerbalizerHead, YTuningHead
+from listflow.pipeline.model.verbalizer import label_word_ids
 from listflow.pipeline.results.predictor import Predictor
 from listflow.pipeline.run.config import RunConfig, build_config
 from listflow.pipeline.run.opening import open_run
 from listflow.pipeline.self_training import self_train
-from listflow.pipeline.stages.config import pseudo_tokens, stages
+from listflow.pipeline.stages.presets import pseudo_tokens, stages
 from listflow.pipeline.stages.ptuning import BiLSTM
 from listflow.pipeline.storage.checkpoint import load_tensors, read_json
 from listflow.pipeline.training.plan import make_plan

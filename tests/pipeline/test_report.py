@@ -14,6 +14,7 @@ from rich.console import Console
 from listflow.data.errors import InputError
 from listflow.pipeline.method.metrics import Metrics, confusion, histogram, reliability
 from listflow.pipeline.results.plots import PLOTS, draw_plots, shown
+from listflow.pipeline.results.rendering import text_table, write_report
 from listflow.pipeline.results.report import (
     BackboneFacts,
     DataFacts,
@@ -24,10 +25,8 @@ from listflow.pipeline.results.report import (
     RunReport,
     WeightHistogram,
     headline,
-    text_table,
-    write_report,
 )
-from listflow.pipeline.wording import duration
+from listflow.pipeline.run.wording import duration
 
 TOPICS = ("billing", "cancel subscription", "delivery", "login & password", "refund", "other")
 SCORES = (0.690, 0.712, 0.708, 0.731, 0.738, 0.743)

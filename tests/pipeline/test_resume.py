@@ -18,12 +18,12 @@ from safetensors import SafetensorError
 from torch import nn
 
 from listflow.data.errors import InputError
-from listflow.pipeline.recipes import teacher_recipe
 from listflow.pipeline.run.config import RunConfig, build_config
 from listflow.pipeline.run.opening import open_run
 from listflow.pipeline.run.run import Progress
 from listflow.pipeline.self_training import self_train
 from listflow.pipeline.storage.checkpoint import load_checked, save_checked, verified
+from listflow.pipeline.training.models import teacher_recipe
 from listflow.pipeline.training.trainer import Material, Trainer
 
 WORKER = Path(__file__).parent / "kill_worker.py"
@@ -131,7 +131,7 @@ def test_a_second_signal_does_not_cost_the_checkpoint_of_the_first(
         signal.raise_signal(signal.SIGTERM)
         save_checked(path, tensors)
 
-    monkeypatch.setattr("listflow.pipeline.stepping.save_checked", save)
+    monkeypatch.setattr("listflow.pipeline.storage.checkpoint.save_checked", save)
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with pytest.raises(KeyboardInterrupt):

@@ -15,29 +15,29 @@ import pytest
 import torch
 from conftest import sentences, tiny_overlay, write_jsonl
 
-from listflow.data.answers import parse_answers, read_answers
 from listflow.data.errors import InputError
-from listflow.pipeline.contested import scores_of
 from listflow.pipeline.method.gate import Evidence, gate
 from listflow.pipeline.results.outcome import publish
-from listflow.pipeline.review_config import ReviewConfig
-from listflow.pipeline.run.config import RunConfig, build_config
-from listflow.pipeline.run.opening import load_config, open_run
-from listflow.pipeline.run.review import (
+from listflow.pipeline.run.config import ReviewConfig, RunConfig, build_config
+from listflow.pipeline.run.opening import open_run
+from listflow.pipeline.run.record import load_config
+from listflow.pipeline.run.review import (  # fmt: skip
     Asked,
     Contested,
     answer_review,
     check_answers,
     open_review,
+    parse_answers,
+    read_answers,
     read_asked,
     read_reviewed,
     review_notices,
-)  # fmt: skip
+)
 from listflow.pipeline.run.run import Run
 from listflow.pipeline.self_training import self_train
 from listflow.pipeline.storage.checkpoint import read_json, write_json
 from listflow.pipeline.storage.pseudo_labels import PseudoLabels, save_meta_weights
-from listflow.pipeline.training.review import ask, corrected_rows, with_corrections, write_csv
+from listflow.pipeline.training.review import ask, corrected_rows, scores_of, with_corrections, write_csv
 from listflow.pipeline.training.rounds import evidence, judge, prompt_tune, pseudo_label, train_student
 
 WEIGHTS = "round-{:02d}/student/weights.safetensors"

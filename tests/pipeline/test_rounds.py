@@ -9,12 +9,11 @@ import torch
 from conftest import tiny_backbone, tiny_overlay
 
 from listflow.pipeline.backbone.batch import Batch
-from listflow.pipeline.infer import logits_of
-from listflow.pipeline.model.classifier import Classifier
+from listflow.pipeline.model.classifier import Classifier, logits_of
 from listflow.pipeline.model.config import VerbalizerHead
 from listflow.pipeline.run.config import RunConfig, build_config
 from listflow.pipeline.run.opening import open_run
-from listflow.pipeline.stages.config import stages
+from listflow.pipeline.stages.presets import stages
 from listflow.pipeline.storage.checkpoint import read_json, verified, write_json
 from listflow.pipeline.storage.pseudo_labels import PseudoLabels
 from listflow.pipeline.training.rounds import judge, load_model, prompt_tune, pseudo_label, train_student

@@ -14,10 +14,9 @@ from hypothesis import strategies as st
 
 from listflow.data.errors import InputError
 from listflow.pipeline.method.gate import Evidence, folds, gate
-from listflow.pipeline.method.sampling import bucketed, by_length, epochs
+from listflow.pipeline.method.sampling import bucketed, by_length, epochs, generator_for, seed_for
 from listflow.pipeline.method.soft_labels import shift_to, soft_labels, standard_errors, teacher_prior
 from listflow.pipeline.run.config import PRESETS, RunConfig, build_config
-from listflow.pipeline.seeds import generator_for, seed_for
 from listflow.pipeline.storage.checkpoint import load_tensors, new_folder, save_tensors, verified
 
 

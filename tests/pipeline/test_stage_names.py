@@ -9,7 +9,7 @@ import pytest
 from listflow.pipeline.model.config import LinearHead, VerbalizerHead, YTuningHead
 from listflow.pipeline.run.config import build_config
 from listflow.pipeline.run.wording import name_of, name_of_head, trained
-from listflow.pipeline.stages.config import STAGE_PRESETS, stages
+from listflow.pipeline.stages.presets import STAGE_PRESETS, stages
 
 
 @pytest.mark.parametrize("preset", STAGE_PRESETS)

@@ -16,16 +16,17 @@ from torch import Tensor, nn
 from transformers import DynamicCache
 
 from listflow.data.errors import InputError
-from listflow.pipeline.attention import SelfAttention
 from listflow.pipeline.backbone.backbone import Backbone
 from listflow.pipeline.backbone.batch import Batch
+from listflow.pipeline.backbone.layers import SelfAttention
 from listflow.pipeline.backbone.prompt import Prompt
-from listflow.pipeline.label_words import label_word_ids
 from listflow.pipeline.method.reweight import ENGINES
 from listflow.pipeline.model.classifier import Classifier, first_tuned_layer
 from listflow.pipeline.model.config import AnyHead
-from listflow.pipeline.stages.config import STAGE_PRESETS, AnyStage, BitFit, NoStage, Unified, lives_in_layers, stages
+from listflow.pipeline.model.verbalizer import label_word_ids
+from listflow.pipeline.stages.config import AnyStage, BitFit, NoStage, Unified
 from listflow.pipeline.stages.prefix import FlatPrefix, Prefix
+from listflow.pipeline.stages.presets import STAGE_PRESETS, lives_in_layers, stages
 from listflow.pipeline.training.trainer import Material, Recipe, Trainer
 
 TEXTS = [("w1 w2 good", None), ("w3 w4 w5 w6 poor w7 w8 w9 w10", None), ("w9", None)]

@@ -13,14 +13,13 @@ from prompt_runs import DIM, SMALL, TOKENS, prompt_run
 from torch import Tensor
 
 from listflow.data.errors import InputError
-from listflow.pipeline.autoencoder import AutoEncoder, Decoder
 from listflow.pipeline.backbone.batch import Batch
-from listflow.pipeline.pretraining.msf import all_prompts, find_subspace
+from listflow.pipeline.pretraining.msf import SubspaceConfig, all_prompts, find_subspace
 from listflow.pipeline.pretraining.prompted_tasks import PromptedTask, open_tasks
 from listflow.pipeline.pretraining.subspace import make_subspace
 from listflow.pipeline.run.config import build_config
 from listflow.pipeline.self_training import self_train
-from listflow.pipeline.subspace_config import SubspaceConfig
+from listflow.pipeline.stages.ipt import AutoEncoder, Decoder
 from listflow.pipeline.training.rounds import load_model
 
 pytest_plugins = ["prompt_fixtures"]

@@ -15,14 +15,15 @@ from transformers import PreTrainedTokenizerFast
 from listflow.data.errors import InputError
 from listflow.data.task import Task
 from listflow.pipeline.backbone.prompt import Prompt
-from listflow.pipeline.pseudo_tokens import PTuning
 from listflow.pipeline.results.predictor import Predictor
 from listflow.pipeline.run.config import build_config
-from listflow.pipeline.run.opening import load_config, open_run
+from listflow.pipeline.run.opening import open_run
+from listflow.pipeline.run.record import load_config
 from listflow.pipeline.self_training import self_train
-from listflow.pipeline.stages.config import stages
+from listflow.pipeline.stages.config import PTuning
+from listflow.pipeline.stages.presets import stages
+from listflow.pipeline.stages.prompt_start import spell_start
 from listflow.pipeline.storage.checkpoint import read_json
-from listflow.pipeline.template_start import spell_start
 from listflow.pipeline.training.plan import make_plan
 
 SOFT = {"kind": "soft_prompt", "start": "template", "tokens": 3}

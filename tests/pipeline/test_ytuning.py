@@ -14,16 +14,16 @@ from test_reweight import TASK, step_of
 from torch import Tensor
 
 from listflow.pipeline.backbone.backbone import Backbone
-from listflow.pipeline.backbone.batch import Batch
+from listflow.pipeline.backbone.batch import Batch, Encoded
 from listflow.pipeline.backbone.cache import with_features
-from listflow.pipeline.backbone.prompt import Encoded, Prompt
-from listflow.pipeline.label_words import label_word_ids
+from listflow.pipeline.backbone.prompt import Prompt
 from listflow.pipeline.method.reweight import ENGINES, Step, fused
 from listflow.pipeline.model.classifier import Classifier
 from listflow.pipeline.model.config import AnyHead, LinearHead, YTuningHead
+from listflow.pipeline.model.verbalizer import label_word_ids
 from listflow.pipeline.model.ytuning import Block, Reading, class_mean, triplet
 from listflow.pipeline.run.config import build_config
-from listflow.pipeline.stages.config import stages
+from listflow.pipeline.stages.presets import stages
 from listflow.pipeline.training.plan import make_plan
 from listflow.pipeline.training.trainer import Material, Recipe, Trainer
 

@@ -1,0 +1,123 @@
+"""What a run writes of itself: config.json, inputs.json, its fingerprint; and whose folder it is."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from listflow.data.errors import InputError
+from listflow.pipeline.backbone.backbone import Backbone
+from listflow.pipeline.run.config import RunConfig
+from listflow.pipeline.run.run import Run
+from listflow.pipeline.run.sources import Sources
+from listflow.pipeline.storage.checkpoint import FORMAT, read_json, write_json
+
+# What a run has that was refused, or killed, before it was recorded.
+BEFORE_RECORD = {".lock", "inputs", "inputs.json", "inputs.json.part", "config.json.part"}
+UNDECIDING = {"run_dir", "checkpoint_seconds", "review.timeout"}  # values that a run can change and stay the same run
+
+
+def _strangers(folder: Path) -> list[str]:
+    """What is in ``folder`` besides what a run has before it is recorded."""
+    return [path.name for path in folder.iterdir() if path.name not in BEFORE_RECORD]
+
+
+def load_config(folder: Path) -> RunConfig:
+    """The configuration that the run in ``folder`` was started with, for that folder."""
+    stored = read_json(folder / "config.json")
+    return RunConfig.model_validate(stored["config"]).model_copy(update={"run_dir": str(folder.resolve())})
+
+
+def fingerprint_of(config: RunConfig, sources: Sources, backbone: Backbone) -> str:
+    """sha256 over everything that decides the outcome: configuration, contents of inputs and backbone, versions."""
+    aside = {"run_dir", "checkpoint_seconds", "data", "review"}
+    decisive = config.model_dump(mode="json", exclude=aside)
+    if config.review.rows:
+        # How long a run waits decides nothing: answers do, and the folders that they change record them.
+        decisive["review"] = config.review.model_dump(mode="json", exclude={"timeout"})
+    kept = {"max_length": config.backbone.max_length, "cache_gb": config.backbone.cache_gb}
+    decisive["backbone"] = {**kept, "checksum": backbone.checksum()}
+    decisive["data"] = config.data.model_dump(include={"columns", "shots", "balanced"})
+    decisive["task"] = sources.task.model_dump(mode="json")
+    decisive["labels"] = list(sources.task.labels)  # their order is that of the classes, and sorted keys lose it
+    decisive["inputs"] = sources.digests
+    decisive["versions"] = versions()
+    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+
+
+def versions() -> dict[str, str]:
+    """Versions of what computes: a run resumed under others is another run."""
+    return {name: metadata.version(name) for name in ("listflow", "torch", "transformers")}
+
+
+def _check_owner(folder: Path, fingerprint: str, config: RunConfig, sources: Sources) -> None:
+    if not (folder / "config.json").exists():
+        strangers = _strangers(folder) if folder.is_dir() else []
+        if strangers:
+            raise InputError(
+                f"{folder} is not a run directory (it holds {strangers[0]}); choose a new or empty --run-dir."
+            )
+        return
+    stored = read_json(folder / "config.json")
+    if stored["fingerprint"] != fingerprint:
+        _check_labels(folder, list(sources.task.labels))
+        raise InputError(
+            f"{folder} holds a run of {_difference(stored, config, folder, sources)}; choose another --run-dir, "
+            "or go on with that run by `listflow resume`."
+        )
+
+
+def _check_labels(folder: Path, labels: list[str]) -> None:
+    """InputError where a saved class would be read as another one's."""
+    before = list(read_json(folder / "inputs.json")["task"]["labels"])
+    if labels != before and sorted(labels) == sorted(before):
+        raise InputError(
+            f"{folder} holds a run of the same labels in another order ({', '.join(before)} there, "
+            f"{', '.join(labels)} here); restore that order in the task, or choose another --run-dir."
+        )
+
+
+def _difference(stored: dict[str, Any], config: RunConfig, folder: Path, sources: Sources) -> str:
+    # A key that an earlier version did not have had the value that is its default now.
+    ours, theirs, default = map(_flat, (config.model_dump(mode="json"), stored["config"], _defaults()))
+    theirs = default | theirs
+    keys = [k for k in ours if k not in UNDECIDING and ours[k] != theirs.get(k)]
+    if keys:
+        return f"another config ({keys[0]} is {theirs.get(keys[0])!r} there and {ours[keys[0]]!r} here)"
+    if stored["versions"] != versions():
+        return f"other versions ({stored['versions']} there, {versions()} here)"
+    before = read_json(folder / "inputs.json").get("digests", {})
+    changed = [role for role, digest in sources.digests.items() if before.get(role) != digest]
+    return f"other input files ({', '.join(changed) or 'their contents or the task'} changed since)"
+
+
+def _defaults() -> dict[str, Any]:
+    return RunConfig().model_dump(mode="json")
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(value, dict):
+        return {prefix: value}
+    return {k: v for name, item in value.items() for k, v in _flat(item, f"{prefix}.{name}".lstrip(".")).items()}
+
+
+def _record(run: Run, sources: Sources) -> None:
+    if (run.folder / "config.json").exists():
+        return
+    write_json(
+        run.folder / "inputs.json",
+        {
+            "format": FORMAT,
+            "task": sources.task.model_dump(mode="json"),
+            "files": {"labelled": sources.labelled, "unlabelled": list(sources.unlabelled), "test": sources.test},
+            "digests": sources.digests,
+            "rows": {"labelled": len(run.gold), "unlabelled": len(run.corpus), "test": len(run.inputs.test)},
+            "notices": list(run.notices),
+        },
+    )
+    stored = sources.absolute(run.config).model_dump(mode="json")
+    record = {"format": FORMAT, "fingerprint": run.fingerprint, "versions": versions(), "config": stored}
+    write_json(run.folder / "config.json", record)
