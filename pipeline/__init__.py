@@ -1,4 +1,15 @@
-"""The method: lite self-training (LiST, arXiv 2110.06274) on a frozen masked language model.
+"""The method: lite self-training (LiST, arXiv 2110.06274), without Prefect.
 
-Knows no Prefect. B batch, T tokens, D hidden, C classes, L layers, in every shape below this package.
+B batch, T tokens, D hidden, C classes, L layers, K labelled rows, in every shape below this package.
+
+self_training.py  all rounds in one call: start reading here
+method/           the formulas, one a file
+storage/          what lies on disk, and that it can be trusted
+backbone/         the frozen language model and what it reads
+stages/           what is trained inside the backbone
+model/            the classifier: backbone, stages and head
+run/              one run: what is asked, what is fed, what it stands on
+training/         the rounds
+results/          what comes out
+pretraining/      before a run: a domain's words, a subspace of prompts
 """

@@ -29,7 +29,7 @@ def gc(
     as_json: AsJson = False,
 ) -> None:
     """Free the disk of what finished runs no longer need. Says what would go, unless --delete is given."""
-    from listflow.pipeline.storage.run_folder import removals, remove
+    from listflow.pipeline.storage.retention import removals, remove
 
     found, console = removals(parent, days, on_refused=say), plain_console(stderr=as_json)
     totals: dict[tuple[Path, str], int] = defaultdict(int)

@@ -82,7 +82,7 @@ def prompt_tune(number: int, made_from: str) -> Facts:
     """Round 0: the teacher, tuned on the labelled rows only."""
     run = current().run
     found = rounds.prompt_tune(run)
-    return _pick(found, "zero_shot", "test", "seconds") | {"files": folder_files(run.model_folder(0))}
+    return _pick(found, "zero_shot", "test", "seconds") | {"files": folder_files(run.round(0).model)}
 
 
 @stage("pseudo-label, round {number}")
@@ -90,7 +90,7 @@ def pseudo_label(number: int, made_from: str) -> Facts:
     """The teacher's soft labels for the rows of a round, of which none was corrected before."""
     run = current().run
     found = rounds.pseudo_label(run, number)
-    files = folder_files(run.round_folder(number) / "pseudo") | plain_files(*correction_files(run, number))
+    files = folder_files(run.round(number).pseudo) | plain_files(*correction_files(run, number))
     return _pick(found, "round", "teacher_round", "rows", "per_class", "mean_confidence") | {"files": files}
 
 
@@ -99,7 +99,7 @@ def train_student(number: int, made_from: str) -> Facts:
     """A fresh student: warm-up, meta-reweighted steps, labelled tail."""
     run = current().run
     found = rounds.train_student(run, number)
-    return _pick(found, "round", "test", "reweight", "seconds") | {"files": folder_files(run.model_folder(number))}
+    return _pick(found, "round", "test", "reweight", "seconds") | {"files": folder_files(run.round(number).model)}
 
 
 @stage("judge, round {number}")
@@ -107,7 +107,7 @@ def judge(number: int, made_from: str) -> Facts:
     """Whether the student becomes the teacher, and whether the rounds may stop."""
     run = current().run
     found = rounds.judge(run, number)
-    files = plain_files(run.round_folder(number) / "verdict.json")
+    files = plain_files(run.round(number).verdict)
     return _pick(found, "round", "promoted", "reason", "agreement", "stop") | {"files": files}
 
 
@@ -116,11 +116,12 @@ def publish(number: int, made_from: str) -> Facts:
     """The final model, a prediction for every unlabelled row, and the report, after round ``number``."""
     run = current().run
     found = outcome.publish(run, number)
-    pages = [run.folder / name for name in ("predictions.parquet", "report.json", "report.html")]
+    files = run.files
+    pages = [files.predictions, files.report, files.page]
     return {
         "run": str(run.folder),
         "final_round": found["round"],
-        "files": folder_files(run.folder / "final") | plain_files(*pages),
+        "files": folder_files(files.final) | plain_files(*pages),
     }
 
 

@@ -111,7 +111,7 @@ def open_tasks(folders: Sequence[Path]) -> Iterator[list[PromptedTask]]:
 
 
 def _task(run: Run) -> PromptedTask:
-    numbers = [n for n in range(run.config.rounds.count + 1) if verified(run.model_folder(n))]
+    numbers = [n for n in range(run.config.rounds.count + 1) if verified(run.round(n).model)]
     if not numbers or numbers[0] != 0:
         raise InputError(f"{run.folder} has no trained teacher yet; finish it with `listflow resume {run.folder}`.")
     found = [flat(load_model(run, number), run.config.stage) for number in numbers]

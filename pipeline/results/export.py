@@ -1,4 +1,4 @@
-"""A finished run as a folder of plain transformers files, which needs nothing of this project."""
+"""A finished run as a folder of plain transformers files, with a README whose code needs nothing of this project."""
 
 from __future__ import annotations
 
@@ -63,6 +63,26 @@ CUT_TWO = """\
 MODIFIED = {None: "{}", "drop_last": "{}[:-1]", "lower_first": "{0}[:1].lower() + {0}[1:]"}
 
 
+def export(run_dir: str | Path, out: str | Path) -> None:
+    """Writes the merged fp32 masked LM of a run, its tokenizer, listflow.json and README.md to the new folder ``out``.
+
+    Its logits of the label words at the mask are the run's class logits. InputError where a trained part cannot be
+    merged (see ``mergeable``), where ``out`` holds something already, and as ``Finished.open``.
+    """
+    out = Path(out)
+    _check_new(out)
+    run = Finished.open(run_dir)
+    check_mergeable(run.stage, run.head, str(run_dir))
+    backbone = run.load_backbone("fp32", "cpu")
+    words, prompt = run.word_ids(backbone), run.prompt(backbone)
+    merged = merge(run.classifier(backbone), backbone, words)
+    with _aside(out) as folder:
+        merged.model.save_pretrained(folder)
+        merged.tokenizer.save_pretrained(folder)
+        write_json(folder / "listflow.json", card_of(prompt, words))
+        (folder / "README.md").write_text(readme(prompt), "utf-8")
+
+
 def card_of(prompt: Prompt, word_ids: Sequence[int]) -> dict[str, Any]:
     """listflow.json: the labels in class order with their words, and the prompt around a text as token ids."""
     task = prompt.task
@@ -80,18 +100,6 @@ def card_of(prompt: Prompt, word_ids: Sequence[int]) -> dict[str, Any]:
         "pieces": _pieces(prompt),
         "room": prompt.budget,
     }
-
-
-def _pieces(prompt: Prompt) -> list[list[int]]:
-    """The token ids before, between and after the texts."""
-    pieces = [[prompt.start]]
-    for place, part in enumerate(prompt.parts):
-        if part.kind in {"text", "pair"}:
-            pieces.append([])
-        else:
-            pieces[-1] += [prompt.tokenizer.mask_token_id] if part.kind == "mask" else prompt.fixed[place]
-    pieces[-1].append(prompt.end)
-    return pieces
 
 
 def readme(prompt: Prompt) -> str:
@@ -120,31 +128,23 @@ def usage(prompt: Prompt) -> str:
     return CODE.format(given=given, encode=cut.format(*read), example=example)
 
 
+def _pieces(prompt: Prompt) -> list[list[int]]:
+    """The token ids before, between and after the texts."""
+    pieces = [[prompt.start]]
+    for place, part in enumerate(prompt.parts):
+        if part.kind in {"text", "pair"}:
+            pieces.append([])
+        else:
+            pieces[-1] += [prompt.tokenizer.mask_token_id] if part.kind == "mask" else prompt.fixed[place]
+    pieces[-1].append(prompt.end)
+    return pieces
+
+
 def _read(part: Part, name: str, lower: bool) -> str:
     """The expression for what is tokenised of the text called ``name``."""
     changed = MODIFIED[part.modifier].format(name)
     changed = f"({changed}).lower()" if lower else changed
     return f"{part.value!r} + {changed}" if part.value else changed
-
-
-def export(run_dir: str | Path, out: str | Path) -> None:
-    """Writes the merged fp32 masked LM of a run, its tokenizer, listflow.json and README.md to the new folder ``out``.
-
-    Its logits of the label words at the mask are the run's class logits. InputError where a trained part cannot be
-    merged (see ``mergeable``), where ``out`` holds something already, and as ``Finished.open``.
-    """
-    out = Path(out)
-    _check_new(out)
-    run = Finished.open(run_dir)
-    check_mergeable(run.stage, run.head, str(run_dir))
-    backbone = run.load_backbone("fp32", "cpu")
-    words, prompt = run.word_ids(backbone), run.prompt(backbone)
-    merged = merge(run.classifier(backbone), backbone, words)
-    with _aside(out) as folder:
-        merged.model.save_pretrained(folder)
-        merged.tokenizer.save_pretrained(folder)
-        write_json(folder / "listflow.json", card_of(prompt, words))
-        (folder / "README.md").write_text(readme(prompt), "utf-8")
 
 
 def _check_new(out: Path) -> None:

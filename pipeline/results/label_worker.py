@@ -1,4 +1,7 @@
-"""What a worker of a labelling does: loads the model once, then labels one shard after the other."""
+"""What a worker of a labelling does: loads the model once, then labels one shard after the other.
+
+A shard's file is the same bytes whoever makes it; its record, written after it, makes it count.
+"""
 
 from __future__ import annotations
 
@@ -25,43 +28,6 @@ from listflow.pipeline.results.predictor import Finished, Predictor
 from listflow.pipeline.storage.checkpoint import file_digest
 
 ROWS_AT_ONCE = 8192
-
-
-def label_shard(work: Labelling, shard: Shard, predictor: Predictor) -> None:
-    """Writes the labels of a shard, then the record that makes them count.
-
-    Its batches hold rows of this shard only, so that the file is the same whoever makes it. InputError when the shard
-    was changed by hand, or nothing can be written; Stopped when its driver has stopped.
-    """
-    began, counts = time.monotonic(), np.zeros(len(work.labels), dtype=np.int64)
-    with appears(work.output(shard)) as aside:
-        for tops in _write(aside, work, shard, predictor):
-            counts += np.bincount(tops, minlength=len(counts))
-        sha256 = file_digest(aside)
-    per_class = dict(zip(work.labels, counts.tolist(), strict=True))
-    record = Record(shard.sha256, work.model, sha256, shard.rows, per_class, time.monotonic() - began)
-    with appears(work.record(shard)) as aside:
-        aside.write_text(json.dumps(asdict(record), ensure_ascii=False) + "\n", "utf-8")
-
-
-def _write(aside: Path, work: Labelling, shard: Shard, predictor: Predictor) -> Iterator[np.ndarray]:
-    """The class indices of each batch, when it is written."""
-    with pq.ParquetWriter(aside, _schema(work.labels)) as writer:
-        for batch in shard_batches(work.corpus, shard, ROWS_AT_ONCE):
-            work.check_driven()
-            soft = predictor.probabilities(list(zip(batch["text"].to_pylist(), batch["pair"].to_pylist(), strict=True)))
-            tops = soft.argmax(1)
-            ids = pc.binary_join_element_wise(work.manifest.name, batch["row"].cast(pa.string()), ":")
-            columns = [ids, pa.array(work.labels).take(pa.array(tops)), pa.array(soft.max(1))]
-            writer.write_batch(pa.record_batch([*columns, *map(pa.array, soft.T)], writer.schema))
-            yield tops
-
-
-def _schema(labels: list[str]) -> pa.Schema:
-    found = [("row_id", pa.string()), ("label", pa.string()), ("confidence", pa.float32())]
-    return pa.schema([*found, *((f"p_{label}", pa.float32()) for label in labels)])
-
-
 PRECISIONS: dict[str, Precision] = {"float32": "fp32", "bfloat16": "bf16"}
 
 
@@ -102,10 +68,45 @@ def label_range(
     return count
 
 
+def label_shard(work: Labelling, shard: Shard, predictor: Predictor) -> None:
+    """Writes the labels of a shard, then the record that makes them count.
+
+    Its batches hold rows of this shard only, so that the file is the same whoever makes it. InputError when the shard
+    was changed by hand, or nothing can be written; Stopped when its driver has stopped.
+    """
+    began, counts = time.monotonic(), np.zeros(len(work.labels), dtype=np.int64)
+    with appears(work.output(shard)) as aside:
+        for tops in _write(aside, work, shard, predictor):
+            counts += np.bincount(tops, minlength=len(counts))
+        sha256 = file_digest(aside)
+    per_class = dict(zip(work.labels, counts.tolist(), strict=True))
+    record = Record(shard.sha256, work.model, sha256, shard.rows, per_class, time.monotonic() - began)
+    with appears(work.record(shard)) as aside:
+        aside.write_text(json.dumps(asdict(record), ensure_ascii=False) + "\n", "utf-8")
+
+
 def workers_here(run: Path) -> int:
     """How many workers suit this machine: one for each core, or a single one where the run's device is a GPU."""
     device = resolve_device(Finished.open(run).trained_on["device"])
     return len(os.sched_getaffinity(0)) if device == "cpu" else 1
+
+
+def _write(aside: Path, work: Labelling, shard: Shard, predictor: Predictor) -> Iterator[np.ndarray]:
+    """The class indices of each batch, when it is written."""
+    with pq.ParquetWriter(aside, _schema(work.labels)) as writer:
+        for batch in shard_batches(work.corpus, shard, ROWS_AT_ONCE):
+            work.check_driven()
+            soft = predictor.probabilities(list(zip(batch["text"].to_pylist(), batch["pair"].to_pylist(), strict=True)))
+            tops = soft.argmax(1)
+            ids = pc.binary_join_element_wise(work.manifest.name, batch["row"].cast(pa.string()), ":")
+            columns = [ids, pa.array(work.labels).take(pa.array(tops)), pa.array(soft.max(1))]
+            writer.write_batch(pa.record_batch([*columns, *map(pa.array, soft.T)], writer.schema))
+            yield tops
+
+
+def _schema(labels: list[str]) -> pa.Schema:
+    found = [("row_id", pa.string()), ("label", pa.string()), ("confidence", pa.float32())]
+    return pa.schema([*found, *((f"p_{label}", pa.float32()) for label in labels)])
 
 
 def _predictor(work: Labelling) -> Predictor:

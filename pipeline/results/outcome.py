@@ -45,11 +45,11 @@ from listflow.pipeline.storage.checkpoint import (
     write_json,
 )
 from listflow.pipeline.storage.pseudo_labels import PseudoLabels, load_meta_weights, look_up, mean_weights
+from listflow.pipeline.storage.run_folder import CARD, TEST_LOGITS, WEIGHTS, RunFolder
 from listflow.pipeline.training.models import forget_steps, metrics_of
 from listflow.pipeline.training.rounds import load_model
 
 ROWS_AT_ONCE = 8192
-DRIFT = "drift.json"
 
 
 def publish(run: Run, last: int) -> dict[str, Any]:
@@ -58,25 +58,25 @@ def publish(run: Run, last: int) -> dict[str, Any]:
         forget_steps(run, number)  # a kill may have come between a model and this
     winner = run.teacher_of(last + 1)
     inputs = {"model": run.weights_digest(winner), "last": last}
-    folder = run.folder / "final"
+    folder = run.files.final
     done = verified(folder)
     if done is None or done["inputs"] != inputs:
         test = _test_logits(run, winner)
         metrics = None if test is None or run.test_gold is None else metrics_of(test, run.test_gold)
         with new_folder(folder, {"inputs": inputs, "round": winner, "test": metrics}) as aside:
             stages, tensors = flat(load_model(run, winner), run.config.stage)
-            save_tensors(aside / "weights.safetensors", tensors)
-            write_json(aside / "model.json", _card(run, stages))
+            save_tensors(aside / WEIGHTS, tensors)
+            write_json(aside / CARD, _card(run, stages))
             if test is not None:
-                save_tensors(aside / "test.safetensors", {"logits": test})
-    predictions = run.folder / "predictions.parquet"
-    marker = run.folder / "predictions.json"
+                save_tensors(aside / TEST_LOGITS, {"logits": test})
+    predictions = run.files.predictions
+    marker = run.files.predictions_record
     if not predictions.exists() or _marked(marker) != _marker(inputs, predictions):
         _write_predictions(run, winner, last, predictions)
         write_json(marker, _marker(inputs, predictions))
-    if run.parent is not None and not (run.folder / DRIFT).exists():
+    if run.parent is not None and not run.files.drift.exists():
         drift = measure_drift(run, winner)
-        write_json(run.folder / DRIFT, drift and asdict(drift))
+        write_json(run.files.drift, drift and asdict(drift))
     manifest = verified(folder) or {}
     write_report(build_report(run, manifest, last), run.folder)
     return manifest
@@ -84,11 +84,12 @@ def publish(run: Run, last: int) -> dict[str, Any]:
 
 def is_whole(folder: Path) -> bool:
     """Whether the run in ``folder`` ended, and nothing that it left and that is still there is damaged."""
-    predictions, marker = folder / "predictions.parquet", _marked(folder / "predictions.json")
+    files = RunFolder(folder)
+    predictions, marker = files.predictions, _marked(files.predictions_record)
     return (
-        (folder / "report.html").exists()
-        and _marked(folder / "report.json") is not None
-        and verified(folder / "final") is not None
+        files.page.exists()
+        and _marked(files.report) is not None
+        and verified(files.final) is not None
         and predictions.exists()
         and isinstance(marker, dict)
         and marker.get("sha256") == file_digest(predictions)
@@ -96,8 +97,36 @@ def is_whole(folder: Path) -> bool:
     )
 
 
+def report_of(folder: Path) -> RunReport:
+    """The report that a finished run left behind; InputError when there is none."""
+    files = RunFolder(folder)
+    if files.config.exists() and not files.report.exists():
+        raise InputError(f"{folder} is not finished and has no report yet; finish it with `listflow resume {folder}`.")
+    return RunReport.from_dict(read_json(files.report))
+
+
+def build_report(run: Run, final: dict[str, Any], last: int) -> RunReport:
+    """The report of a finished run, from what its folders hold; ``final`` is the manifest of final/."""
+    teacher = verified(run.round(0).model) or {}
+    rounds = tuple(_round_report(run, number) for number in range(1, last + 1))
+    drift = _drift_of(run)
+    begun, parent = _metrics(teacher["test"]), run.parent.folder.name if run.parent else ""
+    stopped = "agreement" if last < run.config.rounds.count else "max_rounds"
+    return RunReport(
+        run_id=run.fingerprint[:12], task=run.inputs.task.name, labels=tuple(run.labels), seed=run.config.seed,
+        backbone=BackboneFacts(run.config.backbone.name, run.backbone.parameter_count()),
+        trainable_parameters=sum(p.numel() for p in run.new_classifier(0, None).tunable().values()),
+        data=DataFacts(len(run.gold), len(run.corpus), len(run.inputs.test)),
+        zero_shot=_metrics(teacher["zero_shot"]), labelled_only=None if parent else begun, rounds=rounds,
+        final=_metrics(final["test"]), stopped=stopped,
+        seconds=teacher["seconds"] + sum(r.seconds for r in rounds), notices=_notices(run, drift, last),
+        figures=_figures(run, last), stage=name_of(run.config.stage), head=name_of_head(run.config.head), drift=drift,
+        parent=parent, adopted=begun if parent else None,
+    )  # fmt: skip
+
+
 def _drift_of(run: Run) -> Drift | None:
-    path = run.folder / DRIFT
+    path = run.files.drift
     return TypeAdapter(Drift | None).validate_python(read_json(path)) if path.exists() else None
 
 
@@ -122,7 +151,7 @@ def _test_logits(run: Run, winner: int) -> Tensor | None:
     if run.test is None:
         return None
     if run.test_sample(winner) is None:
-        return load_tensors(run.model_folder(winner) / "evidence.safetensors")["test"]
+        return load_tensors(run.round(winner).evidence)["test"]
     return logits_of(load_model(run, winner), run.test, counter(run.notify, winner, "test", len(run.test)))
 
 
@@ -151,7 +180,7 @@ def _write_predictions(run: Run, winner: int, last: int, path: Path) -> None:
 def _prediction_tables(run: Run, winner: int, last: int) -> Iterator[pa.Table]:
     model, total = load_model(run, winner), len(run.corpus)
     told = [_taught(run, number) for number in range(1, last + 1)]
-    weights = [load_meta_weights(run.model_folder(n) / "meta_weights.parquet") for n in range(1, last + 1)]
+    weights = [load_meta_weights(run.round(n).meta_weights) for n in range(1, last + 1)]
     weight_rows, weight_means = mean_weights(weights)
     on_rows = counter(run.notify, last, "predict", total)
     for start in range(0, total, ROWS_AT_ONCE):
@@ -174,33 +203,13 @@ def _prediction_tables(run: Run, winner: int, last: int) -> Iterator[pa.Table]:
 
 
 def _taught(run: Run, number: int) -> PseudoLabels:
-    return PseudoLabels.load(run.round_folder(number) / "pseudo" / "labels.parquet", len(run.labels))
-
-
-def build_report(run: Run, final: dict[str, Any], last: int) -> RunReport:
-    """The report of a finished run, from what its folders hold; ``final`` is the manifest of final/."""
-    teacher = verified(run.model_folder(0)) or {}
-    rounds = tuple(_round_report(run, number) for number in range(1, last + 1))
-    drift = _drift_of(run)
-    begun, parent = _metrics(teacher["test"]), run.parent.folder.name if run.parent else ""
-    stopped = "agreement" if last < run.config.rounds.count else "max_rounds"
-    return RunReport(
-        run_id=run.fingerprint[:12], task=run.inputs.task.name, labels=tuple(run.labels), seed=run.config.seed,
-        backbone=BackboneFacts(run.config.backbone.name, run.backbone.parameter_count()),
-        trainable_parameters=sum(p.numel() for p in run.new_classifier(0, None).tunable().values()),
-        data=DataFacts(len(run.gold), len(run.corpus), len(run.inputs.test)),
-        zero_shot=_metrics(teacher["zero_shot"]), labelled_only=None if parent else begun, rounds=rounds,
-        final=_metrics(final["test"]), stopped=stopped,
-        seconds=teacher["seconds"] + sum(r.seconds for r in rounds), notices=_notices(run, drift, last),
-        figures=_figures(run, last), stage=name_of(run.config.stage), head=name_of_head(run.config.head), drift=drift,
-        parent=parent, adopted=begun if parent else None,
-    )  # fmt: skip
+    return PseudoLabels.load(run.round(number).labels, len(run.labels))
 
 
 def _round_report(run: Run, number: int) -> RoundReport:
-    pseudo = verified(run.round_folder(number) / "pseudo") or {}
-    student = verified(run.model_folder(number)) or {}
-    verdict = read_json(run.round_folder(number) / "verdict.json")
+    pseudo = verified(run.round(number).pseudo) or {}
+    student = verified(run.round(number).model) or {}
+    verdict = read_json(run.round(number).verdict)
     return RoundReport(
         number, PseudoFacts(pseudo["rows"], pseudo["per_class"], pseudo["mean_confidence"]),
         ReweightFacts(**student["reweight"]), _metrics(student["test"]), verdict["promoted"], verdict["agreement"],
@@ -213,7 +222,7 @@ def _metrics(facts: dict[str, float] | None) -> evaluate.Metrics | None:
 
 
 def _figures(run: Run, last: int) -> FigureData:
-    tables = {n: load_meta_weights(run.model_folder(n) / "meta_weights.parquet") for n in range(1, last + 1)}
+    tables = {n: load_meta_weights(run.round(n).meta_weights) for n in range(1, last + 1)}
     weights = {n: table["weight"].to_numpy() for n, table in tables.items()}
     top = max((float(w.max()) for w in weights.values() if len(w)), default=1.0)
     edges = np.linspace(0, max(top, 1e-6), 21)
@@ -222,14 +231,7 @@ def _figures(run: Run, last: int) -> FigureData:
     )
     if run.test_gold is None:
         return FigureData(meta_weights=histogram)
-    soft = load_tensors(run.folder / "final" / "test.safetensors")["logits"].softmax(-1).numpy()
+    soft = load_tensors(run.files.final / TEST_LOGITS)["logits"].softmax(-1).numpy()
     gold = run.test_gold.numpy()
     table = evaluate.confusion(soft.argmax(1), gold, len(run.labels))
     return FigureData(tuple(map(tuple, table)), evaluate.reliability(soft, gold), histogram)
-
-
-def report_of(folder: Path) -> RunReport:
-    """The report that a finished run left behind; InputError when there is none."""
-    if (folder / "config.json").exists() and not (folder / "report.json").exists():
-        raise InputError(f"{folder} is not finished and has no report yet; finish it with `listflow resume {folder}`.")
-    return RunReport.from_dict(read_json(folder / "report.json"))

@@ -27,6 +27,7 @@ from listflow.pipeline.run.config import build_config
 from listflow.pipeline.stages.config import AnyStage
 from listflow.pipeline.stages.presets import pseudo_tokens
 from listflow.pipeline.storage.checkpoint import file_digest, load_tensors, read_json, verified
+from listflow.pipeline.storage.run_folder import CARD, WEIGHTS, RunFolder
 
 
 @dataclass(frozen=True)
@@ -48,12 +49,13 @@ class Finished:
         InputError when the folder is no finished run, or a file of it is damaged.
         """
         run = Path(run_dir)
-        folder = run / "final" if (run / "final").is_dir() else run
-        if not (folder / "model.json").exists():
+        inside = RunFolder(run).final
+        folder = inside if inside.is_dir() else run
+        if not (folder / CARD).exists():
             raise InputError(_why_none(run))
         if verified(folder) is None:
             raise InputError(f"a file in {folder} is damaged or changed; make it again with `listflow resume RUN`.")
-        card = read_json(folder / "model.json")
+        card = read_json(folder / CARD)
         config = build_config("fast", {"stage": card["stage"], "head": card["head"]})
         task = Task.model_validate(card["task"])
         return Finished(run, folder, task, config.stage, config.head, card["max_length"], card["backbone"])
@@ -66,7 +68,7 @@ class Finished:
 
     def digest(self) -> str:
         """sha256 over the model: its weights, its task, and the checksum of the backbone that it needs."""
-        files = (file_digest(self.folder / name) for name in ("weights.safetensors", "model.json"))
+        files = (file_digest(self.folder / name) for name in (WEIGHTS, CARD))
         return hashlib.sha256("".join(files).encode()).hexdigest()
 
     def load_backbone(self, precision: Precision | None = None, device: str | None = None) -> Backbone:
@@ -82,7 +84,7 @@ class Finished:
     def classifier(self, backbone: Backbone) -> Classifier:
         """The trained classifier, on ``backbone``."""
         model = Classifier(backbone, self.stage, self.head, self.word_ids(backbone))
-        model.load(load_tensors(self.folder / "weights.safetensors"))
+        model.load(load_tensors(self.folder / WEIGHTS))
         return model
 
     def prompt(self, backbone: Backbone) -> Prompt:
@@ -98,7 +100,7 @@ def _why_none(run: Path) -> str:
     """Why there is no model in ``run``, and what to do."""
     if not run.is_dir():
         return f"there is no folder {run}; give that of a finished run."
-    if not (run / "config.json").exists():
+    if not RunFolder(run).config.exists():
         return f"{run} is no run and holds no finished model; give the folder of a finished run."
     return f"{run} holds no finished model; finish the run with `listflow resume {run}`."
 

@@ -14,6 +14,7 @@ from listflow.data.files import replacing
 from listflow.pipeline.method.metrics import Metrics
 from listflow.pipeline.results.report import RoundReport, RunReport, headline, trained_words
 from listflow.pipeline.run.wording import capitalised, decimals, duration, percent
+from listflow.pipeline.storage.run_folder import RunFolder
 
 _COLUMNS = ("round", "pseudo\nrows", "mean\nconf.", "zero\nweights", "ESS", "test\nacc.", "verdict", "kappa")
 
@@ -26,15 +27,16 @@ def write_report(report: RunReport, folder: Path) -> None:
     # matplotlib is slow to import, and most who import this module draw nothing.
     from listflow.pipeline.results.plots import draw_plots
 
-    (folder / "plots").mkdir(parents=True, exist_ok=True)
+    files = RunFolder(folder)
+    files.plots.mkdir(parents=True, exist_ok=True)
     plots = draw_plots(report)
     for plot in plots:
-        _write(folder / "plots" / f"{plot.name}.png", plot.png)
+        _write(files.plots / f"{plot.name}.png", plot.png)
     words = {"headline": headline(report), "trained": trained_words(report)}
     page = _PAGES.get_template("report.html.j2").render(report=report, plots=plots, **words)
-    _write(folder / "report.html", page.encode())
+    _write(files.page, page.encode())
     text = json.dumps(report.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    _write(folder / "report.json", text.encode())
+    _write(files.report, text.encode())
 
 
 def text_table(report: RunReport) -> Table:

@@ -1,4 +1,4 @@
-"""The report of a run: what happened in every round, as JSON (a contract), as one HTML file, as a table."""
+"""The report of a run as values: what happened in every round; report.json is a contract."""
 
 from __future__ import annotations
 
@@ -10,39 +10,6 @@ from pydantic import TypeAdapter, ValidationError
 from listflow.data.errors import InputError
 from listflow.pipeline.method.metrics import Metrics, ReliabilityBin
 from listflow.pipeline.run.wording import percent, trained
-
-
-@dataclass(frozen=True)
-class Side:
-    """A sample of rows: how often the earlier run's model gives each label, how sure it is, how many words are new.
-
-    ``unseen`` is the share of words that do not occur in the vocabulary sample of the old rows.
-    """
-
-    rows: int
-    labels: dict[str, float]
-    confidence: float
-    unseen: float
-
-
-@dataclass(frozen=True)
-class ShardAgreement:
-    """The share of a shard's sampled rows that the earlier run's model and this one's label alike."""
-
-    shard: str
-    rows: int
-    agreement: float
-
-
-@dataclass(frozen=True)
-class Drift:
-    """Old rows beside new ones, and the shards; ``warnings`` are sentences for the reader of a report."""
-
-    old: Side
-    new: Side
-    shards: tuple[ShardAgreement, ...]
-    warnings: tuple[str, ...]
-
 
 FORMAT = 1
 _COUNTING = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
@@ -116,6 +83,38 @@ class FigureData:
     confusion: tuple[tuple[int, ...], ...] | None = None
     reliability: tuple[ReliabilityBin, ...] | None = None
     meta_weights: WeightHistogram | None = None
+
+
+@dataclass(frozen=True)
+class Side:
+    """A sample of rows: how often the earlier run's model gives each label, how sure it is, how many words are new.
+
+    ``unseen`` is the share of words that do not occur in the vocabulary sample of the old rows.
+    """
+
+    rows: int
+    labels: dict[str, float]
+    confidence: float
+    unseen: float
+
+
+@dataclass(frozen=True)
+class ShardAgreement:
+    """The share of a shard's sampled rows that the earlier run's model and this one's label alike."""
+
+    shard: str
+    rows: int
+    agreement: float
+
+
+@dataclass(frozen=True)
+class Drift:
+    """Old rows beside new ones, and the shards; ``warnings`` are sentences for the reader of a report."""
+
+    old: Side
+    new: Side
+    shards: tuple[ShardAgreement, ...]
+    warnings: tuple[str, ...]
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,7 @@
-"""The finished run that another one goes on from."""
+"""The finished run that another one goes on from, and the rows that persons labelled in its reviews.
+
+RUN/inputs/reviewed.json holds those that a run was given; it hands them on with its own.
+"""
 
 from __future__ import annotations
 
@@ -18,36 +21,8 @@ from listflow.pipeline.backbone.backbone import absolute_backbone
 from listflow.pipeline.run.config import RunConfig
 from listflow.pipeline.run.review import read_reviewed
 from listflow.pipeline.storage.checkpoint import FORMAT, load_tensors, read_json, verified, write_json
+from listflow.pipeline.storage.run_folder import EVIDENCE, WEIGHTS, RunFolder
 
-REVIEWED = "reviewed.json"
-
-
-def reviewed_rows(run: Path, rounds: int, corpus: Corpus) -> tuple[Row, ...]:
-    """What was labelled in reviews before the run in ``run`` and in its own ``rounds``, in that order."""
-    path = run / "inputs" / REVIEWED
-    texts = [(row["text"], row["pair"], row["label"]) for row in read_json(path)["rows"]] if path.exists() else []
-    for number in range(1, rounds + 1):
-        ended = read_reviewed(run, number)
-        said = ended.rows if ended else ()
-        of_rows = corpus.texts([correction.row for correction in said])
-        texts += [(*text, correction.label) for text, correction in zip(of_rows, said, strict=True)]
-    return tuple(Row(*text, number) for number, text in enumerate(texts, 1))
-
-
-def keep_rows(run: Path, rows: tuple[Row, ...]) -> None:
-    """Keeps what the run in ``run`` was given, where that is something."""
-    if rows:
-        stored = [{"text": row.text, "pair": row.pair, "label": row.label} for row in rows]
-        write_json(run / "inputs" / REVIEWED, {"format": FORMAT, "rows": stored})
-
-
-def digest_of(rows: tuple[Row, ...]) -> dict[str, str]:
-    """The sha256 of the rows as a run's inputs record it; nothing where there are none."""
-    told = json.dumps([(row.text, row.pair, row.label) for row in rows])
-    return {"reviewed": hashlib.sha256(told.encode()).hexdigest()} if rows else {}
-
-
-WEIGHTS, EVIDENCE = "weights.safetensors", "evidence.safetensors"
 LOOKED_AT = 1000
 
 
@@ -72,14 +47,14 @@ class Parent:
     @staticmethod
     def open(folder: Path) -> Parent:
         """The run in ``folder``; InputError when it is not finished, or a file of it is damaged."""
-        final = verified(folder / "final")
-        number = 0 if final is None else final["round"]
-        model = folder / f"round-{number:02d}" / ("student" if number else "teacher")
-        kept, first = verified(model), verified(folder / "round-00" / "teacher")
+        files = RunFolder(folder)
+        final = verified(files.final)
+        model = files.round(0 if final is None else final["round"]).model
+        kept, first = verified(model), verified(files.round(0).model)
         if final is None or kept is None or first is None:
             raise InputError(f"{folder} is no finished run to continue; finish it with `listflow resume {folder}`.")
-        inputs, config = read_json(folder / "inputs.json"), read_json(folder / "config.json")["config"]
-        corpus = Corpus(folder / "inputs" / CORPUS_FILE)
+        inputs, config = read_json(files.inputs), read_json(files.config)["config"]
+        corpus = Corpus(files.kept_inputs / CORPUS_FILE)
         return Parent(
             folder, model, kept["files"][WEIGHTS], tuple(inputs["task"]["labels"]), inputs["digests"], config,
             first["offset"], _last_rows(corpus), reviewed_rows(folder, config["rounds"]["count"], corpus),
@@ -95,7 +70,7 @@ class Parent:
 
     def knowing(self, corpus: Corpus) -> Parent:
         """Itself, without the sources whose rows in ``corpus`` are other ones: another file under an old name."""
-        before, spans = Corpus(self.folder / "inputs" / CORPUS_FILE), corpus.spans()
+        before, spans = Corpus(RunFolder(self.folder).kept_inputs / CORPUS_FILE), corpus.spans()
         old = {name: span for name, span in before.spans().items() if name in spans}
         same = {name for name, span in old.items() if not _differ(before, span, corpus, spans[name])}
         return replace(self, last_rows={name: last for name, last in self.last_rows.items() if name in same})
@@ -121,9 +96,46 @@ class Parent:
             raise nothing_new(self.folder)
 
 
+def pinned_parent(config: RunConfig) -> tuple[RunConfig, Parent | None]:
+    """(``config`` held to the model that it goes on from, that run); InputError when that model has changed since."""
+    if not config.continues:
+        return config, None
+    parent = Parent.open(Path(config.continues).expanduser().resolve())
+    if config.continues_model not in {"", parent.weights}:
+        raise InputError(
+            f"{parent.folder} holds another model than the one this run was started from; restore it, or start anew."
+        )
+    return config.model_copy(update={"continues": str(parent.folder), "continues_model": parent.weights}), parent
+
+
 def nothing_new(folder: Path) -> NothingNew:
     """What to raise where a run could go on, but has no new rows."""
     return NothingNew(f"no unlabelled row is new since {folder}; ingest some, or pass another file to --unlabelled.")
+
+
+def reviewed_rows(run: Path, rounds: int, corpus: Corpus) -> tuple[Row, ...]:
+    """What was labelled in reviews before the run in ``run`` and in its own ``rounds``, in that order."""
+    path = RunFolder(run).reviewed
+    texts = [(row["text"], row["pair"], row["label"]) for row in read_json(path)["rows"]] if path.exists() else []
+    for number in range(1, rounds + 1):
+        ended = read_reviewed(run, number)
+        said = ended.rows if ended else ()
+        of_rows = corpus.texts([correction.row for correction in said])
+        texts += [(*text, correction.label) for text, correction in zip(of_rows, said, strict=True)]
+    return tuple(Row(*text, number) for number, text in enumerate(texts, 1))
+
+
+def keep_rows(run: Path, rows: tuple[Row, ...]) -> None:
+    """Keeps what the run in ``run`` was given, where that is something."""
+    if rows:
+        stored = [{"text": row.text, "pair": row.pair, "label": row.label} for row in rows]
+        write_json(RunFolder(run).reviewed, {"format": FORMAT, "rows": stored})
+
+
+def digest_of(rows: tuple[Row, ...]) -> dict[str, str]:
+    """The sha256 of the rows as a run's inputs record it; nothing where there are none."""
+    told = json.dumps([(row.text, row.pair, row.label) for row in rows])
+    return {"reviewed": hashlib.sha256(told.encode()).hexdigest()} if rows else {}
 
 
 def _differ(old: Corpus, old_span: range, new: Corpus, new_span: range) -> bool:
@@ -144,15 +156,3 @@ def _number(corpus: Corpus, index: int) -> int:
 
 def _last_rows(corpus: Corpus) -> dict[str, int]:
     return {name: _number(corpus, span[-1]) for name, span in corpus.spans().items()}
-
-
-def pinned_parent(config: RunConfig) -> tuple[RunConfig, Parent | None]:
-    """(``config`` held to the model that it goes on from, that run); InputError when that model has changed since."""
-    if not config.continues:
-        return config, None
-    parent = Parent.open(Path(config.continues).expanduser().resolve())
-    if config.continues_model not in {"", parent.weights}:
-        raise InputError(
-            f"{parent.folder} holds another model than the one this run was started from; restore it, or start anew."
-        )
-    return config.model_copy(update={"continues": str(parent.folder), "continues_model": parent.weights}), parent

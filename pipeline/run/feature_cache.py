@@ -22,6 +22,7 @@ from listflow.pipeline.backbone.cache import bytes_needed, content_key, with_fea
 from listflow.pipeline.model.classifier import first_tuned_layer
 from listflow.pipeline.run.run import Run, counter
 from listflow.pipeline.storage.checkpoint import MANIFEST
+from listflow.pipeline.storage.run_folder import RunFolder
 
 
 def keeps_features(run: Run) -> bool:
@@ -113,7 +114,7 @@ def _kept_before(folder: Path) -> list[Path]:
 
 
 def _own(run: Path, name: str) -> Path:
-    return run / "inputs" / "features" / name
+    return RunFolder(run).features / name
 
 
 def _shared(run: Run) -> Path:

@@ -10,6 +10,7 @@ from listflow.pipeline.run.config import RunConfig
 from listflow.pipeline.run.record import BEFORE_RECORD, load_config
 from listflow.pipeline.run.status import RunStatus, status_of
 from listflow.pipeline.storage.checkpoint import read_json
+from listflow.pipeline.storage.run_folder import RunFolder
 
 
 def lineage(first: Path) -> list[RunStatus]:
@@ -18,8 +19,8 @@ def lineage(first: Path) -> list[RunStatus]:
     A run of another name, such as one that a person continued, is no part of it.
     """
     found, folders = [status_of(first)], _numbered(first).values()
-    recorded = [folder for folder in folders if (folder / "config.json").exists()]
-    children = {read_json(folder / "config.json")["config"].get("continues"): folder for folder in recorded}
+    recorded = [files for files in map(RunFolder, folders) if files.config.exists()]
+    children = {read_json(files.config)["config"].get("continues"): files.path for files in recorded}
     while (child := children.pop(str(found[-1].folder), None)) is not None:
         found.append(status_of(child))
     return found

@@ -24,7 +24,7 @@ from listflow.pipeline.model.verbalizer import word_ids_for
 from listflow.pipeline.run.config import RunConfig
 from listflow.pipeline.run.continuation import digest_of, keep_rows, nothing_new, pinned_parent
 from listflow.pipeline.run.feature_cache import keeps_features, room_notices, with_kept_features
-from listflow.pipeline.run.record import _check_owner, _record, _strangers, fingerprint_of
+from listflow.pipeline.run.record import check_owner, fingerprint_of, strangers_in, write_record
 from listflow.pipeline.run.run import Notify, Run, counter
 from listflow.pipeline.run.sources import Sources, located, resolve_sources, spell_out
 from listflow.pipeline.stages.config import AnyStage, Intrinsic, PTuning
@@ -32,9 +32,107 @@ from listflow.pipeline.stages.ipt import check_subspace, pinned
 from listflow.pipeline.stages.presets import pseudo_tokens
 from listflow.pipeline.stages.prompt_start import check_start, pinned_start, spell_start
 from listflow.pipeline.storage.checkpoint import single_writer
+from listflow.pipeline.storage.run_folder import RunFolder
 
 
-def notices_of(run: Run) -> tuple[str, ...]:
+@contextmanager
+def open_run(
+    config: RunConfig,
+    notify: Notify = lambda progress: None,
+    keep_features: bool = True,
+    backbone: Backbone | None = None,
+) -> Iterator[Run]:
+    """The run of ``config``, locked for one writer. InputError for every input that cannot be used.
+
+    ``keep_features`` passes every text through the frozen layers once, unless that was done before. ``backbone`` is the
+    one that the configuration names, where it is loaded already.
+    """
+    config = located(config)
+    sources = resolve_sources(config)
+    config, parent = pinned_parent(config.model_copy(update={"stage": tuple(map(_pinned, config.stage))}))
+    backbone = backbone or load_backbone(config.backbone.name, config.backbone.precision, config.backbone.device)
+    sources, words_notices = spell_out(sources, config.head, backbone)
+    config = _spelled(config, sources, backbone)
+    reviewed = parent.reviewed if parent else ()
+    if parent is not None:
+        parent.check(config, list(sources.task.labels), sources.digests)
+        sources = replace(sources, digests=sources.digests | digest_of(reviewed))
+    fingerprint = fingerprint_of(config, sources, backbone)
+    folder = Path(config.run_dir or f"runs/{sources.task.name}-{fingerprint[:12]}").resolve()
+    check_owner(folder, fingerprint, config, sources)
+    absent = missing(folder)
+    with single_writer(folder), _leaving_no_stub(folder, absent):
+        run = _assemble(config, sources, reviewed, backbone, folder, fingerprint, notify)
+        run = replace(run, parent=parent and parent.knowing(run.inputs.corpus))
+        check_subspace(config.stage, backbone, run.prompt)
+        check_start(config.stage, backbone)
+        run = replace(run, notices=(*words_notices, *_notices(run)))
+        run.new_classifier(0, None)  # a stage or head that does not fit the backbone is refused here
+        keep_rows(folder, reviewed)
+        write_record(run, sources)
+        yield with_kept_features(run) if keep_features and keeps_features(run) else run
+
+
+@contextmanager
+def _leaving_no_stub(folder: Path, absent: Sequence[Path]) -> Iterator[None]:
+    """Inside the lock: a run that is refused before it is recorded takes the folders back that were ``absent``."""
+    try:
+        yield
+    except InputError:
+        if absent and not strangers_in(folder):
+            take_back(absent)
+        raise
+
+
+def _assemble(
+    config: RunConfig,
+    sources: Sources,
+    reviewed: tuple[Row, ...],
+    backbone: Backbone,
+    folder: Path,
+    fingerprint: str,
+    notify: Notify,
+) -> Run:
+    task, data, files = sources.task, config.data, RunFolder(folder)
+    prompt = Prompt(task, backbone.tokenizer, _length(config, backbone), pseudo_tokens(config.stage))
+    inputs = open_inputs(
+        task, sources.labelled, sources.unlabelled, sources.test, columns=sources.columns, shots=sources.shots,
+        balanced=data.balanced, seed=config.seed, folder=files.kept_inputs, digests=sources.digests,
+        reviewed=reviewed,
+    )  # fmt: skip
+    if len(inputs.corpus) == 0:
+        raise InputError("no unlabelled row is left to learn from; pass a file with other texts to --unlabelled.")
+    on_rows = counter(notify, 0, "tokenise", len(inputs.corpus))
+    corpus = encode_corpus(inputs.corpus, prompt, files.tokens, fingerprint, on_rows)
+    index = {label: i for i, label in enumerate(task.labels)}
+    test = prompt.encode([(row.text, row.pair) for row in inputs.test]) if inputs.test else None
+    return Run(
+        config=config, folder=folder, fingerprint=fingerprint, inputs=inputs, backbone=backbone, prompt=prompt,
+        word_ids=word_ids_for(config.head, task, backbone),
+        labelled=prompt.encode([(row.text, row.pair) for row in inputs.labelled]),
+        gold=torch.tensor([index[row.label or ""] for row in inputs.labelled]), corpus=corpus, test=test,
+        test_gold=torch.tensor([index[row.label or ""] for row in inputs.test]) if inputs.test else None,
+        notices=(), notify=notify,
+    )  # fmt: skip
+
+
+def _pinned(stage: AnyStage) -> AnyStage:
+    """A stage that is made from files of another run, held to their present content."""
+    if isinstance(stage, Intrinsic):
+        return pinned(stage)
+    return pinned_start(stage) if isinstance(stage, PTuning) else stage
+
+
+def _spelled(config: RunConfig, sources: Sources, backbone: Backbone) -> RunConfig:
+    stage = spell_start(config.stage, sources.task, backbone.tokenizer, _length(config, backbone))
+    return config.model_copy(update={"stage": stage})
+
+
+def _length(config: RunConfig, backbone: Backbone) -> int:
+    return min(config.backbone.max_length, backbone.max_length)
+
+
+def _notices(run: Run) -> tuple[str, ...]:
     """The sentences; NothingNew for a continued run that has nothing new to learn from."""
     return (
         *_new_notices(run),
@@ -79,100 +177,3 @@ def _head_notices(run: Run) -> Iterator[str]:
     head, backbone = run.config.head, run.backbone
     if isinstance(head, YTuningHead) and head.reads_words and backbone.word_rows.shape[1] != backbone.hidden_size:
         yield "label vectors start at random: the word embeddings of this backbone are narrower than its features."
-
-
-@contextmanager
-def open_run(
-    config: RunConfig,
-    notify: Notify = lambda progress: None,
-    keep_features: bool = True,
-    backbone: Backbone | None = None,
-) -> Iterator[Run]:
-    """The run of ``config``, locked for one writer. InputError for every input that cannot be used.
-
-    ``keep_features`` passes every text through the frozen layers once, unless that was done before. ``backbone`` is the
-    one that the configuration names, where it is loaded already.
-    """
-    config = located(config)
-    sources = resolve_sources(config)
-    config, parent = pinned_parent(config.model_copy(update={"stage": tuple(map(_pinned, config.stage))}))
-    backbone = backbone or load_backbone(config.backbone.name, config.backbone.precision, config.backbone.device)
-    sources, words_notices = spell_out(sources, config.head, backbone)
-    config = _spelled(config, sources, backbone)
-    reviewed = parent.reviewed if parent else ()
-    if parent is not None:
-        parent.check(config, list(sources.task.labels), sources.digests)
-        sources = replace(sources, digests=sources.digests | digest_of(reviewed))
-    fingerprint = fingerprint_of(config, sources, backbone)
-    folder = Path(config.run_dir or f"runs/{sources.task.name}-{fingerprint[:12]}").resolve()
-    _check_owner(folder, fingerprint, config, sources)
-    absent = missing(folder)
-    with single_writer(folder), _leaving_no_stub(folder, absent):
-        run = _assemble(config, sources, reviewed, backbone, folder, fingerprint, notify)
-        run = replace(run, parent=parent and parent.knowing(run.inputs.corpus))
-        check_subspace(config.stage, backbone, run.prompt)
-        check_start(config.stage, backbone)
-        run = replace(run, notices=(*words_notices, *notices_of(run)))
-        run.new_classifier(0, None)  # a stage or head that does not fit the backbone is refused here
-        keep_rows(folder, reviewed)
-        _record(run, sources)
-        yield with_kept_features(run) if keep_features and keeps_features(run) else run
-
-
-@contextmanager
-def _leaving_no_stub(folder: Path, absent: Sequence[Path]) -> Iterator[None]:
-    """Inside the lock: a run that is refused before it is recorded takes the folders back that were ``absent``."""
-    try:
-        yield
-    except InputError:
-        if absent and not _strangers(folder):
-            take_back(absent)
-        raise
-
-
-def _pinned(stage: AnyStage) -> AnyStage:
-    """A stage that is made from files of another run, held to their present content."""
-    if isinstance(stage, Intrinsic):
-        return pinned(stage)
-    return pinned_start(stage) if isinstance(stage, PTuning) else stage
-
-
-def _spelled(config: RunConfig, sources: Sources, backbone: Backbone) -> RunConfig:
-    stage = spell_start(config.stage, sources.task, backbone.tokenizer, _length(config, backbone))
-    return config.model_copy(update={"stage": stage})
-
-
-def _length(config: RunConfig, backbone: Backbone) -> int:
-    return min(config.backbone.max_length, backbone.max_length)
-
-
-def _assemble(
-    config: RunConfig,
-    sources: Sources,
-    reviewed: tuple[Row, ...],
-    backbone: Backbone,
-    folder: Path,
-    fingerprint: str,
-    notify: Notify,
-) -> Run:
-    task, data = sources.task, config.data
-    prompt = Prompt(task, backbone.tokenizer, _length(config, backbone), pseudo_tokens(config.stage))
-    inputs = open_inputs(
-        task, sources.labelled, sources.unlabelled, sources.test, columns=sources.columns, shots=sources.shots,
-        balanced=data.balanced, seed=config.seed, folder=folder / "inputs", digests=sources.digests,
-        reviewed=reviewed,
-    )  # fmt: skip
-    if len(inputs.corpus) == 0:
-        raise InputError("no unlabelled row is left to learn from; pass a file with other texts to --unlabelled.")
-    on_rows = counter(notify, 0, "tokenise", len(inputs.corpus))
-    corpus = encode_corpus(inputs.corpus, prompt, folder / "inputs" / "tokens", fingerprint, on_rows)
-    index = {label: i for i, label in enumerate(task.labels)}
-    test = prompt.encode([(row.text, row.pair) for row in inputs.test]) if inputs.test else None
-    return Run(
-        config=config, folder=folder, fingerprint=fingerprint, inputs=inputs, backbone=backbone, prompt=prompt,
-        word_ids=word_ids_for(config.head, task, backbone),
-        labelled=prompt.encode([(row.text, row.pair) for row in inputs.labelled]),
-        gold=torch.tensor([index[row.label or ""] for row in inputs.labelled]), corpus=corpus, test=test,
-        test_gold=torch.tensor([index[row.label or ""] for row in inputs.test]) if inputs.test else None,
-        notices=(), notify=notify,
-    )  # fmt: skip

@@ -1,4 +1,8 @@
-"""What a run writes of itself: config.json, inputs.json, its fingerprint; and whose folder it is."""
+"""What a run writes of itself, and whose folder it is.
+
+config.json holds the configuration, the versions and the fingerprint, which is the sha256 over everything that decides
+the outcome; inputs.json the task, the files and their digests. A folder belongs to the run of its fingerprint.
+"""
 
 from __future__ import annotations
 
@@ -13,21 +17,17 @@ from listflow.pipeline.backbone.backbone import Backbone
 from listflow.pipeline.run.config import RunConfig
 from listflow.pipeline.run.run import Run
 from listflow.pipeline.run.sources import Sources
-from listflow.pipeline.storage.checkpoint import FORMAT, read_json, write_json
+from listflow.pipeline.storage.checkpoint import FORMAT, LOCK, read_json, write_json
+from listflow.pipeline.storage.run_folder import CONFIG, INPUTS, RunFolder
 
 # What a run has that was refused, or killed, before it was recorded.
-BEFORE_RECORD = {".lock", "inputs", "inputs.json", "inputs.json.part", "config.json.part"}
+BEFORE_RECORD = {LOCK, "inputs", INPUTS, f"{INPUTS}.part", f"{CONFIG}.part"}
 UNDECIDING = {"run_dir", "checkpoint_seconds", "review.timeout"}  # values that a run can change and stay the same run
-
-
-def _strangers(folder: Path) -> list[str]:
-    """What is in ``folder`` besides what a run has before it is recorded."""
-    return [path.name for path in folder.iterdir() if path.name not in BEFORE_RECORD]
 
 
 def load_config(folder: Path) -> RunConfig:
     """The configuration that the run in ``folder`` was started with, for that folder."""
-    stored = read_json(folder / "config.json")
+    stored = read_json(RunFolder(folder).config)
     return RunConfig.model_validate(stored["config"]).model_copy(update={"run_dir": str(folder.resolve())})
 
 
@@ -53,15 +53,16 @@ def versions() -> dict[str, str]:
     return {name: metadata.version(name) for name in ("listflow", "torch", "transformers")}
 
 
-def _check_owner(folder: Path, fingerprint: str, config: RunConfig, sources: Sources) -> None:
-    if not (folder / "config.json").exists():
-        strangers = _strangers(folder) if folder.is_dir() else []
+def check_owner(folder: Path, fingerprint: str, config: RunConfig, sources: Sources) -> None:
+    """InputError where ``folder`` holds another run, saying what differs, or something that is no run."""
+    if not RunFolder(folder).config.exists():
+        strangers = strangers_in(folder) if folder.is_dir() else []
         if strangers:
             raise InputError(
                 f"{folder} is not a run directory (it holds {strangers[0]}); choose a new or empty --run-dir."
             )
         return
-    stored = read_json(folder / "config.json")
+    stored = read_json(RunFolder(folder).config)
     if stored["fingerprint"] != fingerprint:
         _check_labels(folder, list(sources.task.labels))
         raise InputError(
@@ -70,9 +71,34 @@ def _check_owner(folder: Path, fingerprint: str, config: RunConfig, sources: Sou
         )
 
 
+def write_record(run: Run, sources: Sources) -> None:
+    """inputs.json, then config.json, which makes the folder that of a run; nothing where they are there."""
+    if run.files.config.exists():
+        return
+    write_json(
+        run.files.inputs,
+        {
+            "format": FORMAT,
+            "task": sources.task.model_dump(mode="json"),
+            "files": {"labelled": sources.labelled, "unlabelled": list(sources.unlabelled), "test": sources.test},
+            "digests": sources.digests,
+            "rows": {"labelled": len(run.gold), "unlabelled": len(run.corpus), "test": len(run.inputs.test)},
+            "notices": list(run.notices),
+        },
+    )
+    stored = sources.absolute(run.config).model_dump(mode="json")
+    record = {"format": FORMAT, "fingerprint": run.fingerprint, "versions": versions(), "config": stored}
+    write_json(run.files.config, record)
+
+
+def strangers_in(folder: Path) -> list[str]:
+    """What is in ``folder`` besides what a run has before it is recorded."""
+    return [path.name for path in folder.iterdir() if path.name not in BEFORE_RECORD]
+
+
 def _check_labels(folder: Path, labels: list[str]) -> None:
     """InputError where a saved class would be read as another one's."""
-    before = list(read_json(folder / "inputs.json")["task"]["labels"])
+    before = list(read_json(RunFolder(folder).inputs)["task"]["labels"])
     if labels != before and sorted(labels) == sorted(before):
         raise InputError(
             f"{folder} holds a run of the same labels in another order ({', '.join(before)} there, "
@@ -89,7 +115,7 @@ def _difference(stored: dict[str, Any], config: RunConfig, folder: Path, sources
         return f"another config ({keys[0]} is {theirs.get(keys[0])!r} there and {ours[keys[0]]!r} here)"
     if stored["versions"] != versions():
         return f"other versions ({stored['versions']} there, {versions()} here)"
-    before = read_json(folder / "inputs.json").get("digests", {})
+    before = read_json(RunFolder(folder).inputs).get("digests", {})
     changed = [role for role, digest in sources.digests.items() if before.get(role) != digest]
     return f"other input files ({', '.join(changed) or 'their contents or the task'} changed since)"
 
@@ -102,22 +128,3 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
     if not isinstance(value, dict):
         return {prefix: value}
     return {k: v for name, item in value.items() for k, v in _flat(item, f"{prefix}.{name}".lstrip(".")).items()}
-
-
-def _record(run: Run, sources: Sources) -> None:
-    if (run.folder / "config.json").exists():
-        return
-    write_json(
-        run.folder / "inputs.json",
-        {
-            "format": FORMAT,
-            "task": sources.task.model_dump(mode="json"),
-            "files": {"labelled": sources.labelled, "unlabelled": list(sources.unlabelled), "test": sources.test},
-            "digests": sources.digests,
-            "rows": {"labelled": len(run.gold), "unlabelled": len(run.corpus), "test": len(run.inputs.test)},
-            "notices": list(run.notices),
-        },
-    )
-    stored = sources.absolute(run.config).model_dump(mode="json")
-    record = {"format": FORMAT, "fingerprint": run.fingerprint, "versions": versions(), "config": stored}
-    write_json(run.folder / "config.json", record)

@@ -21,55 +21,11 @@ from filelock import FileLock
 
 from listflow.data.errors import InputError, did_you_mean
 from listflow.data.formats import open_source, records_of
-from listflow.pipeline.storage.checkpoint import FORMAT, read_json, write_json
-
-ROW_ID, LABEL = "row_id", "label"
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A label for a row; ``where`` it was written, for messages."""
-
-    row_id: str
-    label: str
-    where: str
-
-
-def read_answers(source: str) -> Iterator[Answer]:
-    """Yield the answers in the columns ``row_id`` and ``label`` of a csv, tsv, jsonl or parquet file.
-
-    Rows with an empty label are no answers. Raises InputError for a file that cannot be read, or has no rows.
-    """
-    open_source(source).close()  # what is no file here is not looked for on a hub
-    number = 0
-    for number, record in enumerate(records_of(source, {ROW_ID: "", LABEL: ""}), 1):
-        row_id, label = (_cell(record[name]) for name in (ROW_ID, LABEL))
-        if label:
-            yield Answer(row_id, label, f"{source}, row {number}")
-    if not number:
-        raise InputError(f"{source}: is empty; it needs at least one row of data.")
-
-
-def parse_answers(text: str) -> Iterator[Answer]:
-    """Yield the answers in lines of ``row_id,label``; a semicolon ends a line too, for forms of a single line.
-
-    A line without a label is no answer. Raises InputError for a line of another shape.
-    """
-    for number, line in enumerate(text.replace(";", "\n").splitlines(), 1):
-        cells = [cell.strip() for cell in next(csv.reader([line]), [])]
-        if cells in ([], [""], [ROW_ID, LABEL]):
-            continue
-        if len(cells) != 2:
-            raise InputError(f"line {number}, {line.strip()!r}, is not row_id,label; write one row a line.")
-        if cells[1]:
-            yield Answer(cells[0], cells[1], f"line {number}")
-
-
-def _cell(value: object) -> str:
-    return "" if value is None else str(value).strip()
-
+from listflow.pipeline.storage.checkpoint import FORMAT, LOCK, read_json, write_json
+from listflow.pipeline.storage.run_folder import RunFolder
 
 ASKED, CSV, WAITING, CORRECTIONS = "asked.json", "contested.csv", "waiting.json", "corrections.json"
+ROW_ID, LABEL = "row_id", "label"
 
 
 @dataclass(frozen=True)
@@ -128,14 +84,18 @@ class Reviewed:
     unanswered: str = ""
 
 
-def review_folder(run: Path, number: int) -> Path:
-    """Where the review of a round is kept."""
-    return run / f"round-{number:02d}" / "review"
+@dataclass(frozen=True)
+class Answer:
+    """A label for a row; ``where`` it was written, for messages."""
+
+    row_id: str
+    label: str
+    where: str
 
 
 def read_asked(run: Path, number: int) -> Asked | None:
     """What a round asks, or None while it has not asked."""
-    folder = review_folder(run, number)
+    folder = RunFolder(run).round(number).review
     if not (folder / ASKED).exists():
         return None
     stored = _read(folder / ASKED)
@@ -151,7 +111,7 @@ def write_asked(asked: Asked) -> None:
 
 def read_reviewed(run: Path, number: int) -> Reviewed | None:
     """How the review of a round ended, or None while it is open or was never opened."""
-    path = review_folder(run, number) / CORRECTIONS
+    path = RunFolder(run).round(number).review / CORRECTIONS
     if not path.exists():
         return None
     stored = _read(path)
@@ -163,7 +123,7 @@ def read_reviewed(run: Path, number: int) -> Reviewed | None:
 def conclude(asked: Asked, rows: Iterable[Correction], by: str = "", unanswered: str = "") -> Reviewed:
     """Ends a review, once: how it ended, which is what was written first where several came."""
     path = asked.folder / CORRECTIONS
-    with FileLock(asked.folder / ".lock"):
+    with FileLock(asked.folder / LOCK):
         if not path.exists():
             ordered = sorted(rows, key=lambda correction: correction.row)
             reviewed = Reviewed(asked.round, tuple(ordered), by, utc(), unanswered)
@@ -171,6 +131,36 @@ def conclude(asked: Asked, rows: Iterable[Correction], by: str = "", unanswered:
     ended = read_reviewed(asked.folder.parents[1], asked.round)
     assert ended is not None
     return ended
+
+
+def read_answers(source: str) -> Iterator[Answer]:
+    """Yield the answers in the columns ``row_id`` and ``label`` of a csv, tsv, jsonl or parquet file.
+
+    Rows with an empty label are no answers. Raises InputError for a file that cannot be read, or has no rows.
+    """
+    open_source(source).close()  # what is no file here is not looked for on a hub
+    number = 0
+    for number, record in enumerate(records_of(source, {ROW_ID: "", LABEL: ""}), 1):
+        row_id, label = (_cell(record[name]) for name in (ROW_ID, LABEL))
+        if label:
+            yield Answer(row_id, label, f"{source}, row {number}")
+    if not number:
+        raise InputError(f"{source}: is empty; it needs at least one row of data.")
+
+
+def parse_answers(text: str) -> Iterator[Answer]:
+    """Yield the answers in lines of ``row_id,label``; a semicolon ends a line too, for forms of a single line.
+
+    A line without a label is no answer. Raises InputError for a line of another shape.
+    """
+    for number, line in enumerate(text.replace(";", "\n").splitlines(), 1):
+        cells = [cell.strip() for cell in next(csv.reader([line]), [])]
+        if cells in ([], [""], [ROW_ID, LABEL]):
+            continue
+        if len(cells) != 2:
+            raise InputError(f"line {number}, {line.strip()!r}, is not row_id,label; write one row a line.")
+        if cells[1]:
+            yield Answer(cells[0], cells[1], f"line {number}")
 
 
 def check_answers(asked: Asked, answers: Iterable[Answer]) -> tuple[Correction, ...]:
@@ -209,7 +199,7 @@ def answer_review(run: Path, answers: Iterable[Answer], by: str) -> Reviewed:
 
 def open_review(run: Path) -> Asked:
     """What the run in ``run`` asks now; InputError, saying why, where it asks nothing."""
-    config = read_json(run / "config.json")["config"]
+    config = read_json(RunFolder(run).config)["config"]
     if not config.get("review", {}).get("rows"):
         raise InputError(f"{run} does not ask for a review; a run does that is started with --set review.rows=20.")
     for number in range(int(config["rounds"]["count"]), 0, -1):
@@ -223,7 +213,7 @@ def open_review(run: Path) -> Asked:
 
 def waits_until(run: Path, number: int) -> str | None:
     """The time (UTC) until which a living run waits for the review of a round; None where it does not wait."""
-    path = review_folder(run, number) / WAITING
+    path = RunFolder(run).round(number).review / WAITING
     open_still = path.exists() and read_reviewed(run, number) is None
     return str(_read(path)["until"]) if open_still else None
 
@@ -251,6 +241,10 @@ def review_notices(run: Path, last: int) -> Iterator[str]:
 def utc(minutes: float = 0) -> str:
     """The time ``minutes`` from now, to the second."""
     return datetime.fromtimestamp(datetime.now(UTC).timestamp() + 60 * minutes, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def _cell(value: object) -> str:
+    return "" if value is None else str(value).strip()
 
 
 def _over(run: Path, ended: Reviewed) -> str:

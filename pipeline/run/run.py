@@ -1,9 +1,4 @@
-"""A run: its configuration, its checked inputs, its frozen backbone, and the layout of its folder.
-
-RUN/config.json  inputs.json  inputs/
-RUN/round-00/teacher/   RUN/round-0r/pseudo/  RUN/round-0r/student/  RUN/round-0r/verdict.json
-RUN/final/  RUN/predictions.parquet  RUN/report.json  RUN/report.html  RUN/plots/
-"""
+"""An opened run: its configuration, its checked inputs, its frozen backbone, and where its parts are kept."""
 
 from __future__ import annotations
 
@@ -24,6 +19,7 @@ from listflow.pipeline.model.classifier import Classifier
 from listflow.pipeline.run.config import RunConfig
 from listflow.pipeline.run.continuation import Parent
 from listflow.pipeline.storage.checkpoint import read_json, verified
+from listflow.pipeline.storage.run_folder import WEIGHTS, RoundFolder, RunFolder
 
 
 @dataclass(frozen=True)
@@ -77,17 +73,19 @@ class Run:
         """Class names in the order of the logits."""
         return list(self.inputs.task.labels)
 
-    def round_folder(self, number: int) -> Path:
-        return self.folder / f"round-{number:02d}"
+    @property
+    def files(self) -> RunFolder:
+        """Where its parts are kept."""
+        return RunFolder(self.folder)
 
-    def model_folder(self, number: int) -> Path:
-        """Where the teacher (round 0) or the student of a round is kept."""
-        return self.round_folder(number) / ("teacher" if number == 0 else "student")
+    def round(self, number: int) -> RoundFolder:
+        """Where the parts of a round are kept."""
+        return self.files.round(number)
 
     def teacher_of(self, number: int) -> int:
         """The round whose model teaches round ``number``: the last promoted one before it, or 0."""
         for earlier in range(number - 1, 0, -1):
-            if read_json(self.round_folder(earlier) / "verdict.json")["promoted"]:
+            if read_json(self.round(earlier).verdict)["promoted"]:
                 return earlier
         return 0
 
@@ -100,10 +98,11 @@ class Run:
 
     def weights_digest(self, number: int) -> str:
         """sha256 of the weights of a round's model; InputError when that model is not complete."""
-        manifest = verified(self.model_folder(number))
+        model = self.round(number).model
+        manifest = verified(model)
         if manifest is None:
-            raise InputError(f"{self.model_folder(number)} is missing or damaged; resume the run to make it again.")
-        return str(manifest["files"]["weights.safetensors"])
+            raise InputError(f"{model} is missing or damaged; resume the run to make it again.")
+        return str(manifest["files"][WEIGHTS])
 
     def seed(self, *purpose: str | int) -> int:
         return seed_for(self.config.seed, *purpose)

@@ -18,6 +18,7 @@ from listflow.pipeline.model.config import AnyHead
 from listflow.pipeline.model.verbalizer import fill_in_words
 from listflow.pipeline.run.config import RunConfig
 from listflow.pipeline.storage.checkpoint import read_json
+from listflow.pipeline.storage.run_folder import RunFolder
 
 DEMO_SHOTS = 30
 
@@ -112,10 +113,10 @@ def _demo(config: RunConfig) -> Sources:
 
 def _recorded(config: RunConfig) -> dict[str, str]:
     """The digests of the run that ``config`` goes on with; none for a new one."""
-    folder = Path(config.run_dir) if config.run_dir else None
-    if folder is None or not (folder / "config.json").exists():
+    files = RunFolder(Path(config.run_dir)) if config.run_dir else None
+    if files is None or not files.config.exists():
         return {}
-    return dict(read_json(folder / "inputs.json").get("digests", {}))
+    return dict(read_json(files.inputs).get("digests", {}))
 
 
 def _infer(labelled: str, columns: Columns) -> Task:

@@ -14,7 +14,8 @@ from listflow.data.errors import InputError
 from listflow.pipeline.run.config import RunConfig
 from listflow.pipeline.run.review import waits_until
 from listflow.pipeline.run.wording import name_of, name_of_head
-from listflow.pipeline.storage.checkpoint import read_json, verified
+from listflow.pipeline.storage.checkpoint import LOCK, read_json, verified
+from listflow.pipeline.storage.run_folder import RoundFolder, RunFolder, runs_below
 
 State = Literal["running", "interrupted", "done"]
 Part = Literal["complete", "damaged", "begun", "left"]
@@ -62,9 +63,9 @@ class RunStatus:
 def find_runs(parent: Path, on_refused: Callable[[InputError], None]) -> list[RunStatus]:
     """All runs directly below ``parent``, by name; one that cannot be read is told to ``on_refused`` and left out."""
     found = []
-    for config in sorted(parent.glob("*/config.json")):
+    for run in runs_below(parent):
         try:
-            found.append(status_of(config.parent))
+            found.append(status_of(run.path))
         except InputError as error:
             on_refused(error)
     return found
@@ -83,13 +84,14 @@ def status_of(folder: Path) -> RunStatus:
 
 
 def _status_of(folder: Path) -> RunStatus:
-    stored = _read(folder / "config.json")
+    files = RunFolder(folder)
+    stored = _read(files.config)
     rounds = int(stored["config"]["rounds"]["count"])
-    reached = sum((folder / f"round-{number:02d}" / "verdict.json").exists() for number in range(1, rounds + 1))
-    done = (folder / "report.json").exists() and verified(folder / "final") is not None
+    reached = sum(files.round(number).verdict.exists() for number in range(1, rounds + 1))
+    done = files.report.exists() and verified(files.final) is not None
     state: State = "running" if is_running(folder) else "done" if done else "interrupted"
-    final = _read(folder / "report.json")["final"] if done else None
-    task = _read(folder / "inputs.json")["task"]["name"]
+    final = _read(files.report)["final"] if done else None
+    task = _read(files.inputs)["task"]["name"]
     accuracy = final["accuracy"] if final else None
     names = _trained(stored["config"])
     waiting = _waiting(folder, rounds) if state == "running" else None
@@ -112,12 +114,12 @@ def _trained(config: Any) -> tuple[str, str]:
 
 def rounds_of(folder: Path, count: int) -> list[RoundStatus]:
     """The teacher's round and all rounds after it."""
-    return [_round(folder / f"round-{number:02d}", number) for number in range(count + 1)]
+    return [_round(RunFolder(folder).round(number)) for number in range(count + 1)]
 
 
 def is_running(folder: Path) -> bool:
     """Whether another process holds the run's lock."""
-    path = folder / ".lock"
+    path = folder / LOCK
     try:
         if path.exists():
             with FileLock(path, timeout=0):
@@ -129,20 +131,19 @@ def is_running(folder: Path) -> bool:
     return False
 
 
-def _round(folder: Path, number: int) -> RoundStatus:
-    model = folder / ("student" if number else "teacher")
-    facts = verified(model)
-    verdict = folder / "verdict.json"
-    promoted = bool(_read(verdict)["promoted"]) if verdict.exists() else None
+def _round(kept: RoundFolder) -> RoundStatus:
+    facts = verified(kept.model)
+    promoted = bool(_read(kept.verdict)["promoted"]) if kept.verdict.exists() else None
     test = facts["test"] if facts else None
-    pseudo = _part(folder / "pseudo") if number else "complete"
-    return RoundStatus(number, pseudo, _part(model), promoted, test["accuracy"] if test else None)
+    pseudo = _part(kept.pseudo, begun=False) if kept.number else "complete"
+    model = _part(kept.model, begun=any(kept.steps()))
+    return RoundStatus(kept.number, pseudo, model, promoted, test["accuracy"] if test else None)
 
 
-def _part(folder: Path) -> Part:
+def _part(folder: Path, begun: bool) -> Part:
     if folder.exists():
         return "complete" if verified(folder) is not None else "damaged"
-    return "begun" if folder.name != "pseudo" and any(folder.parent.glob("*.step")) else "left"
+    return "begun" if begun else "left"
 
 
 def _read(path: Path) -> Any:

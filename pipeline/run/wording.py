@@ -1,4 +1,4 @@
-"""What was trained, as a person would call it: a preset's name where one fits, and what differs from it."""
+"""What was trained, by the name that a person would use, and figures as people read them."""
 
 from __future__ import annotations
 
@@ -10,30 +10,6 @@ from pydantic import BaseModel
 from listflow.pipeline.model.config import AnyHead
 from listflow.pipeline.stages.config import KINDS, AnyStage, Unified
 from listflow.pipeline.stages.presets import STAGE_PRESETS
-
-
-def capitalised(words: str) -> str:
-    """``words`` with its first letter in upper case, and the others as they are."""
-    return words[:1].upper() + words[1:]
-
-
-def percent(share: float | None) -> str:
-    """``66.1 %`` for 0.661, and a dash for None."""
-    return "-" if share is None else f"{100 * share:.1f} %"
-
-
-def decimals(value: float | None, places: int = 2) -> str:
-    """``value`` with ``places`` decimals, and a dash for None."""
-    return "-" if value is None else f"{value:.{places}f}"
-
-
-def duration(seconds: float) -> str:
-    """``48 s``, ``3 min 05 s`` or ``2 h 14 min``."""
-    minutes, rest = divmod(round(seconds), 60)
-    if not minutes:
-        return f"{rest} s"
-    return f"{minutes} min {rest:02} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
-
 
 # A unified stage that differs from a preset in one of these is another thing, not that preset with other values.
 _NATURE = ("form", "place", "insertion", "composition")
@@ -55,6 +31,29 @@ def name_of_head(head: AnyHead) -> str:
 def trained(stage: str, head: str, trainable: int, total: int) -> str:
     """``stage lora, head verbalizer, 208,000 trainable of 22.7 M``."""
     return f"stage {stage}, head {head}, {trainable:,} trainable of {_rounded(total)}"
+
+
+def percent(share: float | None) -> str:
+    """``66.1 %`` for 0.661, and a dash for None."""
+    return "-" if share is None else f"{100 * share:.1f} %"
+
+
+def decimals(value: float | None, places: int = 2) -> str:
+    """``value`` with ``places`` decimals, and a dash for None."""
+    return "-" if value is None else f"{value:.{places}f}"
+
+
+def duration(seconds: float) -> str:
+    """``48 s``, ``3 min 05 s`` or ``2 h 14 min``."""
+    minutes, rest = divmod(round(seconds), 60)
+    if not minutes:
+        return f"{rest} s"
+    return f"{minutes} min {rest:02} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def capitalised(words: str) -> str:
+    """``words`` with its first letter in upper case, and the others as they are."""
+    return words[:1].upper() + words[1:]
 
 
 def _named(given: tuple[AnyStage, ...]) -> Named:

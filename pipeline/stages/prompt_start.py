@@ -17,6 +17,7 @@ from listflow.pipeline.backbone.backbone import Backbone, Identity
 from listflow.pipeline.backbone.prompt import Prompt
 from listflow.pipeline.stages.config import AnyStage, PTuning
 from listflow.pipeline.storage.checkpoint import load_tensors, read_json, verified
+from listflow.pipeline.storage.run_folder import CARD, WEIGHTS, RunFolder
 
 
 def spell_start(stages: Sequence[AnyStage], task: Task, tokenizer: Any, max_length: int) -> tuple[AnyStage, ...]:
@@ -46,9 +47,6 @@ def _words(task: Task, tokenizer: Any, max_length: int) -> list[str]:
     return words
 
 
-WEIGHTS = "weights.safetensors"
-
-
 def pinned_start(stage: PTuning) -> PTuning:
     """``stage`` with an absolute path to the run it starts from, and the digest of that run's final weights.
 
@@ -70,7 +68,7 @@ def check_start(stages: Sequence[AnyStage], backbone: Backbone) -> None:
     """InputError for a prompt that was trained on another backbone."""
     for stage in stages:
         if isinstance(stage, PTuning) and stage.start == "prompt":
-            trained_on = read_json(Path(stage.prompt) / "final" / "model.json")["backbone"]
+            trained_on = read_json(RunFolder(Path(stage.prompt)).final / CARD)["backbone"]
             if not backbone.identity().is_of(Identity.of(trained_on)):
                 raise InputError(
                     f"stage.prompt {stage.prompt} was trained on backbone '{trained_on['name']}', and this run's "
@@ -80,7 +78,7 @@ def check_start(stages: Sequence[AnyStage], backbone: Backbone) -> None:
 
 def start_from(stage: PTuning) -> Tensor:
     """(n, E) fp32: the trained prompt of the run that a pinned ``stage`` names; InputError where it does not fit."""
-    tensors = load_tensors(Path(stage.prompt) / "final" / WEIGHTS)
+    tensors = load_tensors(RunFolder(Path(stage.prompt)).final / WEIGHTS)
     found = [value for name, value in tensors.items() if name.startswith("stage.") and name.endswith(".embedding")]
     if len(found) != 1:
         raise InputError(f"stage.prompt {stage.prompt} has no prompt of its own; name a run with pseudo tokens.")
@@ -94,7 +92,7 @@ def start_from(stage: PTuning) -> Tensor:
 
 
 def _digest(folder: Path) -> str:
-    manifest = verified(folder / "final")
+    manifest = verified(RunFolder(folder).final)
     if manifest is None:
         raise InputError(f"stage.prompt {folder} holds no finished model; finish that run with `listflow resume`.")
     return str(manifest["files"][WEIGHTS])

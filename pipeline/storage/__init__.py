@@ -1,1 +1,7 @@
-"""pipeline/storage."""
+"""What lies on disk, and that it can be trusted.
+
+checkpoint.py     folders that appear whole, manifests that verify, one writer
+run_folder.py     the layout of a run, said once
+pseudo_labels.py  pseudo labels and meta weights as Parquet
+retention.py      what a finished run can lose: what `gc` deletes
+"""

@@ -23,6 +23,7 @@ from safetensors import SafetensorError
 
 from listflow.data.errors import InputError
 from listflow.data.files import FULL, replacing, storing, sync
+from listflow.pipeline.storage.run_folder import CONFIG, INPUTS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,9 +54,9 @@ def undisturbed() -> Iterator[None]:
             signal.raise_signal(number)
 
 
-MANIFEST = "manifest.json"
+MANIFEST, LOCK = "manifest.json", ".lock"
 FORMAT = 1
-ASKED_FOR = frozenset({"config.json", "inputs.json"})
+ASKED_FOR = frozenset({CONFIG, INPUTS})
 
 
 def file_digest(path: Path) -> str:
@@ -159,7 +160,7 @@ def load_checked(path: Path) -> dict[str, Tensor]:
 @contextmanager
 def single_writer(folder: Path) -> Iterator[None]:
     """Holds the lock of a run directory; InputError when another process writes there."""
-    lock = FileLock(folder / ".lock", timeout=0)
+    lock = FileLock(folder / LOCK, timeout=0)
     with storing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         try:

@@ -1,103 +1,167 @@
-"""What finished runs can lose without anybody missing it, and how old they must be.
+"""The layout of a run on disk, said once.
 
-Kept always: configuration, corpus, promoted models, final/, predictions and reports, so that a run can be predicted
-with, looked at and continued. Gone: step checkpoints, tokens and features (made again if asked for), pseudo labels,
-and students that were refused. Unfinished runs keep everything, as does a run that someone works on.
+RUN/config.json  inputs.json               what was asked and what was fed, written when a run is recorded
+RUN/inputs/                                the pool (data/inputs.py), reviewed.json, tokens/, features/
+RUN/round-00/teacher/                      a model: weights, evidence
+RUN/round-0r/pseudo/                       the round's pseudo labels
+RUN/round-0r/student/                      a model, and its meta weights
+RUN/round-0r/review/                       what a person is asked, and what they said (run/review.py)
+RUN/round-0r/verdict.json                  whether the student was promoted
+RUN/round-0r/KEY.step                      a training that was interrupted
+RUN/final/                                 what is shipped: weights, card, logits of the test rows
+RUN/predictions.parquet  predictions.json  a label for every row of the pool, and what it was made from
+RUN/drift.json                             a continued run's look at its new rows
+RUN/report.json  report.html  plots/
+
+Folders that appear whole have a manifest (checkpoint.py). Here are paths only: nothing is read or written.
 """
 
 from __future__ import annotations
 
-import shutil
-import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from listflow.data.errors import InputError
-from listflow.pipeline.storage.checkpoint import read_json, single_writer, verified
+CONFIG, INPUTS = "config.json", "inputs.json"
 
-DAY = 86_400
+# Within the folders of models, of pseudo labels, and final/: they are filled aside, before they have their place.
+WEIGHTS, EVIDENCE, META_WEIGHTS = "weights.safetensors", "evidence.safetensors", "meta_weights.parquet"
+LABELS = "labels.parquet"
+CARD, TEST_LOGITS = "model.json", "test.safetensors"
 
 
 @dataclass(frozen=True)
-class Removal:
-    """Something of ``run`` that can go: its path, its size on disk, and what it is."""
+class RoundFolder:
+    """Where round ``number`` is kept; round 0 is the first teacher's."""
 
-    run: Path
     path: Path
-    bytes: int
-    what: str
+    number: int
+
+    @property
+    def model(self) -> Path:
+        """The teacher (round 0) or the student."""
+        return self.path / ("student" if self.number else "teacher")
+
+    @property
+    def weights(self) -> Path:
+        return self.model / WEIGHTS
+
+    @property
+    def evidence(self) -> Path:
+        """Logits of the model that the gate, the soft labels and the report read again."""
+        return self.model / EVIDENCE
+
+    @property
+    def meta_weights(self) -> Path:
+        return self.model / META_WEIGHTS
+
+    @property
+    def pseudo(self) -> Path:
+        """The folder of the pseudo labels."""
+        return self.path / "pseudo"
+
+    @property
+    def labels(self) -> Path:
+        """The pseudo labels themselves."""
+        return self.pseudo / LABELS
+
+    @property
+    def review(self) -> Path:
+        return self.path / "review"
+
+    @property
+    def verdict(self) -> Path:
+        return self.path / "verdict.json"
+
+    def step(self, key: str) -> Path:
+        """Where a training that is known by ``key`` keeps its last step."""
+        return self.path / f"{key}.step"
+
+    def steps(self) -> Iterator[Path]:
+        """The step checkpoints that are there."""
+        return self.path.glob("*.step")
+
+    def half_steps(self) -> Iterator[Path]:
+        """What a kill left of step checkpoints that were being written."""
+        return self.path.glob("*.step.part")
 
 
-def removals(
-    parent: Path,
-    days: float,
-    now: float | None = None,
-    on_refused: Callable[[InputError], None] = lambda error: None,
-) -> list[Removal]:
-    """What can go of all finished runs directly below ``parent`` whose report is at least ``days`` old.
+@dataclass(frozen=True)
+class RunFolder:
+    """Where the parts of the run in ``path`` are kept."""
 
-    A run that cannot be read is told to ``on_refused`` and loses nothing. InputError where ``parent`` is no folder that
-    holds runs, but a run itself or nothing at all.
-    """
-    _check_parent(parent)
-    before = (time.time() if now is None else now) - days * DAY
-    found: list[Removal] = []
-    for config in sorted(parent.glob("*/config.json")):
-        try:
-            if _is_old(config, before):
-                found += list(_of(config.parent))
-        except InputError as error:
-            on_refused(error)
-    return found
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """What was asked: the mark of a run that is recorded."""
+        return self.path / CONFIG
+
+    @property
+    def inputs(self) -> Path:
+        """What was fed: the task, the files, their digests."""
+        return self.path / INPUTS
+
+    @property
+    def kept_inputs(self) -> Path:
+        """The folder of what is kept of the inputs."""
+        return self.path / "inputs"
+
+    @property
+    def reviewed(self) -> Path:
+        """Rows that were labelled in reviews of earlier runs."""
+        return self.kept_inputs / "reviewed.json"
+
+    @property
+    def tokens(self) -> Path:
+        return self.kept_inputs / "tokens"
+
+    @property
+    def features(self) -> Path:
+        """What the frozen layers give for the texts."""
+        return self.kept_inputs / "features"
+
+    def round(self, number: int) -> RoundFolder:
+        return RoundFolder(self.path / f"round-{number:02d}", number)
+
+    def rounds(self) -> Iterator[RoundFolder]:
+        """The rounds that are there, in no order."""
+        for path in self.path.glob("round-*"):
+            number = path.name.removeprefix("round-")
+            if number.isdecimal():
+                yield RoundFolder(path, int(number))
+
+    @property
+    def final(self) -> Path:
+        return self.path / "final"
+
+    @property
+    def predictions(self) -> Path:
+        return self.path / "predictions.parquet"
+
+    @property
+    def predictions_record(self) -> Path:
+        """What the predictions were made from."""
+        return self.path / "predictions.json"
+
+    @property
+    def drift(self) -> Path:
+        return self.path / "drift.json"
+
+    @property
+    def report(self) -> Path:
+        """The report as values: the mark of a run that ended."""
+        return self.path / "report.json"
+
+    @property
+    def page(self) -> Path:
+        return self.path / "report.html"
+
+    @property
+    def plots(self) -> Path:
+        return self.path / "plots"
 
 
-def _check_parent(parent: Path) -> None:
-    if not parent.is_dir():
-        raise InputError(f"there is no folder {parent}; name the one that holds the runs.")
-    if (parent / "config.json").exists():
-        raise InputError(f"{parent} is a run; name the folder that holds the runs, {parent.resolve().parent}.")
-
-
-def _is_old(config: Path, before: float) -> bool:
-    """Whether a run is finished and was so ``before``; InputError when a newer version wrote it, or it is damaged."""
-    report = config.with_name("report.json")
-    if not report.exists() or report.stat().st_mtime > before:
-        return False
-    read_json(config)
-    return verified(config.parent / "final") is not None
-
-
-def remove(chosen: Iterable[Removal]) -> int:
-    """Removes them and returns the bytes; what belongs to a run that someone works on stays."""
-    freed = 0
-    for removal in chosen:
-        try:
-            with single_writer(removal.run):
-                shutil.rmtree(removal.path) if removal.path.is_dir() else removal.path.unlink(missing_ok=True)
-                freed += removal.bytes
-        except InputError:
-            continue
-    return freed
-
-
-def _of(run: Path) -> Iterator[Removal]:
-    places = [(path, "step checkpoint") for path in run.glob("round-*/*.step")]
-    places += [(run / "inputs" / "features", "kept features"), (run / "inputs" / "tokens", "tokens")]
-    places += [(path, "pseudo labels") for path in run.glob("round-*/pseudo")]
-    places += [(path, "refused student") for path in run.glob("round-*/student") if not _promoted(path)]
-    for path, what in sorted(places):
-        if path.exists():
-            yield Removal(run, path, _size(path), what)
-
-
-def _promoted(student: Path) -> bool:
-    """Whether a student ever taught; one without a verdict, or with one that does not say it, is kept too."""
-    verdict = student.parent / "verdict.json"
-    stored = read_json(verdict) if verdict.exists() else None
-    return not isinstance(stored, dict) or stored.get("promoted") is not False
-
-
-def _size(path: Path) -> int:
-    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
-    return sum(file.stat().st_size for file in files)
+def runs_below(parent: Path) -> list[RunFolder]:
+    """The recorded runs directly below ``parent``, by name."""
+    return [RunFolder(config.parent) for config in sorted(parent.glob(f"*/{CONFIG}"))]

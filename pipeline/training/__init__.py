@@ -1,1 +1,9 @@
-"""pipeline/training."""
+"""The rounds: how teachers and students are trained, judged and promoted.
+
+rounds.py     the four steps of a round; each finds its work done, or does it
+trainer.py    one loop for teacher and student
+models.py     a run's models: recipe, training that survives a kill, what is kept
+review.py     rows to ask a person about, and what corrections do
+auxiliary.py  a masked-LM loss beside that of the labels
+plan.py       a dry run
+"""

@@ -1,4 +1,8 @@
-"""A trained model on disk: its weights, what is known of it, and the figures of its training."""
+"""A run's models: how each is trained, a training that survives a kill, and what is kept of it.
+
+A recipe follows from the configuration and the round. Step checkpoints make a training resumable; a finished model is a
+folder with its weights, the logits that are known of it (evidence), and the figures of its training.
+"""
 
 from __future__ import annotations
 
@@ -31,8 +35,12 @@ from listflow.pipeline.storage.checkpoint import (
     verified,
 )
 from listflow.pipeline.storage.pseudo_labels import save_meta_weights
+from listflow.pipeline.storage.run_folder import EVIDENCE, META_WEIGHTS, WEIGHTS
 from listflow.pipeline.training.auxiliary import Auxiliary
 from listflow.pipeline.training.trainer import Material, Recipe, State, Tick, Trainer
+
+Facts = dict[str, Any]
+FOLDS = 3
 
 
 def teacher_recipe(run: Run, rows: int, purpose: str = "train") -> Recipe:
@@ -83,7 +91,7 @@ def train_resumably(run: Run, number: int, trainer: Trainer, made_from: str) -> 
     Whatever stops it but a kill leaves a checkpoint of the last whole step. It stays until ``forget_steps``.
     """
     key = hashlib.sha256(f"{trainer.recipe} {made_from}".encode()).hexdigest()[:12]
-    path = run.round_folder(number) / f"{key}.step"
+    path = run.round(number).step(key)
     path.parent.mkdir(parents=True, exist_ok=True)
     forget_steps(run, number, but=path)
     if path.exists():
@@ -101,29 +109,17 @@ def train_resumably(run: Run, number: int, trainer: Trainer, made_from: str) -> 
         raise
 
 
-def forget_steps(run: Run, number: int, but: Path | None = None) -> None:
-    """Removes the step checkpoints of a round, whose model is kept now."""
-    for stale in run.round_folder(number).glob("*.step*"):
-        if stale != but:
-            stale.unlink()
-
-
-def _saving(run: Run, number: int, trainer: Trainer, path: Path) -> Callable[[Tick], None]:
-    """Tells of every step, and saves one when enough time has gone by."""
-    saved = time.monotonic()
-
-    def on_step(tick: Tick) -> None:
-        nonlocal saved
-        run.notify(Progress(number, tick.phase, tick.step, tick.steps, tick.loss))
-        if time.monotonic() - saved >= run.config.checkpoint_seconds:
-            save_checked(path, trainer.snapshot())
-            saved = time.monotonic()
-
-    return on_step
-
-
-Facts = dict[str, Any]
-FOLDS = 3
+def cross_validated(run: Run, offset: Tensor | None) -> Tensor:
+    """(K, C) logits of labelled rows under teachers that were trained without them."""
+    logits = torch.zeros(len(run.gold), len(run.labels))
+    for held in folds(len(run.gold), FOLDS, generator_for(run.config.seed, "folds")):
+        kept = np.setdiff1d(np.arange(len(run.gold)), held)
+        model = run.new_classifier(0, offset)
+        recipe = teacher_recipe(run, len(kept), "folds")
+        trainer = Trainer(model, recipe, Material(run.labelled.take(kept), run.gold[kept], run.corpus))
+        trainer.run(lambda tick: run.notify(Progress(0, "folds", tick.step, tick.steps, tick.loss)))
+        logits[held] = logits_of(model, run.labelled.take(held))
+    return logits
 
 
 def keep_model(
@@ -145,13 +141,21 @@ def keep_model(
         known["test"] = logits_on(run, number, "test", model, run.test if rows is None else run.test.take(rows))
         metrics = metrics_of(known["test"], run.test_gold if rows is None else run.test_gold[rows])
     facts = {**facts, "round": number, "seed": run.config.seed, "test": metrics}
-    with new_folder(run.model_folder(number), {**facts, "seconds": time.monotonic() - began}) as aside:
-        save_tensors(aside / "weights.safetensors", model.tensors())
-        save_tensors(aside / "evidence.safetensors", known)
+    with new_folder(run.round(number).model, {**facts, "seconds": time.monotonic() - began}) as aside:
+        save_tensors(aside / WEIGHTS, model.tensors())
+        save_tensors(aside / EVIDENCE, known)
         if weights is not None:
-            save_meta_weights(aside / "meta_weights.parquet", weights)
+            save_meta_weights(aside / META_WEIGHTS, weights)
     forget_steps(run, number)
-    return verified(run.model_folder(number)) or {}
+    return verified(run.round(number).model) or {}
+
+
+def forget_steps(run: Run, number: int, but: Path | None = None) -> None:
+    """Removes the step checkpoints of a round, whose model is kept now."""
+    kept = run.round(number)
+    for stale in (*kept.steps(), *kept.half_steps()):
+        if stale != but:
+            stale.unlink()
 
 
 def weight_facts(run: Run, state: State) -> Facts:
@@ -176,14 +180,15 @@ def logits_on(run: Run, number: int, phase: str, model: Classifier, encoded: Enc
     return logits_of(model, encoded, counter(run.notify, number, phase, len(encoded)))
 
 
-def cross_validated(run: Run, offset: Tensor | None) -> Tensor:
-    """(K, C) logits of labelled rows under teachers that were trained without them."""
-    logits = torch.zeros(len(run.gold), len(run.labels))
-    for held in folds(len(run.gold), FOLDS, generator_for(run.config.seed, "folds")):
-        kept = np.setdiff1d(np.arange(len(run.gold)), held)
-        model = run.new_classifier(0, offset)
-        recipe = teacher_recipe(run, len(kept), "folds")
-        trainer = Trainer(model, recipe, Material(run.labelled.take(kept), run.gold[kept], run.corpus))
-        trainer.run(lambda tick: run.notify(Progress(0, "folds", tick.step, tick.steps, tick.loss)))
-        logits[held] = logits_of(model, run.labelled.take(held))
-    return logits
+def _saving(run: Run, number: int, trainer: Trainer, path: Path) -> Callable[[Tick], None]:
+    """Tells of every step, and saves one when enough time has gone by."""
+    saved = time.monotonic()
+
+    def on_step(tick: Tick) -> None:
+        nonlocal saved
+        run.notify(Progress(number, tick.phase, tick.step, tick.steps, tick.loss))
+        if time.monotonic() - saved >= run.config.checkpoint_seconds:
+            save_checked(path, trainer.snapshot())
+            saved = time.monotonic()
+
+    return on_step

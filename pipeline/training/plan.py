@@ -20,6 +20,7 @@ from listflow.pipeline.run.feature_cache import keeps_features, with_kept_featur
 from listflow.pipeline.run.opening import open_run
 from listflow.pipeline.run.run import Run
 from listflow.pipeline.run.wording import name_of, name_of_head
+from listflow.pipeline.storage.run_folder import RunFolder
 from listflow.pipeline.training.models import FOLDS, student_recipe, teacher_recipe
 from listflow.pipeline.training.trainer import Material, Phase, Recipe, Tick, Trainer
 
@@ -86,7 +87,7 @@ def make_plan(config: RunConfig) -> Plan:
         teacher, student = steps_of(run)
         folder = Path(config.run_dir or f"runs/{run.inputs.task.name}-{run.fingerprint[:12]}")
         return Plan(
-            task=run.inputs.task.name, folder=str(folder), started=(folder / "config.json").exists(),
+            task=run.inputs.task.name, folder=str(folder), started=RunFolder(folder).config.exists(),
             backbone=run.backbone.name, backbone_parameters=run.backbone.parameter_count(),
             trainable_parameters=trainable_parameters(run), labelled=len(run.gold), unlabelled=len(run.corpus),
             test=len(run.inputs.test), samples=_samples(run), words=_words(run), lengths=_lengths(run),

@@ -1,4 +1,10 @@
-"""What a run makes of reviews: it asks about contested rows, and corrected ones are labelled from the next round on."""
+"""Reviews in the rounds: which rows are worth a person's minute, and what corrections do.
+
+    score = (1 - margin) + 1/2 [another label in the round before] + 1/2 max(0, 1 - B w)
+
+margin is the top probability of the soft label less the second, B the rows of a step, w the mean meta weight in the
+round before (1 / B is an equal share). A corrected row is a labelled one from the next round on, and no longer drawn.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +29,6 @@ from listflow.pipeline.run.review import (
     conclude,
     read_asked,
     read_reviewed,
-    review_folder,
     write_asked,
 )
 from listflow.pipeline.run.run import Run
@@ -31,87 +36,6 @@ from listflow.pipeline.storage.pseudo_labels import PseudoLabels, load_meta_weig
 
 CHANGED, LIGHT = 0.5, 0.5
 LONGEST = 10_000  # characters of a text: what a person reads, and a spreadsheet holds
-
-
-def contested_rows(run: Run, number: int) -> tuple[Contested, ...]:
-    """The most contested rows of a round, ``review.rows`` at most; one row at least stays unlabelled."""
-    labels = _labels(run, number)
-    earlier = np.full(len(labels.rows), -1)
-    if number > 1:
-        before = _labels(run, number - 1)
-        earlier = look_up(before.rows, before.soft.argmax(1), labels.rows).astype(int)
-    light = _lightness(run, number, labels.rows)
-    scores = scores_of(labels.soft, earlier, light)
-    first = np.lexsort((labels.rows, -scores))[: min(run.config.review.rows, len(scores) - 1)]
-    return tuple(_contested(run, labels, earlier, light, float(scores[place]), int(place)) for place in first)
-
-
-def scores_of(soft: np.ndarray, earlier: np.ndarray, light: np.ndarray) -> np.ndarray:
-    """(N,) scores from soft labels (N, C), the labels of the round before (-1: none), and ``light`` from 0 to 1."""
-    ranked = np.sort(soft, axis=1)
-    changed = (earlier >= 0) & (earlier != soft.argmax(1))
-    return 1 - (ranked[:, -1] - ranked[:, -2]) + CHANGED * changed + LIGHT * light
-
-
-def _labels(run: Run, number: int) -> PseudoLabels:
-    return PseudoLabels.load(run.round_folder(number) / "pseudo" / "labels.parquet", len(run.labels))
-
-
-def _lightness(run: Run, number: int, rows: np.ndarray) -> np.ndarray:
-    """(N,) how much less than an equal share each row weighed in the round before, from 0 to 1."""
-    if number == 1:
-        return np.zeros(len(rows))
-    weighed, means = mean_weights([load_meta_weights(run.model_folder(number - 1) / "meta_weights.parquet")])
-    found = look_up(weighed, means, rows)
-    return np.where(found < 0, 0, np.maximum(0, 1 - run.config.student.batch * found))
-
-
-def _contested(
-    run: Run, labels: PseudoLabels, earlier: np.ndarray, light: np.ndarray, score: float, place: int
-) -> Contested:
-    soft, row = labels.soft[place], int(labels.rows[place])
-    top, second = np.argsort(-soft, kind="stable")[:2].tolist()
-    why = [f"{soft[top]:.2f} against {soft[second]:.2f}"]
-    if earlier[place] >= 0 and earlier[place] != top:
-        why.append(f"the teacher before said {run.labels[earlier[place]]}")
-    if light[place] > 0:
-        why.append(f"{1 - light[place]:.0%} of an equal weight")
-    text, pair = run.inputs.corpus.texts([row])[0]
-    return Contested(
-        run.inputs.corpus.row_ids([row])[0], row, text[:LONGEST], pair and pair[:LONGEST], run.labels[top],
-        float(soft[top]), run.labels[second], score, "; ".join(why),
-    )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class WeighedRow:
-    """A pseudo-labelled row; ``weight`` is its mean meta weight, and 1 where all rows of a step weigh alike."""
-
-    row_id: str
-    text: str
-    label: str
-    weight: float
-
-
-def weighed_rows(run: Run, number: int, most: int) -> tuple[list[WeighedRow], list[WeighedRow]]:
-    """(the rows of a round that weighed most, those that weighed least): ``most`` of each, the extreme ones first."""
-    folder = run.round_folder(number)
-    rows, means = mean_weights([load_meta_weights(folder / "student" / "meta_weights.parquet")])
-    labels = PseudoLabels.load(folder / "pseudo" / "labels.parquet", len(run.labels))
-    top = look_up(labels.rows, labels.soft.argmax(1), rows).astype(int)
-    most = min(most, len(rows) // 2)
-    heavy, light = np.lexsort((rows, -means))[:most], np.lexsort((rows, means))[:most]
-    corpus, share = run.inputs.corpus, min(run.config.student.batch, len(labels.rows))
-
-    def told(places: np.ndarray) -> list[WeighedRow]:
-        chosen = rows[places].tolist()
-        texts = [text if pair is None else f"{text} / {pair}" for text, pair in corpus.texts(chosen)]
-        facts = zip(corpus.row_ids(chosen), texts, top[places].tolist(), means[places].tolist(), strict=True)
-        return [WeighedRow(row_id, text, run.labels[label], share * mean) for row_id, text, label, mean in facts]
-
-    return told(heavy), told(light)
-
-
 FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how a cell begins that a spreadsheet may compute
 
 
@@ -121,7 +45,7 @@ def ask(run: Run, number: int) -> Asked | None:
         return None
     asked = read_asked(run.folder, number)
     if asked is None:
-        folder = review_folder(run.folder, number)
+        folder = run.round(number).review
         folder.mkdir(parents=True, exist_ok=True)
         asked = Asked(folder, number, tuple(run.labels), contested_rows(run, number))
         write_csv(asked.folder / CSV, asked.rows)
@@ -153,7 +77,7 @@ def corrections_before(run: Run, number: int) -> list[Correction]:
 
 def correction_files(run: Run, number: int) -> list[Path]:
     """The files that hold what was said before round ``number``."""
-    paths = [review_folder(run.folder, earlier) / CORRECTIONS for earlier in range(1, number)]
+    paths = [run.round(earlier).review / CORRECTIONS for earlier in range(1, number)]
     return [path for path in paths if path.exists()]
 
 
@@ -185,6 +109,55 @@ def corrected_rows(run: Run, number: int) -> np.ndarray:
     return np.array([correction.row for correction in corrections_before(run, number)], dtype=np.int64)
 
 
+def contested_rows(run: Run, number: int) -> tuple[Contested, ...]:
+    """The most contested rows of a round, ``review.rows`` at most; one row at least stays unlabelled."""
+    labels = _labels(run, number)
+    earlier = np.full(len(labels.rows), -1)
+    if number > 1:
+        before = _labels(run, number - 1)
+        earlier = look_up(before.rows, before.soft.argmax(1), labels.rows).astype(int)
+    light = _lightness(run, number, labels.rows)
+    scores = scores_of(labels.soft, earlier, light)
+    first = np.lexsort((labels.rows, -scores))[: min(run.config.review.rows, len(scores) - 1)]
+    return tuple(_contested(run, labels, earlier, light, float(scores[place]), int(place)) for place in first)
+
+
+def scores_of(soft: np.ndarray, earlier: np.ndarray, light: np.ndarray) -> np.ndarray:
+    """(N,) scores from soft labels (N, C), the labels of the round before (-1: none), and ``light`` from 0 to 1."""
+    ranked = np.sort(soft, axis=1)
+    changed = (earlier >= 0) & (earlier != soft.argmax(1))
+    return 1 - (ranked[:, -1] - ranked[:, -2]) + CHANGED * changed + LIGHT * light
+
+
+@dataclass(frozen=True)
+class WeighedRow:
+    """A pseudo-labelled row; ``weight`` is its mean meta weight, and 1 where all rows of a step weigh alike."""
+
+    row_id: str
+    text: str
+    label: str
+    weight: float
+
+
+def weighed_rows(run: Run, number: int, most: int) -> tuple[list[WeighedRow], list[WeighedRow]]:
+    """(the rows of a round that weighed most, those that weighed least): ``most`` of each, the extreme ones first."""
+    kept = run.round(number)
+    rows, means = mean_weights([load_meta_weights(kept.meta_weights)])
+    labels = PseudoLabels.load(kept.labels, len(run.labels))
+    top = look_up(labels.rows, labels.soft.argmax(1), rows).astype(int)
+    most = min(most, len(rows) // 2)
+    heavy, light = np.lexsort((rows, -means))[:most], np.lexsort((rows, means))[:most]
+    corpus, share = run.inputs.corpus, min(run.config.student.batch, len(labels.rows))
+
+    def told(places: np.ndarray) -> list[WeighedRow]:
+        chosen = rows[places].tolist()
+        texts = [text if pair is None else f"{text} / {pair}" for text, pair in corpus.texts(chosen)]
+        facts = zip(corpus.row_ids(chosen), texts, top[places].tolist(), means[places].tolist(), strict=True)
+        return [WeighedRow(row_id, text, run.labels[label], share * mean) for row_id, text, label, mean in facts]
+
+    return told(heavy), told(light)
+
+
 def write_csv(path: Path, rows: tuple[Contested, ...]) -> None:
     """The rows as a person fills them in: ``label`` is empty, and only ``row_id`` and ``label`` are read back."""
     with replacing(path) as aside, aside.open("w", encoding="utf-8-sig", newline="") as file:
@@ -193,6 +166,36 @@ def write_csv(path: Path, rows: tuple[Contested, ...]) -> None:
         for row in rows:
             cells = (row.row_id, "", row.label, f"{row.probability:.3f}", row.runner_up, row.why, row.text, row.pair)
             table.writerow([_harmless(cell or "") for cell in cells])
+
+
+def _labels(run: Run, number: int) -> PseudoLabels:
+    return PseudoLabels.load(run.round(number).labels, len(run.labels))
+
+
+def _lightness(run: Run, number: int, rows: np.ndarray) -> np.ndarray:
+    """(N,) how much less than an equal share each row weighed in the round before, from 0 to 1."""
+    if number == 1:
+        return np.zeros(len(rows))
+    weighed, means = mean_weights([load_meta_weights(run.round(number - 1).meta_weights)])
+    found = look_up(weighed, means, rows)
+    return np.where(found < 0, 0, np.maximum(0, 1 - run.config.student.batch * found))
+
+
+def _contested(
+    run: Run, labels: PseudoLabels, earlier: np.ndarray, light: np.ndarray, score: float, place: int
+) -> Contested:
+    soft, row = labels.soft[place], int(labels.rows[place])
+    top, second = np.argsort(-soft, kind="stable")[:2].tolist()
+    why = [f"{soft[top]:.2f} against {soft[second]:.2f}"]
+    if earlier[place] >= 0 and earlier[place] != top:
+        why.append(f"the teacher before said {run.labels[earlier[place]]}")
+    if light[place] > 0:
+        why.append(f"{1 - light[place]:.0%} of an equal weight")
+    text, pair = run.inputs.corpus.texts([row])[0]
+    return Contested(
+        run.inputs.corpus.row_ids([row])[0], row, text[:LONGEST], pair and pair[:LONGEST], run.labels[top],
+        float(soft[top]), run.labels[second], score, "; ".join(why),
+    )  # fmt: skip
 
 
 def _harmless(cell: str) -> str:

@@ -25,6 +25,7 @@ from listflow.pipeline.run.continuation import Parent
 from listflow.pipeline.run.run import Run, counter
 from listflow.pipeline.storage.checkpoint import load_tensors, new_folder, verified, write_json
 from listflow.pipeline.storage.pseudo_labels import PseudoLabels
+from listflow.pipeline.storage.run_folder import LABELS, WEIGHTS
 from listflow.pipeline.training.models import (
     cross_validated,
     keep_model,
@@ -38,45 +39,12 @@ from listflow.pipeline.training.models import (
 from listflow.pipeline.training.review import close_before, corrected_rows, correction_inputs, gold_of, with_corrections
 from listflow.pipeline.training.trainer import Material, Trainer
 
-
-def adopt_teacher(run: Run, parent: Parent, began: float) -> dict[str, Any]:
-    """Round 0 without training: the last promoted model of ``parent``, as its own round kept it.
-
-    What the gate knows of it comes along where the labelled rows are the same ones, else it is measured anew.
-    """
-    offset = None if parent.offset is None else torch.tensor(parent.offset)
-    model = run.new_classifier(0, offset)
-    model.load(load_tensors(parent.model / "weights.safetensors"))
-    unfitted = parent.unfitted(run.config, run.inputs.digests["labelled"], len(run.gold))
-    if run.config.rounds.promote == "gated" and unfitted is None:
-        unfitted = cross_validated(run, offset)
-    facts = {"zero_shot": None, "offset": parent.offset, "continues": parent.weights}
-    return keep_model(run, 0, model, facts, unfitted, began)
-
-
-def draw_rows(run: Run, number: int) -> np.ndarray:
-    """As many distinct rows as the round's steps can use, in corpus order; rows that ``run.parent`` never saw first.
-
-    Rows that were corrected before are labelled ones, and not drawn.
-    """
-    rest = np.setdiff1d(np.arange(len(run.corpus)), corrected_rows(run, number))
-    wanted = min(len(rest), run.config.student.steps * run.config.student.batch)
-    rng = generator_for(run.config.seed, number, "draw")
-    if run.parent is None:
-        return np.sort(rng.choice(rest, size=wanted, replace=False))
-    fresh = np.intersect1d(run.fresh_rows(), rest, assume_unique=True)
-    if len(fresh) >= wanted:
-        return np.sort(rng.choice(fresh, size=wanted, replace=False))
-    known = np.setdiff1d(rest, fresh, assume_unique=True)
-    return np.sort(np.concatenate([fresh, rng.choice(known, size=wanted - len(fresh), replace=False)]))
-
-
 Facts = dict[str, Any]
 
 
 def prompt_tune(run: Run) -> Facts:
     """Round 0: the teacher, cross-entropy on the label words of the labelled rows only."""
-    folder = run.model_folder(0)
+    folder = run.round(0).model
     done = verified(folder)
     if done:
         return done
@@ -97,7 +65,7 @@ def pseudo_label(run: Run, number: int) -> Facts:
     close_before(run, number)
     teachers = run.teachers_of(number)
     inputs = {"teachers": [run.weights_digest(teacher) for teacher in teachers], **correction_inputs(run, number)}
-    folder = run.round_folder(number) / "pseudo"
+    folder = run.round(number).pseudo
     done = _complete(folder, inputs)
     if done:
         return done
@@ -111,21 +79,21 @@ def pseudo_label(run: Run, number: int) -> Facts:
     labels = PseudoLabels(rows, soft.numpy())
     facts = {"inputs": inputs, "round": number, "teacher_round": teachers[-1], **labels.summary(run.labels)}
     with new_folder(folder, facts) as aside:
-        labels.save(aside / "labels.parquet", run.inputs.corpus, run.labels)
+        labels.save(aside / LABELS, run.inputs.corpus, run.labels)
     return verified(folder) or {}
 
 
 def train_student(run: Run, number: int) -> Facts:
     """A fresh student: KD warm-up, meta-reweighted steps and the labelled tail under one decay."""
-    pseudo = run.round_folder(number) / "pseudo"
-    manifest = verified(pseudo)
+    kept = run.round(number)
+    manifest = verified(kept.pseudo)
     assert manifest is not None, f"round {number} has no pseudo labels yet"
-    inputs = {"pseudo": manifest["files"]["labels.parquet"], **correction_inputs(run, number)}
-    done = _complete(run.model_folder(number), inputs)
+    inputs = {"pseudo": manifest["files"][LABELS], **correction_inputs(run, number)}
+    done = _complete(kept.model, inputs)
     if done:
         return done
     began = time.monotonic()
-    labels = PseudoLabels.load(pseudo / "labels.parquet", len(run.labels))
+    labels = PseudoLabels.load(kept.labels, len(run.labels))
     seen = with_corrections(run, number)
     material = Material(seen.labelled, seen.gold, run.corpus.take(labels.rows), torch.from_numpy(labels.soft))
     model = run.new_classifier(number, _offset(run))
@@ -151,20 +119,52 @@ def judge(run: Run, number: int) -> Facts:
         "reason": judgement.reason, "agreement": kappa,
         "stop": bool(judgement.promote and threshold is not None and kappa >= threshold),
     }  # fmt: skip
-    write_json(run.round_folder(number) / "verdict.json", verdict)
+    write_json(run.round(number).verdict, verdict)
     return verdict
+
+
+def adopt_teacher(run: Run, parent: Parent, began: float) -> dict[str, Any]:
+    """Round 0 without training: the last promoted model of ``parent``, as its own round kept it.
+
+    What the gate knows of it comes along where the labelled rows are the same ones, else it is measured anew.
+    """
+    offset = None if parent.offset is None else torch.tensor(parent.offset)
+    model = run.new_classifier(0, offset)
+    model.load(load_tensors(parent.model / WEIGHTS))
+    unfitted = parent.unfitted(run.config, run.inputs.digests["labelled"], len(run.gold))
+    if run.config.rounds.promote == "gated" and unfitted is None:
+        unfitted = cross_validated(run, offset)
+    facts = {"zero_shot": None, "offset": parent.offset, "continues": parent.weights}
+    return keep_model(run, 0, model, facts, unfitted, began)
+
+
+def draw_rows(run: Run, number: int) -> np.ndarray:
+    """As many distinct rows as the round's steps can use, in corpus order; rows that ``run.parent`` never saw first.
+
+    Rows that were corrected before are labelled ones, and not drawn.
+    """
+    rest = np.setdiff1d(np.arange(len(run.corpus)), corrected_rows(run, number))
+    wanted = min(len(rest), run.config.student.steps * run.config.student.batch)
+    rng = generator_for(run.config.seed, number, "draw")
+    if run.parent is None:
+        return np.sort(rng.choice(rest, size=wanted, replace=False))
+    fresh = np.intersect1d(run.fresh_rows(), rest, assume_unique=True)
+    if len(fresh) >= wanted:
+        return np.sort(rng.choice(fresh, size=wanted, replace=False))
+    known = np.setdiff1d(rest, fresh, assume_unique=True)
+    return np.sort(np.concatenate([fresh, rng.choice(known, size=wanted - len(fresh), replace=False)]))
 
 
 def load_model(run: Run, number: int) -> Classifier:
     """The teacher (0) or a round's student, ready to predict. InputError when its weights are damaged."""
     model = run.new_classifier(number, _offset(run) if number else None)
-    model.load(load_tensors(run.model_folder(number) / "weights.safetensors"))
+    model.load(load_tensors(run.round(number).weights))
     return model
 
 
 def evidence(run: Run, number: int) -> Evidence:
     """What was written down about a model when it was trained."""
-    tensors = load_tensors(run.model_folder(number) / "evidence.safetensors")
+    tensors = load_tensors(run.round(number).evidence)
     gold = gold_of(run, number)
     wrong = tensors["labelled"].argmax(-1) != gold if "labelled" in tensors else torch.zeros(len(gold))
     return Evidence(wrong.numpy(), tensors["sample"].argmax(-1).numpy())
@@ -178,7 +178,7 @@ def _opinion(run: Run, number: int, teachers: list[int], encoded: Encoded) -> Te
 
 
 def _sample_logits(run: Run, number: int) -> Tensor:
-    return load_tensors(run.model_folder(number) / "evidence.safetensors")["sample"]
+    return load_tensors(run.round(number).evidence)["sample"]
 
 
 def _zero_shot(run: Run) -> tuple[Facts | None, Tensor | None]:
@@ -194,7 +194,7 @@ def _zero_shot(run: Run) -> tuple[Facts | None, Tensor | None]:
 
 
 def _offset(run: Run) -> Tensor | None:
-    manifest = verified(run.model_folder(0)) or {}
+    manifest = verified(run.round(0).model) or {}
     return None if manifest.get("offset") is None else torch.tensor(manifest["offset"])
 
 

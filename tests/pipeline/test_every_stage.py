@@ -194,7 +194,7 @@ def check_final_model(world: World, stage: str, head: str) -> None:
         np.testing.assert_allclose(predictor.logits(texts), student.numpy(), rtol=0, atol=1e-6)
         for number in (0, 2):
             start = run.new_classifier(number, None).tensors()
-            weights = load_tensors(run.model_folder(number) / "weights.safetensors")
+            weights = load_tensors(run.round(number).weights)
             assert weights.keys() == start.keys()
             assert [name for name in start if torch.equal(weights[name], start[name])] == []
     assert world.backbone.checksum() == world.checksum

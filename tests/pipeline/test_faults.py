@@ -23,7 +23,7 @@ from listflow.pipeline.run.record import load_config
 from listflow.pipeline.run.run import Progress
 from listflow.pipeline.self_training import self_train
 from listflow.pipeline.storage.checkpoint import read_json, single_writer, verified, write_json
-from listflow.pipeline.storage.run_folder import removals
+from listflow.pipeline.storage.retention import removals
 
 DAY = 86_400.0
 

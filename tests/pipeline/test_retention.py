@@ -15,7 +15,7 @@ from listflow.pipeline.run.opening import open_run
 from listflow.pipeline.run.record import load_config
 from listflow.pipeline.self_training import self_train
 from listflow.pipeline.storage.checkpoint import read_json, single_writer, write_json
-from listflow.pipeline.storage.run_folder import DAY, removals, remove
+from listflow.pipeline.storage.retention import DAY, removals, remove
 from listflow.pipeline.training.rounds import prompt_tune
 
 NOW = 2e9

@@ -94,7 +94,7 @@ def test_scores_follow_the_formula() -> None:
 def test_the_first_round_asks_by_margin_alone(tiny_files: dict[str, Path], tmp_path: Path) -> None:
     with open_run(config_of(tiny_files, tmp_path / "run")) as run:
         asked = first_round(run)
-        labels = PseudoLabels.load(run.round_folder(1) / "pseudo" / "labels.parquet", 2)
+        labels = PseudoLabels.load(run.round(1).labels, 2)
         margin = abs(labels.soft[:, 0] - labels.soft[:, 1])
         order = sorted(zip(margin, labels.rows, strict=True))[:5]
         assert [row.row for row in asked.rows] == [row for _, row in order]
@@ -109,13 +109,13 @@ def test_later_rounds_doubt_what_changed_or_weighed_little(tiny_files: dict[str,
         corpus, rows = run.inputs.corpus, np.arange(4)
         for number, top in ((1, [0.9, 0.1, 0.9, 0.9]), (2, [0.9, 0.9, 0.9, 0.6])):
             soft = np.array([[p, 1 - p] for p in top], dtype=np.float32)
-            folder = run.round_folder(number) / "pseudo"
+            folder = run.round(number).pseudo
             folder.mkdir(parents=True)
             PseudoLabels(rows, soft).save(folder / "labels.parquet", corpus, run.labels)
-        run.model_folder(1).mkdir()
+        run.round(1).model.mkdir()
         # Steps of 6 rows: 1/6 is an equal share, and row 2 gets a fifth of one in the mean.
         weighed = [(np.array([0, 2]), np.array([0.2, 1 / 15])), (np.array([2]), np.array([0.0]))]
-        save_meta_weights(run.model_folder(1) / "meta_weights.parquet", weighed)
+        save_meta_weights(run.round(1).meta_weights, weighed)
         asked = ask(run, 2)
     assert asked is not None
     # 1: 0.2 + 0.5, 3: 0.8, 2: 0.2 + 0.4; row 0 stays unlabelled, as one row must.

@@ -40,7 +40,7 @@ def test_all_teachers_so_far_label_with_their_mean_probability(tiny_files: dict[
             judge(run, number)
         facts = pseudo_label(run, 2)
         assert facts["inputs"]["teachers"] == [run.weights_digest(0), run.weights_digest(1)]
-        labels = PseudoLabels.load(run.round_folder(2) / "pseudo" / "labels.parquet", 2)
+        labels = PseudoLabels.load(run.round(2).labels, 2)
         each = [logits_of(load_model(run, n), run.corpus.take(labels.rows)).softmax(-1) for n in (0, 1)]
         torch.testing.assert_close(torch.from_numpy(labels.soft), (each[0] + each[1]) / 2, rtol=1e-5, atol=1e-6)
 
@@ -51,12 +51,12 @@ def test_a_refused_student_never_labels(tiny_files: dict[str, Path], tmp_path: P
         pseudo_label(run, 1)
         train_student(run, 1)
         verdict = judge(run, 1)
-        path = run.round_folder(1) / "verdict.json"
+        path = run.round(1).verdict
         write_json(path, read_json(path) | {"promoted": False})
         assert run.teachers_of(2) == [0]
         write_json(path, verdict)
         assert run.teachers_of(2) == [0, 1]
-        assert (verified(run.round_folder(1) / "pseudo") or {})["inputs"]["teachers"] == [run.weights_digest(0)]
+        assert (verified(run.round(1).pseudo) or {})["inputs"]["teachers"] == [run.weights_digest(0)]
 
 
 def test_cutoff_hides_tokens_but_never_the_mask_the_first_or_padding() -> None:

@@ -1,0 +1,104 @@
+"""What finished runs can lose without anybody missing it, and how old they must be.
+
+Kept always: configuration, corpus, promoted models, final/, predictions and reports, so that a run can be predicted
+with, looked at and continued. Gone: step checkpoints, tokens and features (made again if asked for), pseudo labels,
+and students that were refused. Unfinished runs keep everything, as does a run that someone works on.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from listflow.data.errors import InputError
+from listflow.pipeline.storage.checkpoint import read_json, single_writer, verified
+from listflow.pipeline.storage.run_folder import RoundFolder, RunFolder, runs_below
+
+DAY = 86_400
+
+
+@dataclass(frozen=True)
+class Removal:
+    """Something of ``run`` that can go: its path, its size on disk, and what it is."""
+
+    run: Path
+    path: Path
+    bytes: int
+    what: str
+
+
+def removals(
+    parent: Path,
+    days: float,
+    now: float | None = None,
+    on_refused: Callable[[InputError], None] = lambda error: None,
+) -> list[Removal]:
+    """What can go of all finished runs directly below ``parent`` whose report is at least ``days`` old.
+
+    A run that cannot be read is told to ``on_refused`` and loses nothing. InputError where ``parent`` is no folder that
+    holds runs, but a run itself or nothing at all.
+    """
+    _check_parent(parent)
+    before = (time.time() if now is None else now) - days * DAY
+    found: list[Removal] = []
+    for run in runs_below(parent):
+        try:
+            if _is_old(run, before):
+                found += list(_of(run))
+        except InputError as error:
+            on_refused(error)
+    return found
+
+
+def _check_parent(parent: Path) -> None:
+    if not parent.is_dir():
+        raise InputError(f"there is no folder {parent}; name the one that holds the runs.")
+    if RunFolder(parent).config.exists():
+        raise InputError(f"{parent} is a run; name the folder that holds the runs, {parent.resolve().parent}.")
+
+
+def _is_old(run: RunFolder, before: float) -> bool:
+    """Whether a run is finished and was so ``before``; InputError when a newer version wrote it, or it is damaged."""
+    if not run.report.exists() or run.report.stat().st_mtime > before:
+        return False
+    read_json(run.config)
+    return verified(run.final) is not None
+
+
+def remove(chosen: Iterable[Removal]) -> int:
+    """Removes them and returns the bytes; what belongs to a run that someone works on stays."""
+    freed = 0
+    for removal in chosen:
+        try:
+            with single_writer(removal.run):
+                shutil.rmtree(removal.path) if removal.path.is_dir() else removal.path.unlink(missing_ok=True)
+                freed += removal.bytes
+        except InputError:
+            continue
+    return freed
+
+
+def _of(run: RunFolder) -> Iterator[Removal]:
+    places = [(run.features, "kept features"), (run.tokens, "tokens")]
+    for made in run.rounds():
+        places += [(path, "step checkpoint") for path in made.steps()]
+        places.append((made.pseudo, "pseudo labels"))
+        if made.number and not _promoted(made):
+            places.append((made.model, "refused student"))
+    for path, what in sorted(places):
+        if path.exists():
+            yield Removal(run.path, path, _size(path), what)
+
+
+def _promoted(made: RoundFolder) -> bool:
+    """Whether a student ever taught; one without a verdict, or with one that does not say it, is kept too."""
+    stored = read_json(made.verdict) if made.verdict.exists() else None
+    return not isinstance(stored, dict) or stored.get("promoted") is not False
+
+
+def _size(path: Path) -> int:
+    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
+    return sum(file.stat().st_size for file in files)
