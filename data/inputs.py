@@ -49,18 +49,19 @@ def open_inputs(
     seed: int,
     folder: Path,
     digests: dict[str, str] | None = None,
+    known: Sequence[Row] | None = None,
     reviewed: Sequence[Row] = (),
 ) -> Inputs:
     """Return the checked inputs of a run; the unlabelled rows go to `folder`, or are found there.
 
     columns: None takes the task's. shots: how many labelled rows to draw in total; None takes all of them.
-    digests: what `source_digests` said of these sources, if it was asked before. reviewed: labelled rows besides those
-    of the file, which comes first where both have a text.
+    digests: what `source_digests` said of these sources, if it was asked before. known: all rows of the labelled file,
+    if they were read before. reviewed: labelled rows besides the file's, whose label counts where both have a text.
     Raises InputError for whatever cannot be used; what can be used but should be known is a notice.
     """
     columns = columns or task.columns
     digests = digests or source_digests(labelled, unlabelled, test)
-    rows = _labelled_rows(task, labelled, columns, shots, balanced, seed)
+    rows = _labelled_rows(task, labelled, columns, shots, balanced, seed, known)
     labels = list(task.labels)
     tests = read_rows(test, columns, is_pair=task.is_pair, labels=labels, want_label=True) if test else ()
     test_rows = tuple(tests)
@@ -92,11 +93,19 @@ def source_digests(
 
 
 def _labelled_rows(
-    task: Task, source: str, columns: Columns, shots: int | None, balanced: bool, seed: int
+    task: Task,
+    source: str,
+    columns: Columns,
+    shots: int | None,
+    balanced: bool,
+    seed: int,
+    known: Sequence[Row] | None,
 ) -> tuple[Row, ...]:
     """All rows, or a draw; for a draw the file is read twice, so that a large one need not fit in memory."""
 
     def read() -> Iterator[Row]:
+        if known is not None:
+            return iter(known)
         return read_rows(source, columns, is_pair=task.is_pair, labels=list(task.labels), want_label=True)
 
     if shots is None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -26,6 +27,9 @@ from listflow.flows.cli.options import AsJson, Asked, RunFolder, Verbose, asks
 from listflow.flows.cli.progress import Display
 from listflow.pipeline.run.config import RunConfig
 from listflow.pipeline.run.wording import name_of, name_of_head
+
+if TYPE_CHECKING:
+    from listflow.pipeline.run.opening import Found
 
 
 @asks
@@ -62,26 +66,27 @@ def plan(asked: Asked, as_json: AsJson = False, verbose: Verbose = False) -> Non
 
 
 def _train(config: RunConfig, as_json: bool) -> None:
-    from listflow.pipeline.run.sources import resolve_sources
+    from listflow.pipeline.run.opening import look_up
 
     # Bad input should not have to wait until Prefect is up.
-    resolve_sources(config)
-    folder = _follow(config, Display(plain_console(stderr=as_json), config.rounds.count))
+    found = look_up(config)
+    folder = _follow(found, Display(plain_console(stderr=as_json), config.rounds.count))
     _show_outcome(folder, as_json)
 
 
-def _follow(config: RunConfig, display: Display) -> Path:
+def _follow(found: Found, display: Display) -> Path:
     """The folder of the finished run. Ends the process, saying how to go on, when it is interrupted."""
     from httpx import TransportError
     from prefect import tags
 
     from listflow.flows.run.cancellation import Stopped
     from listflow.flows.run.self_training import self_train
-    from listflow.flows.run.session import watched_by
+    from listflow.flows.run.session import looked_up, watched_by
     from listflow.flows.server.client import ensure_server
 
+    config = found.asked
     try:
-        with heeding_sigterm(), display, watched_by(display), tags("listflow", *_kinds(config)):
+        with heeding_sigterm(), display, watched_by(display), looked_up(found), tags("listflow", *_kinds(config)):
             ensure_server()
             return Path(self_train(config)["run"])
     except (KeyboardInterrupt, Stopped):

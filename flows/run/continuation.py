@@ -10,10 +10,9 @@ from prefect.states import Completed, State
 
 from listflow.data.errors import InputError, NothingNew
 from listflow.flows.run.self_training import self_train
-from listflow.pipeline.run.config import RunConfig
-from listflow.pipeline.run.continuation import pinned_parent
+from listflow.flows.run.session import looked_up
 from listflow.pipeline.run.lineage import next_of
-from listflow.pipeline.run.sources import resolve_sources
+from listflow.pipeline.run.opening import look_up
 
 
 def _name() -> str:
@@ -30,8 +29,11 @@ def go_on(run: str) -> dict[str, Any] | State[None]:
     if what.config is None:
         return Completed(message=what.words)
     try:
-        _check_news(what.config)
-        return self_train(what.config)
+        found = look_up(what.config)
+        # NothingNew, before a flow run of its own is begun for it and would end as failed.
+        found.check_news()
+        with looked_up(found):
+            return self_train(what.config)
     except NothingNew as reason:
         return Completed(message=str(reason))
 
@@ -41,16 +43,9 @@ def has_news(run: Path) -> bool:
     try:
         what = next_of(run)
         if what.config is not None:
-            _check_news(what.config)
+            look_up(what.config).check_news()
     except NothingNew:
         return False
     except InputError:
         return True
     return what.config is not None
-
-
-def _check_news(config: RunConfig) -> None:
-    """NothingNew, before a flow run of its own is begun for it and would end as failed."""
-    sources, (config, parent) = resolve_sources(config), pinned_parent(config)
-    if parent is not None:
-        parent.check(config, list(sources.task.labels), sources.digests)

@@ -13,7 +13,7 @@ from prefect.context import TagsContext
 
 from listflow.flows.run.cancellation import Heed, cancellable
 from listflow.pipeline.run.config import RunConfig
-from listflow.pipeline.run.opening import open_run
+from listflow.pipeline.run.opening import Found, open_run
 from listflow.pipeline.run.run import Progress, Run
 
 
@@ -46,7 +46,7 @@ def session(config: RunConfig, *watchers: Watcher) -> Iterator[Run]:
             watcher.moved(progress)
 
     # A task that inherits tags of its flow asks for a place under each, and fails while the server is away.
-    with cancellable(heed), TagsContext(current_tags=set()), open_run(config, notify) as run:
+    with cancellable(heed), TagsContext(current_tags=set()), open_run(config, notify, found=_FOUND.get()) as run:
         start = sha256(f"{run.fingerprint} {run.folder}".encode()).hexdigest()
         token = _SESSION.set(Session(run, start))
         try:
@@ -59,6 +59,7 @@ def session(config: RunConfig, *watchers: Watcher) -> Iterator[Run]:
 
 _SESSION: ContextVar[Session] = ContextVar("session")
 _WATCHERS: ContextVar[tuple[Watcher, ...]] = ContextVar("watchers", default=())
+_FOUND: ContextVar[Found | None] = ContextVar("found", default=None)
 
 
 @contextmanager
@@ -69,6 +70,16 @@ def watched_by(watcher: Watcher) -> Iterator[None]:
         yield
     finally:
         _WATCHERS.reset(token)
+
+
+@contextmanager
+def looked_up(found: Found) -> Iterator[None]:
+    """A run of that configuration, opened inside the block, need not look its inputs up again."""
+    token = _FOUND.set(found)
+    try:
+        yield
+    finally:
+        _FOUND.reset(token)
 
 
 def current() -> Session:

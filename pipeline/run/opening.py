@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -22,7 +22,7 @@ from listflow.pipeline.backbone.prompt import Prompt
 from listflow.pipeline.model.config import YTuningHead
 from listflow.pipeline.model.verbalizer import word_ids_for
 from listflow.pipeline.run.config import RunConfig
-from listflow.pipeline.run.continuation import digest_of, keep_rows, nothing_new, pinned_parent
+from listflow.pipeline.run.continuation import Parent, digest_of, keep_rows, nothing_new, pinned_parent
 from listflow.pipeline.run.feature_cache import keeps_features, room_notices, with_kept_features
 from listflow.pipeline.run.record import check_owner, fingerprint_of, strangers_in, write_record
 from listflow.pipeline.run.run import Notify, Run, counter
@@ -35,21 +35,52 @@ from listflow.pipeline.storage.checkpoint import single_writer
 from listflow.pipeline.storage.run_folder import RunFolder
 
 
+@dataclass(frozen=True)
+class Found:
+    """What the configuration ``asked`` names, by paths that hold in any folder; no model is loaded yet."""
+
+    asked: RunConfig
+    config: RunConfig
+    sources: Sources
+    parent: Parent | None
+
+    def answers(self, config: RunConfig) -> bool:
+        """Whether ``config`` is what was asked, and its files are still what was found."""
+        return self.asked == config and self.sources.are_current()
+
+    def check_news(self) -> None:
+        """NothingNew for a continued run on the same text; InputError where it cannot go on from its parent."""
+        if self.parent is not None:
+            self.parent.check(self.config, list(self.sources.task.labels), self.sources.digests)
+
+
+def look_up(config: RunConfig) -> Found:
+    """The files and the finished run that ``config`` names, each found and digested once, for ``open_run``.
+
+    InputError for what is not there or cannot be used.
+    """
+    here = located(config)
+    sources = resolve_sources(here)
+    here, parent = pinned_parent(here)
+    return Found(config, here, sources, parent)
+
+
 @contextmanager
 def open_run(
     config: RunConfig,
     notify: Notify = lambda progress: None,
     keep_features: bool = True,
     backbone: Backbone | None = None,
+    found: Found | None = None,
 ) -> Iterator[Run]:
     """The run of ``config``, locked for one writer. InputError for every input that cannot be used.
 
     ``keep_features`` passes every text through the frozen layers once, unless that was done before. ``backbone`` is the
-    one that the configuration names, where it is loaded already.
+    one that the configuration names, where it is loaded already; ``found`` what it names, where that was looked up.
     """
-    config = located(config)
-    sources = resolve_sources(config)
-    config, parent = pinned_parent(config.model_copy(update={"stage": tuple(map(_pinned, config.stage))}))
+    found = found if found is not None and found.answers(config) else look_up(config)
+    config, sources, parent = found.config, found.sources, found.parent
+    config = config.model_copy(update={"stage": tuple(map(_pinned, config.stage))})
     backbone = backbone or load_backbone(config.backbone.name, config.backbone.precision, config.backbone.device)
     sources, words_notices = spell_out(sources, config.head, backbone)
     config = _spelled(config, sources, backbone)
@@ -98,7 +129,7 @@ def _assemble(
     inputs = open_inputs(
         task, sources.labelled, sources.unlabelled, sources.test, columns=sources.columns, shots=sources.shots,
         balanced=data.balanced, seed=config.seed, folder=files.kept_inputs, digests=sources.digests,
-        reviewed=reviewed,
+        known=sources.rows, reviewed=reviewed,
     )  # fmt: skip
     if len(inputs.corpus) == 0:
         raise InputError("no unlabelled row is left to learn from; pass a file with other texts to --unlabelled.")

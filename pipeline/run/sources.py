@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
@@ -10,8 +11,8 @@ from listflow.data.errors import InputError
 from listflow.data.formats import is_hub_id
 from listflow.data.inputs import source_digests
 from listflow.data.pool import corpus_names
-from listflow.data.rows import read_rows
-from listflow.data.shards import is_corpus, read_manifest
+from listflow.data.rows import Row, read_rows
+from listflow.data.shards import MANIFEST, is_corpus, read_manifest
 from listflow.data.task import Columns, Task, infer_task, load_task, parse_columns
 from listflow.pipeline.backbone.backbone import Backbone, absolute_backbone
 from listflow.pipeline.model.config import AnyHead
@@ -23,9 +24,16 @@ from listflow.pipeline.storage.run_folder import RunFolder
 DEMO_SHOTS = 30
 
 
+Stamp = tuple[int, int, int]
+
+
 @dataclass(frozen=True)
 class Sources:
-    """The task and the files of a run. ``inferred``: the task was made from the labelled file alone."""
+    """The task and the files of a run. ``inferred``: the task was made from the labelled file alone.
+
+    ``rows`` are those of the labelled file where they had to be read for that. ``stamps`` tell whether a file was
+    touched since it was looked at.
+    """
 
     task: Task
     labelled: str
@@ -35,6 +43,12 @@ class Sources:
     shots: int | None
     digests: dict[str, str]
     inferred: bool
+    rows: tuple[Row, ...] | None = None
+    stamps: tuple[Stamp | None, ...] = ()
+
+    def are_current(self) -> bool:
+        """Whether no file was touched since it was found and digested."""
+        return self.stamps == _stamps(self.labelled, self.unlabelled, self.test)
 
     def absolute(self, config: RunConfig) -> RunConfig:
         """``config`` with paths that still hold when a run is resumed from another folder."""
@@ -69,12 +83,16 @@ def resolve_sources(config: RunConfig) -> Sources:
         return _demo(config)
     if not data.unlabelled:
         raise InputError("no unlabelled file is given; self-training needs one: pass --unlabelled FILE.")
-    columns = parse_columns(data.columns) if data.columns else None
-    task = load_task(config.task) if config.task else _infer(data.labelled, columns or Columns())
+    columns, rows = parse_columns(data.columns) if data.columns else None, None
+    stamps = _stamps(data.labelled, data.unlabelled, data.test)
+    if config.task:
+        task = load_task(config.task)
+    else:
+        task, rows = _infer(data.labelled, columns or Columns())
     digests = source_digests(data.labelled, data.unlabelled, data.test, _recorded(config))
     return Sources(
         task, data.labelled, data.unlabelled, data.test, columns or task.columns, data.shots, digests,
-        inferred=config.task is None,
+        inferred=config.task is None, rows=rows, stamps=stamps,
     )  # fmt: skip
 
 
@@ -106,9 +124,10 @@ def _demo(config: RunConfig) -> Sources:
     task = load_task("demo")
     folder = Path(str(resources.files("listflow.data") / "demo"))
     labelled, unlabelled, test = (str(folder / f"{role}.jsonl") for role in ("labelled", "unlabelled", "test"))
+    stamps = _stamps(labelled, [unlabelled], test)
     digests = source_digests(labelled, [unlabelled], test)
     shots = config.data.shots or DEMO_SHOTS
-    return Sources(task, labelled, (unlabelled,), test, task.columns, shots, digests, inferred=False)
+    return Sources(task, labelled, (unlabelled,), test, task.columns, shots, digests, inferred=False, stamps=stamps)
 
 
 def _recorded(config: RunConfig) -> dict[str, str]:
@@ -119,19 +138,33 @@ def _recorded(config: RunConfig) -> dict[str, str]:
     return dict(read_json(files.inputs).get("digests", {}))
 
 
-def _infer(labelled: str, columns: Columns) -> Task:
-    """The plainest task for a labelled file: its labels, in alphabetical order, and a general template."""
+def _stamps(labelled: str, unlabelled: Sequence[str], test: str | None) -> tuple[Stamp | None, ...]:
+    """When each file was last changed, its size, and which file it is; None for what is no file here."""
+    return tuple(map(_stamp, (labelled, *unlabelled, *([test] if test else []))))
+
+
+def _stamp(source: str) -> Stamp | None:
+    path = Path(source)
     try:
-        rows, is_pair = list(read_rows(labelled, columns, is_pair=False, want_label=True)), False
+        found = (path / MANIFEST if is_corpus(source) else path).stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
+
+
+def _infer(labelled: str, columns: Columns) -> tuple[Task, tuple[Row, ...]]:
+    """(the plainest task for a labelled file: its labels, in alphabetical order, and a general template; its rows)."""
+    try:
+        rows, is_pair = tuple(read_rows(labelled, columns, is_pair=False, want_label=True)), False
     except InputError as single:
         try:
-            rows, is_pair = list(read_rows(labelled, columns, is_pair=True, want_label=True)), True
+            rows, is_pair = tuple(read_rows(labelled, columns, is_pair=True, want_label=True)), True
         except InputError:
             raise single from None
     labels = sorted({row.label or "" for row in rows})
     if len(labels) < 2:
         raise InputError(f"{labelled}: all rows have the label {labels[0]!r}; add rows of another class.")
-    return infer_task(labels, is_pair)
+    return infer_task(labels, is_pair), rows
 
 
 def _absolute(path: str) -> str:
