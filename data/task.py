@@ -1,4 +1,7 @@
-"""A task is data, never a class: its labels, their label words, a template and the columns to read."""
+"""A task is data, never a class: its labels, their label words, a template and the columns to read.
+
+Tasks are YAML files: those that come with the package lie in ``data/tasks/``, anybody else's are named by their path.
+"""
 
 from __future__ import annotations
 

@@ -11,8 +11,8 @@ from typing import Any
 from torch import Tensor
 
 from listflow.data.errors import InputError, NothingNew
-from listflow.data.inputs import CORPUS_FILE
-from listflow.data.pool import Corpus
+from listflow.data.inputs import POOL_FILE
+from listflow.data.pool import Pool
 from listflow.data.rows import Row
 from listflow.pipeline.backbone.backbone import absolute_backbone
 from listflow.pipeline.run.config import RunConfig
@@ -22,14 +22,14 @@ from listflow.pipeline.storage.checkpoint import FORMAT, load_tensors, read_json
 REVIEWED = "reviewed.json"
 
 
-def reviewed_rows(run: Path, rounds: int, corpus: Corpus) -> tuple[Row, ...]:
+def reviewed_rows(run: Path, rounds: int, pool: Pool) -> tuple[Row, ...]:
     """What was labelled in reviews before the run in ``run`` and in its own ``rounds``, in that order."""
     path = run / "inputs" / REVIEWED
     texts = [(row["text"], row["pair"], row["label"]) for row in read_json(path)["rows"]] if path.exists() else []
     for number in range(1, rounds + 1):
         ended = read_reviewed(run, number)
         said = ended.rows if ended else ()
-        of_rows = corpus.texts([correction.row for correction in said])
+        of_rows = pool.texts([correction.row for correction in said])
         texts += [(*text, correction.label) for text, correction in zip(of_rows, said, strict=True)]
     return tuple(Row(*text, number) for number, text in enumerate(texts, 1))
 
@@ -79,10 +79,10 @@ class Parent:
         if final is None or kept is None or first is None:
             raise InputError(f"{folder} is no finished run to continue; finish it with `listflow resume {folder}`.")
         inputs, config = read_json(folder / "inputs.json"), read_json(folder / "config.json")["config"]
-        corpus = Corpus(folder / "inputs" / CORPUS_FILE)
+        pool = Pool(folder / "inputs" / POOL_FILE)
         return Parent(
             folder, model, kept["files"][WEIGHTS], tuple(inputs["task"]["labels"]), inputs["digests"], config,
-            first["offset"], _last_rows(corpus), reviewed_rows(folder, config["rounds"]["count"], corpus),
+            first["offset"], _last_rows(pool), reviewed_rows(folder, config["rounds"]["count"], pool),
         )  # fmt: skip
 
     def unfitted(self, config: RunConfig, labelled: str, rows: int) -> Tensor | None:
@@ -93,11 +93,11 @@ class Parent:
         same = drawn_alike and config.seed == self.config["seed"] and labelled == self.digests["labelled"]
         return kept if same and kept is not None and len(kept) == rows else None
 
-    def knowing(self, corpus: Corpus) -> Parent:
-        """Itself, without the sources whose rows in ``corpus`` are other ones: another file under an old name."""
-        before, spans = Corpus(self.folder / "inputs" / CORPUS_FILE), corpus.spans()
+    def knowing(self, pool: Pool) -> Parent:
+        """Itself, without the sources whose rows in ``pool`` are other ones: another file under an old name."""
+        before, spans = Pool(self.folder / "inputs" / POOL_FILE), pool.spans()
         old = {name: span for name, span in before.spans().items() if name in spans}
-        same = {name for name, span in old.items() if not _differ(before, span, corpus, spans[name])}
+        same = {name for name, span in old.items() if not _differ(before, span, pool, spans[name])}
         return replace(self, last_rows={name: last for name, last in self.last_rows.items() if name in same})
 
     def check(self, config: RunConfig, labels: list[str], digests: dict[str, str]) -> None:
@@ -126,7 +126,7 @@ def nothing_new(folder: Path) -> NothingNew:
     return NothingNew(f"no unlabelled row is new since {folder}; ingest some, or pass another file to --unlabelled.")
 
 
-def _differ(old: Corpus, old_span: range, new: Corpus, new_span: range) -> bool:
+def _differ(old: Pool, old_span: range, new: Pool, new_span: range) -> bool:
     """Whether rows of one number have different texts, in up to ``LOOKED_AT`` rows from all over the source."""
     for index in old_span[:: 1 + len(old_span) // LOOKED_AT]:
         row = _number(old, index)
@@ -138,12 +138,12 @@ def _differ(old: Corpus, old_span: range, new: Corpus, new_span: range) -> bool:
     return False
 
 
-def _number(corpus: Corpus, index: int) -> int:
-    return int(corpus.row_ids([index])[0].rpartition(":")[2])
+def _number(pool: Pool, index: int) -> int:
+    return int(pool.row_ids([index])[0].rpartition(":")[2])
 
 
-def _last_rows(corpus: Corpus) -> dict[str, int]:
-    return {name: _number(corpus, span[-1]) for name, span in corpus.spans().items()}
+def _last_rows(pool: Pool) -> dict[str, int]:
+    return {name: _number(pool, span[-1]) for name, span in pool.spans().items()}
 
 
 def pinned_parent(config: RunConfig) -> tuple[RunConfig, Parent | None]:

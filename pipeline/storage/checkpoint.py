@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
 from listflow.data.errors import InputError
-from listflow.data.files import FULL, replacing, storing, sync
+from listflow.data.files import FULL, file_digest, replacing, storing, sync
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -56,12 +56,6 @@ def undisturbed() -> Iterator[None]:
 MANIFEST = "manifest.json"
 FORMAT = 1
 ASKED_FOR = frozenset({"config.json", "inputs.json"})
-
-
-def file_digest(path: Path) -> str:
-    """sha256 of a file, streamed."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_json(path: Path, value: Any) -> None:

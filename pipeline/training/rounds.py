@@ -111,7 +111,7 @@ def pseudo_label(run: Run, number: int) -> Facts:
     labels = PseudoLabels(rows, soft.numpy())
     facts = {"inputs": inputs, "round": number, "teacher_round": teachers[-1], **labels.summary(run.labels)}
     with new_folder(folder, facts) as aside:
-        labels.save(aside / "labels.parquet", run.inputs.corpus, run.labels)
+        labels.save(aside / "labels.parquet", run.inputs.pool, run.labels)
     return verified(folder) or {}
 
 

@@ -13,10 +13,10 @@ import pytest
 import listflow.data.ingest
 import listflow.data.inputs
 from listflow.data.errors import InputError
-from listflow.data.files import FULL, appears, replacing, storing
+from listflow.data.files import FULL, replacing, replacing_shared, storing
 from listflow.data.ingest import ingest
 from listflow.data.inputs import open_inputs
-from listflow.data.pool import build_corpus
+from listflow.data.pool import build_pool
 from listflow.data.task import Columns, Task
 
 
@@ -72,7 +72,7 @@ def test_what_was_not_filled_leaves_what_was_there(tmp_path: Path) -> None:
 
 def test_the_rows_of_a_run_are_on_the_disk(tmp_path: Path, journal: Journal) -> None:
     (tmp_path / "x.csv").write_text("text\na\n")
-    build_corpus([str(tmp_path / "x.csv")], Columns(), is_pair=False, out=tmp_path / "rows.arrow")
+    build_pool([str(tmp_path / "x.csv")], Columns(), is_pair=False, out=tmp_path / "rows.arrow")
     assert (journal.moved, journal.unsynced_names) == (["rows.arrow"], set())
 
 
@@ -85,7 +85,8 @@ def test_a_corpus_is_on_the_disk_before_its_manifest_names_it(tmp_path: Path, jo
 
 
 def test_one_writer_finds_its_own_half_file_and_many_do_not_meet(tmp_path: Path) -> None:
-    with replacing(tmp_path / "a") as aside, appears(tmp_path / "b") as one, appears(tmp_path / "b") as other:
+    a, b = tmp_path / "a", tmp_path / "b"
+    with replacing(a) as aside, replacing_shared(b) as one, replacing_shared(b) as other:
         assert aside == tmp_path / "a.part"
         assert one != other
         assert all(path.parent == tmp_path and path.match(".b.*.part") for path in (one, other))
@@ -98,7 +99,7 @@ def test_one_writer_finds_its_own_half_file_and_many_do_not_meet(tmp_path: Path)
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES])
 def test_where_nothing_can_be_stored(tmp_path: Path, number: int) -> None:
     def refused() -> None:
-        with appears(tmp_path / "a"):
+        with replacing_shared(tmp_path / "a"):
             raise OSError(number, "other words")
 
     with pytest.raises(InputError) as raised:
@@ -154,7 +155,7 @@ def test_where_no_unlabelled_rows_can_be_stored(
     def refused(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(listflow.data.inputs, "build_corpus", refused)
+    monkeypatch.setattr(listflow.data.inputs, "build_pool", refused)
     (tmp_path / "few.csv").write_text("text,label\na,good\nb,bad\n")
     (tmp_path / "x.csv").write_text("text\nc\n")
     with pytest.raises(InputError) as raised:
