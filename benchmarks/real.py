@@ -23,13 +23,13 @@ import torch
 import yaml
 from sklearn.linear_model import LogisticRegression
 
+from listflow.data.files import file_digest
 from listflow.data.rows import Row, read_rows
 from listflow.data.splits import draw
 from listflow.data.task import load_task
 from listflow.pipeline.backbone import pretrained as minilm
 from listflow.pipeline.run.config import build_config
 from listflow.pipeline.self_training import self_train
-from listflow.pipeline.storage.checkpoint import file_digest
 
 TASKS = ("sst2", "subj", "mpqa", "agnews", "sms_spam")
 SHOTS = 30

@@ -1,1 +1,16 @@
-"""What the method eats: tasks, rows, draws and the unlabelled corpus. Knows no model and no orchestration."""
+"""What the method eats: tasks, rows, draws, growing corpora and the pool of a run. Knows no torch and no Prefect.
+
+errors.py       InputError, NothingNew, "did you mean"
+schema.py       Section: typed values that a person writes, and how a mistake in them is told in one sentence
+files.py        files that appear whole or not at all, and a sentence where there is no room
+template.py     the parts of a prompt template
+task.py         a task: labels, label words, template, columns
+formats.py      csv, tsv, jsonl, parquet and hub data sets, record by record
+shards.py       a corpus that grows: its shards and its manifest
+rows.py         rows of texts and labels from any of these sources
+text_index.py   which texts a corpus has had, or may never have
+ingest.py       adding texts to a corpus: all of a call or nothing
+pool.py         the unlabelled rows of one run, as a memory-mapped table
+splits.py       seeded, nested draws of K labelled rows
+inputs.py       everything that a run is fed, checked together
+"""

@@ -1,16 +1,9 @@
-"""The one error of this floor, and the hint that most of its messages end with."""
+"""The error that every refused input raises, and the likeliest name that many of its sentences end with."""
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
-
-
-def nearest(wrong: str, known: Sequence[str]) -> str:
-    """The end of an error message: the likeliest meant name, or all of them."""
-    close = difflib.get_close_matches(wrong, known, n=1)
-    return f"did you mean '{close[0]}'?" if close else f"use one of: {', '.join(known)}."
 
 
 class InputError(ValueError):
@@ -20,12 +13,23 @@ class InputError(ValueError):
     """
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return ` (did you mean 'x'?)` for the nearest known word, or an empty string if none is near."""
-    folded = {name.casefold(): name for name in known}
-    near = get_close_matches(word.casefold(), folded, n=1)
-    return f" (did you mean {folded[near[0]]!r}?)" if near else ""
-
-
 class NothingNew(InputError):
     """There is nothing to go on with: no mistake of anybody's, and a schedule may try again later."""
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return ` (did you mean 'x'?)` for the nearest known word in any case, or an empty string if none is near."""
+    found = _nearest(word.casefold(), {name.casefold(): name for name in known})
+    return f" (did you mean {found!r}?)" if found is not None else ""
+
+
+def nearest(wrong: str, known: Sequence[str]) -> str:
+    """Return the end of a sentence: the nearest known name in this very case, or all of them where none is near."""
+    found = _nearest(wrong, {name: name for name in known})
+    return f"did you mean '{found}'?" if found is not None else f"use one of: {', '.join(known)}."
+
+
+def _nearest(word: str, known: Mapping[str, str]) -> str | None:
+    """What ``known`` has under the key that ``word`` is most like; None where it is like none of them."""
+    close = get_close_matches(word, known, n=1)
+    return known[close[0]] if close else None

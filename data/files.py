@@ -1,51 +1,51 @@
-"""Files that are on the disk before they are seen under their name, so that they outlast a loss of power."""
+"""Files that appear whole or not at all, folders taken back, and a sentence where there is no room for them.
+
+What is written gets its name only once it is on the disk, so that it outlasts a loss of power. Every file is filled
+aside, synced and then renamed; its folder, which holds the name, is synced after that.
+"""
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from uuid import uuid4
 
 from listflow.data.errors import InputError
 
-
-def short(path: Path) -> str:
-    """``path`` as seen from here, if it lies below."""
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
-
-
-@contextmanager
-def appears(path: Path) -> Iterator[Path]:
-    """A file to fill, which at the end of the block takes the place of ``path``; its name is nobody else's."""
-    aside = path.with_name(f".{path.name}.{uuid4().hex}.part")
-    with storing(path.parent):
-        try:
-            yield aside
-            put(aside, path)
-        finally:
-            aside.unlink(missing_ok=True)
-
-
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 REFUSED = FULL | {errno.EACCES}
 
 
+def replacing(path: Path) -> AbstractContextManager[Path]:
+    """A file to fill, which at the end of the block takes the place of ``path``; nothing stays of one half filled.
+
+    For a path that one process writes at a time: it is filled as ``NAME.part``, and what a killed process left there is
+    overwritten by the next. Where several may write, take ``replacing_shared``.
+    """
+    return _filled(path.with_name(f"{path.name}.part"), path)
+
+
 @contextmanager
-def storing(folder: Path, reasons: frozenset[int] = REFUSED) -> Iterator[None]:
-    """InputError where nothing can be stored in ``folder``."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in reasons:
-            raise
-        raise InputError(
-            f"cannot write to {folder} ({os.strerror(error.errno)}); free some space or choose another folder, then "
-            "give the same command again."
-        ) from error
+def replacing_shared(path: Path) -> Iterator[Path]:
+    """As ``replacing``, for a path that several processes may write at once: the last one to end stays.
+
+    Each fills a file ``.NAME.*.part`` of its own, which a killed process leaves behind. InputError where there is no
+    room, as ``storing`` says it.
+    """
+    with storing(path.parent), _filled(path.with_name(f".{path.name}.{uuid4().hex}.part"), path) as aside:
+        yield aside
+
+
+def put(aside: Path, path: Path) -> None:
+    """Gives the file ``aside`` the name ``path`` in the same folder, in place of what had it."""
+    sync(aside)
+    os.replace(aside, path)
+    sync(path.parent)
 
 
 def sync(path: Path) -> None:
@@ -57,22 +57,41 @@ def sync(path: Path) -> None:
         os.close(opened)
 
 
-def put(aside: Path, path: Path) -> None:
-    """Gives the file ``aside`` the name ``path`` in the same folder, in place of what had it."""
-    sync(aside)
-    os.replace(aside, path)
-    sync(path.parent)
+def storing(folder: Path, reasons: frozenset[int] = REFUSED) -> AbstractContextManager[None]:
+    """InputError where nothing can be stored in ``folder`` for one of these reasons, which are numbers of ``errno``."""
+    return refusing(
+        lambda reason: (
+            f"cannot write to {folder} ({reason}); free some space or choose another folder, then give the same "
+            "command again."
+        ),
+        reasons=reasons,
+    )
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A file to fill, which at the end of the block takes the place of ``path``; nothing stays of one half filled."""
-    aside = path.with_name(f"{path.name}.part")
+def refusing(
+    sentence: Callable[[str], str],
+    *,
+    reasons: frozenset[int] | None = None,
+    errors: tuple[type[Exception], ...] = (OSError,),
+) -> Iterator[None]:
+    """InputError with the ``sentence`` of the reason, where the block fails with one of ``errors``.
+
+    reasons: the numbers of ``errno`` that count; None takes all, and errors without a number.
+    """
     try:
-        yield aside
-        put(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
+        yield
+    except errors as error:
+        number = error.errno if isinstance(error, OSError) else None
+        if reasons is not None and number not in reasons:
+            raise
+        raise InputError(sentence(os.strerror(number) if number else str(error))) from error
+
+
+def file_digest(path: Path) -> str:
+    """The sha256 of a file's bytes in hex, read piece by piece."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def missing(folder: Path) -> list[Path]:
@@ -87,3 +106,18 @@ def take_back(made: Sequence[Path]) -> None:
     with suppress(OSError):
         for path in made[1:]:
             path.rmdir()
+
+
+def short(path: Path) -> str:
+    """``path`` as seen from here, if it lies below."""
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+@contextmanager
+def _filled(aside: Path, path: Path) -> Iterator[Path]:
+    """``aside`` to fill, which takes the place of ``path``, or goes where the block fails."""
+    try:
+        yield aside
+        put(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)

@@ -1,4 +1,7 @@
-"""What files and hub data sets hold, record by record: csv, tsv, jsonl, parquet; no file is ever held whole."""
+"""What files and hub data sets hold, record by record: csv, tsv, jsonl, parquet; no file is ever held whole.
+
+A record maps columns to whatever the format has there; ``rows.py`` makes texts and labels of them.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ import pyarrow.parquet as pq
 
 from listflow.data.errors import InputError, did_you_mean
 
-Record = Mapping[str, Any]
+Record = Mapping[str, Any]  # column to cell
 HUB_ID = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(:(?P<config>[^:/]*):(?P<split>[^:/]+))?")
 LONGEST_FIELD = 2**31 - 1
 READ_AT_ONCE = 1024  # rows of a columnar source in memory at a time
@@ -59,7 +62,7 @@ def open_source(source: str) -> BufferedReader:
 
 
 def _lines(source: str) -> Iterator[str]:
-    """Decode line by line, so that a bad byte is reported with its line and not with its buffer."""
+    """The lines of a text file, decoded one by one: a bad byte is reported with its line and not with its buffer."""
     with open_source(source) as file:
         for number, raw in enumerate(file, 1):
             try:
@@ -154,6 +157,7 @@ def _class_name(names: Sequence[str] | None, cell: Any) -> Any:
 
 
 def _check_columns(where: str, keys: Mapping[str, str], found: Iterable[str]) -> None:
+    """Returns when every column that is asked for is found once; InputError otherwise."""
     found = list(found)
     for name, option in keys.items():
         if found.count(name) > 1:
@@ -171,4 +175,5 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
 
 
+# By file ending; each takes the source and the columns that it must have.
 READERS = {".csv": _csv_records, ".tsv": _tsv_records, ".jsonl": _jsonl_records, ".parquet": _parquet_records}

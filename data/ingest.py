@@ -1,14 +1,27 @@
-"""Adding texts to a corpus: streamed, without what it has had before, all of a call or nothing."""
+"""Adding texts to a corpus: streamed, without what it has had before, all of a call or nothing.
+
+The shards of a call become part of the corpus together, or the next call undoes what was begun. Each step is on the
+disk before the next one begins, so a loss of power leaves no more than a kill does:
+
+1. the shards, under names aside;
+2. the digests of texts to keep out, then the index of texts: both may run ahead of the manifest, as the next ingest
+   brings the index in step;
+3. the new manifest aside, which tells of the names to come and of the corpus that they are added to;
+4. the shards under their own names;
+5. the manifest under its own name: from now on the shards are part of the corpus, and nothing is aside.
+
+So a whole shard that the manifest does not name was begun where a manifest aside speaks of it. Any other one is text
+that somebody has ingested, of which the manifest was lost, and is never removed.
+"""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import sqlite3
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import chain, islice
@@ -19,7 +32,7 @@ import pyarrow.parquet as pq
 from filelock import FileLock
 
 from listflow.data.errors import InputError
-from listflow.data.files import missing, put, sync, take_back
+from listflow.data.files import file_digest, missing, put, refusing, sync, take_back
 from listflow.data.rows import Row, digest, read_rows, stem
 from listflow.data.shards import (
     INDEX,
@@ -37,57 +50,8 @@ from listflow.data.task import Columns
 from listflow.data.text_index import KEPT_OUT, Seen, keys_of, read_kept_out, write_kept_out
 
 PLANNED = f"{MANIFEST}.part"
-
-
-def aside_of(folder: Path, shard: Shard) -> Path:
-    """Where a shard is written: a name that no whole shard has."""
-    return (folder / shard.file).with_suffix(".part")
-
-
-def settle(folder: Path, before: Manifest, after: Manifest) -> None:
-    """Makes the corpus of ``before`` that of ``after``: its new shards lie aside, synced, and the index is kept."""
-    planned, new = folder / PLANNED, after.shards[len(before.shards) :]
-    planned.write_text(dump_manifest(after, before), "utf-8")
-    for path in (planned, folder, *([] if before.shards else [folder.parent])):
-        sync(path)
-    for shard in new:
-        os.replace(aside_of(folder, shard), folder / shard.file)
-    if new:
-        sync(folder / SHARDS)
-    put(planned, folder / MANIFEST)
-
-
-def undo_begun(folder: Path, manifest: Manifest) -> None:
-    """Removes what an interrupted ingest left beside ``manifest``; InputError for a whole shard that is not of it."""
-    shards = folder / SHARDS
-    if not shards.is_dir():
-        return
-    named, begun = {shard.file for shard in manifest.shards}, _begun(folder, manifest)
-    unnamed = [path for path in sorted(shards.glob("*.parquet")) if f"{SHARDS}/{path.name}" not in named]
-    for path in unnamed:
-        if f"{SHARDS}/{path.name}" not in begun:
-            raise InputError(
-                f"{path} is a shard that {MANIFEST} does not name, so the manifest is an old one or lost; restore the "
-                "newest from a backup, or move such shards away to go on without their rows."
-            )
-    for path in (*unnamed, *shards.glob("*.part")):
-        path.unlink()
-    sync(shards)  # what tells of them goes last
-    (folder / PLANNED).unlink(missing_ok=True)
-
-
-def _begun(folder: Path, manifest: Manifest) -> set[str]:
-    """The shards that an ingest was about to add to ``manifest``."""
-    try:
-        stored = json.loads((folder / PLANNED).read_text("utf-8"))
-        is_next = stored["before"] == manifest.digest()
-        return {Shard(**shard).file for shard in stored["shards"]} if is_next else set()
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
-        return set()  # one that is not whole: no shard had its name yet
-
-
 ROWS_A_SHARD = 100_000
-ROWS_AT_ONCE = 2048
+ROWS_AT_ONCE = 2048  # the most that is held in memory
 
 
 @dataclass(frozen=True)
@@ -135,16 +99,27 @@ def ingest(
     return Ingested(whole.rows - manifest.rows, dict(taken.dropped), whole)
 
 
-@contextmanager
-def _storing(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except (OSError, sqlite3.OperationalError) as error:
-        reason = os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)
-        raise InputError(
+def settle(folder: Path, before: Manifest, after: Manifest) -> None:
+    """Makes the corpus of ``before`` that of ``after``, steps 3 to 5: the new shards lie aside, synced."""
+    planned, new = folder / PLANNED, after.shards[len(before.shards) :]
+    planned.write_text(dump_manifest(after, before), "utf-8")
+    for path in (planned, folder, *([] if before.shards else [folder.parent])):
+        sync(path)
+    for shard in new:
+        os.replace(_aside_of(folder, shard), folder / shard.file)
+    if new:
+        sync(folder / SHARDS)
+    put(planned, folder / MANIFEST)
+
+
+def _storing(folder: Path) -> AbstractContextManager[None]:
+    return refusing(
+        lambda reason: (
             f"{folder}: nothing can be stored there ({reason}); free some space or mend its permissions. The corpus is "
             "as it was."
-        ) from error
+        ),
+        errors=(OSError, sqlite3.OperationalError),
+    )
 
 
 @contextmanager
@@ -190,6 +165,7 @@ class _Taken:
             self.manifest = replace(self.manifest, shards=(*self.manifest.shards, shard))
 
     def _fresh(self, rows: Iterator[Row]) -> Iterator[Row]:
+        """Those that the corpus has not had, in any form that counts; the others are counted in ``dropped``."""
         while some := list(islice(rows, ROWS_AT_ONCE)):
             whole = [row for row in some if row.text and row.pair != ""]
             self.dropped["blank"] += len(some) - len(whole)
@@ -199,9 +175,10 @@ class _Taken:
             yield from (row for row, verdict in zip(whole, verdicts, strict=True) if verdict == "new")
 
     def _write(self, rows: Iterator[Row], source: str, sha256: str) -> Shard:
+        """The shard of all these rows, which lies aside and is on the disk."""
         number, first = self.manifest.last + 1, self.manifest.rows + 1
         shard = Shard(number, first, 0, "", source, sha256, datetime.now(UTC).isoformat(timespec="seconds"))
-        aside, count = aside_of(self.folder, shard), 0
+        aside, count = _aside_of(self.folder, shard), 0
         aside.parent.mkdir(exist_ok=True)
         with pq.ParquetWriter(aside, SCHEMA) as writer:
             while some := list(islice(rows, ROWS_AT_ONCE)):
@@ -209,10 +186,9 @@ class _Taken:
                 cells = {"row": numbers, "text": [row.text for row in some], "pair": [row.pair for row in some]}
                 writer.write_batch(pa.record_batch(cells, SCHEMA))
                 count += len(some)
-        with aside.open("rb") as file:
-            sha256_of_shard = hashlib.file_digest(file, "sha256").hexdigest()
+        written = replace(shard, rows=count, sha256=file_digest(aside))
         sync(aside)
-        return replace(shard, rows=count, sha256=sha256_of_shard)
+        return written
 
 
 def _open(folder: Path, is_pair: bool) -> Manifest:
@@ -226,7 +202,7 @@ def _open(folder: Path, is_pair: bool) -> Manifest:
     if manifest.is_pair != is_pair:
         kind, remedy = ("two texts", "say --pairs") if manifest.is_pair else ("one text", "leave --pairs out")
         raise InputError(f"corpus '{manifest.name}' has {kind} a row; {remedy}, or ingest into another corpus.")
-    undo_begun(folder, manifest)
+    _undo_begun(folder, manifest)
     return manifest
 
 
@@ -246,6 +222,41 @@ def _index(folder: Path, manifest: Manifest) -> Iterator[Seen]:
 
 
 def _keep_out(seen: Seen, file: str, columns: Columns, is_pair: bool) -> None:
+    """Tells the index of texts that may never come in."""
     rows = read_rows(file, columns, is_pair=is_pair)
     while some := list(islice(rows, ROWS_AT_ONCE)):
         seen.judge(keys_of([(row.text, row.pair) for row in some]), KEPT_OUT)
+
+
+def _undo_begun(folder: Path, manifest: Manifest) -> None:
+    """Removes what an interrupted ingest left beside ``manifest``; InputError for a whole shard that is not of it."""
+    shards = folder / SHARDS
+    if not shards.is_dir():
+        return
+    named, begun = {shard.file for shard in manifest.shards}, _begun(folder, manifest)
+    unnamed = [path for path in sorted(shards.glob("*.parquet")) if f"{SHARDS}/{path.name}" not in named]
+    for path in unnamed:
+        if f"{SHARDS}/{path.name}" not in begun:
+            raise InputError(
+                f"{path} is a shard that {MANIFEST} does not name, so the manifest is an old one or lost; restore the "
+                "newest from a backup, or move such shards away to go on without their rows."
+            )
+    for path in (*unnamed, *shards.glob("*.part")):
+        path.unlink()
+    sync(shards)  # what tells of them goes last
+    (folder / PLANNED).unlink(missing_ok=True)
+
+
+def _begun(folder: Path, manifest: Manifest) -> set[str]:
+    """The shards that an ingest was about to add to ``manifest``."""
+    try:
+        stored = json.loads((folder / PLANNED).read_text("utf-8"))
+        is_next = stored["before"] == manifest.digest()
+        return {Shard(**shard).file for shard in stored["shards"]} if is_next else set()
+    except (FileNotFoundError, ValueError, KeyError, TypeError):
+        return set()  # one that is not whole: no shard had its name yet
+
+
+def _aside_of(folder: Path, shard: Shard) -> Path:
+    """Where a shard is written: a name that no whole shard has."""
+    return (folder / shard.file).with_suffix(".part")

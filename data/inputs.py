@@ -1,23 +1,27 @@
-"""Everything a run is fed: labelled rows, test rows and the unlabelled corpus, checked together."""
+"""Everything a run is fed: labelled rows, test rows and the pool of unlabelled rows, checked together.
+
+``unlabelled.arrow`` is the pool, and ``unlabelled.json`` beside it says what it was made of: where that is the same,
+the pool is not made again.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence, Set
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 from listflow.data.errors import InputError
-from listflow.data.files import replacing
-from listflow.data.pool import BuiltCorpus, Corpus, build_corpus, corpus_names, text_key
+from listflow.data.files import refusing, replacing
+from listflow.data.pool import BuiltPool, Pool, build_pool, source_names, text_key
 from listflow.data.rows import Row, digest, read_rows
 from listflow.data.splits import draw
 from listflow.data.task import Columns, Task
 
-CORPUS_FILE = "unlabelled.arrow"
+POOL_FILE = "unlabelled.arrow"
 RECORD_FILE = "unlabelled.json"
 
 
@@ -31,7 +35,7 @@ class Inputs:
 
     labelled: tuple[Row, ...]
     test: tuple[Row, ...]
-    corpus: Corpus
+    pool: Pool
     task: Task
     notices: tuple[str, ...]
     digests: dict[str, str]
@@ -68,9 +72,9 @@ def open_inputs(
     given = {text_key(row.text, row.pair) for row in rows}
     rows = (*rows, *(row for row in reviewed if text_key(row.text, row.pair) not in given))
     keys = {text_key(row.text, row.pair) for row in rows}
-    built = _corpus(unlabelled, columns, task.is_pair, keys, digests, folder)
-    notices = (*_row_notices(task, rows, test_rows, keys), *_corpus_notices(built))
-    return Inputs(rows, test_rows, built.corpus, task, notices, digests)
+    built = _pool(unlabelled, columns, task.is_pair, keys, digests, folder)
+    notices = (*_row_notices(task, rows, test_rows, keys), *_pool_notices(built))
+    return Inputs(rows, test_rows, built.pool, task, notices, digests)
 
 
 def source_digests(
@@ -84,7 +88,7 @@ def source_digests(
     if not unlabelled:
         raise InputError("No unlabelled rows are given; pass at least one file with --unlabelled.")
     digests = {"labelled": digest(labelled)}
-    for name, source in zip(corpus_names(unlabelled), unlabelled, strict=True):
+    for name, source in zip(source_names(unlabelled), unlabelled, strict=True):
         role = f"unlabelled/{name}"
         digests[role] = digest(source, (before or {}).get(role))
         if digests[role] == digests["labelled"]:
@@ -121,59 +125,62 @@ def _labelled_rows(
     return rows
 
 
-def _corpus(
+def _pool(
     sources: Sequence[str],
     columns: Columns,
     is_pair: bool,
     exclude: Set[str],
     digests: dict[str, str],
     folder: Path,
-) -> BuiltCorpus:
-    """The corpus in `folder` if it was made of the same rows, else a new one."""
+) -> BuiltPool:
+    """The pool in `folder` if it was made of the same rows, else a new one."""
     made_of = {
         "sources": {role: value for role, value in digests.items() if role.startswith("unlabelled/")},
         "columns": columns.model_dump(),
         "is_pair": is_pair,
         "excluded_keys": hashlib.sha256("".join(sorted(exclude)).encode()).hexdigest(),
     }
-    try:
+    with _storing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         found = _reopen(folder, made_of)
         if found:
             return found
         (folder / RECORD_FILE).unlink(missing_ok=True)
-        contents = {name: digests[f"unlabelled/{name}"] for name in corpus_names(sources)}
-        built = build_corpus(
-            sources, columns, is_pair=is_pair, out=folder / CORPUS_FILE, exclude=exclude, digests=contents
-        )
+        contents = {name: digests[f"unlabelled/{name}"] for name in source_names(sources)}
+        built = build_pool(sources, columns, is_pair=is_pair, out=folder / POOL_FILE, exclude=exclude, digests=contents)
         _record(folder, made_of, built)
         return built
-    except OSError as error:
-        reason = os.strerror(error.errno) if error.errno else str(error)
-        raise InputError(
-            f"{folder}: the unlabelled rows cannot be stored there ({reason}); "
-            "free some space or choose another folder with --run-dir."
-        ) from error
 
 
-def _record(folder: Path, made_of: dict[str, object], built: BuiltCorpus) -> None:
+def _storing(folder: Path) -> AbstractContextManager[None]:
+    return refusing(
+        lambda reason: (
+            f"{folder}: the unlabelled rows cannot be stored there ({reason}); free some space or choose another "
+            "folder with --run-dir."
+        )
+    )
+
+
+def _record(folder: Path, made_of: dict[str, object], built: BuiltPool) -> None:
+    """Says beside the pool what it was made of, its sha256, and what was left out."""
     counts = {
         "skipped_blank": built.skipped_blank,
         "excluded": built.excluded,
         "per_source": built.per_source,
     }
-    record = {"made_of": made_of, "sha256": digest(str(folder / CORPUS_FILE)), "counts": counts}
+    record = {"made_of": made_of, "sha256": digest(str(folder / POOL_FILE)), "counts": counts}
     with replacing(folder / RECORD_FILE) as aside:
         aside.write_text(json.dumps(record, indent=2) + "\n", "utf-8")
 
 
-def _reopen(folder: Path, made_of: dict[str, object]) -> BuiltCorpus | None:
-    path = folder / CORPUS_FILE
+def _reopen(folder: Path, made_of: dict[str, object]) -> BuiltPool | None:
+    """The pool in `folder`, None where it is not whole or was made of something else."""
+    path = folder / POOL_FILE
     try:
         record = json.loads((folder / RECORD_FILE).read_text("utf-8"))
         if record["made_of"] != made_of or record["sha256"] != digest(str(path)):
             return None
-        return BuiltCorpus(Corpus(path), **record["counts"])
+        return BuiltPool(Pool(path), **record["counts"])
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
 
@@ -194,7 +201,7 @@ def _row_notices(task: Task, rows: Sequence[Row], tests: Sequence[Row], keys: Se
         yield f"{shared} test row(s) repeat a labelled text, so the test figures flatter."
 
 
-def _corpus_notices(built: BuiltCorpus) -> Iterator[str]:
+def _pool_notices(built: BuiltPool) -> Iterator[str]:
     if built.excluded:
         yield f"{built.excluded} unlabelled row(s) repeat a labelled text and were left out."
     if built.skipped_blank:

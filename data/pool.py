@@ -1,4 +1,8 @@
-"""The unlabelled rows of all sources as one memory-mapped Arrow table: any size, next to no memory."""
+"""The pool of a run: the unlabelled rows of all its sources as one memory-mapped Arrow table.
+
+Any number of rows takes next to no memory. A source is a file, a hub data set, or a corpus, which grows: the pool has
+the rows that it had when the run was first opened.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +24,7 @@ from listflow.data.task import Columns
 ROWS_AT_ONCE = 1024  # rows of a record batch, the most that building holds in memory
 SCHEMA = pa.schema(
     [
-        ("corpus", pa.string()),
+        ("corpus", pa.string()),  # the name of the source
         ("row", pa.int64()),
         ("text", pa.large_string()),  # a batch of huge texts may pass the 2 GiB that plain strings can hold
         ("pair", pa.large_string()),
@@ -29,8 +33,8 @@ SCHEMA = pa.schema(
 Texts = list[tuple[str, str | None]]
 
 
-class Corpus:
-    """The rows of a file that `build_corpus` wrote, in order; texts are read from disk when asked for.
+class Pool:
+    """The rows of a file that `build_pool` wrote, in order; texts are read from disk when asked for.
 
     Raises InputError if the file is missing or broken.
     """
@@ -47,8 +51,8 @@ class Corpus:
         return self._starts[-1]
 
     def row_ids(self, indices: Sequence[int]) -> list[str]:
-        """Return `corpus:row` for each index, the row number counting from 1 in its own source."""
-        return [f"{corpus}:{row}" for corpus, row in self._cells(indices, "corpus", "row")]
+        """Return `source:row` for each index: the name of its source, and the number that it has there, from 1."""
+        return [f"{source}:{row}" for source, row in self._cells(indices, "corpus", "row")]
 
     def spans(self) -> dict[str, range]:
         """Return the indices of every source by its name: sources stand one after the other."""
@@ -68,7 +72,7 @@ class Corpus:
         return list(self._cells(indices, "text", "pair"))
 
     def batches(self, size: int) -> Iterator[tuple[range, Texts]]:
-        """Yield the whole corpus in order, `size` rows at a time: their indices and their texts."""
+        """Yield the whole pool in order, `size` rows at a time: their indices and their texts."""
         for start in range(0, len(self), size):
             indices = range(start, min(start + size, len(self)))
             yield indices, self.texts(indices)
@@ -76,30 +80,23 @@ class Corpus:
     def _cells(self, indices: Sequence[int], left: str, right: str) -> Iterator[tuple[Any, Any]]:
         for index in indices:
             if not 0 <= index < len(self):
-                raise IndexError(f"row {index} of a corpus of {len(self)}")
+                raise IndexError(f"row {index} of a pool of {len(self)}")
             place = bisect_right(self._starts, index) - 1
             batch, offset = self._batches[place], index - self._starts[place]
             yield batch[left][offset].as_py(), batch[right][offset].as_py()
 
 
 @dataclass(frozen=True)
-class BuiltCorpus:
-    """A corpus and what building it left out: blank rows, excluded rows; rows kept by corpus name."""
+class BuiltPool:
+    """A pool and what building it left out: blank rows, excluded rows; rows kept by the name of their source."""
 
-    corpus: Corpus
+    pool: Pool
     skipped_blank: int
     excluded: int
     per_source: dict[str, int]
 
 
-@dataclass
-class _Tally:
-    blank: int = 0
-    excluded: int = 0
-    kept: dict[str, int] = field(default_factory=dict)
-
-
-def build_corpus(
+def build_pool(
     sources: Sequence[str],
     columns: Columns,
     *,
@@ -107,10 +104,10 @@ def build_corpus(
     out: Path,
     exclude: Set[str] = frozenset(),
     digests: Mapping[str, str] | None = None,
-) -> BuiltCorpus:
+) -> BuiltPool:
     """Stream all sources once into `out`, leaving out blank texts and rows whose `text_key` is in `exclude`.
 
-    digests: the content of sources by their `corpus_names`; one that is a growing corpus is read as it was then.
+    digests: the content of sources by their `source_names`; one that is a growing corpus is read as it was then.
     The file appears only when it is complete. Raises InputError for a bad source or if no row is left.
     """
     tally = _Tally()
@@ -122,10 +119,10 @@ def build_corpus(
         if not any(tally.kept.values()):
             lost = f"{tally.blank} blank, {tally.excluded} among the labelled rows"
             raise InputError(f"{', '.join(sources)}: no unlabelled row is left ({lost}); add more rows.")
-    return BuiltCorpus(Corpus(out), tally.blank, tally.excluded, tally.kept)
+    return BuiltPool(Pool(out), tally.blank, tally.excluded, tally.kept)
 
 
-def corpus_names(sources: Sequence[str]) -> list[str]:
+def source_names(sources: Sequence[str]) -> list[str]:
     """Return a name for each source: its stem, with -2, -3, ... where an earlier one has taken it."""
     names: list[str] = []
     for source in sources:
@@ -141,6 +138,13 @@ def text_key(text: str, pair: str | None) -> str:
     return hashlib.blake2b(folded.encode(), digest_size=16).hexdigest()
 
 
+@dataclass
+class _Tally:
+    blank: int = 0
+    excluded: int = 0
+    kept: dict[str, int] = field(default_factory=dict)
+
+
 def _kept_rows(
     sources: Sequence[str],
     columns: Columns,
@@ -149,7 +153,7 @@ def _kept_rows(
     digests: Mapping[str, str],
     tally: _Tally,
 ) -> Iterator[tuple[str, int, str, str | None]]:
-    for name, source in zip(corpus_names(sources), sources, strict=True):
+    for name, source in zip(source_names(sources), sources, strict=True):
         tally.kept[name] = 0
         for row in read_rows(source, columns, is_pair=is_pair, as_of=digests.get(name)):
             if not row.text or row.pair == "":

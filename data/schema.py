@@ -1,4 +1,9 @@
-"""What every part of the configuration is built on."""
+"""Typed values that a person writes, and how a mistake in them is told in one sentence.
+
+Values come from a configuration, whose sentences begin with the key as the user wrote it (``refusal``), or from a file
+or an option of its own, such as a task, whose sentences begin with that source (``refusal_in``). Either tells the first
+of pydantic's complaints.
+"""
 
 from __future__ import annotations
 
@@ -9,22 +14,46 @@ from typing import Any, get_args
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 
-from listflow.data.errors import InputError, nearest
+from listflow.data.errors import InputError, did_you_mean, nearest
 
 Loc = tuple[str | int, ...]
 Model = type[BaseModel]
-LONGEST = 60
+LONGEST = 60  # characters of a wrong value that a sentence repeats
+
+
+class Section(BaseModel):
+    """Values that belong together: immutable, unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 def refusal(error: ValidationError, model: Model, as_written: Callable[[Loc], Loc] = lambda loc: loc) -> InputError:
-    """The error to raise for the first complaint about ``model``; ``as_written`` undoes what the user did not write."""
-    first = error.errors(include_url=False)[0]
+    """Return the error to raise for the first complaint about a configuration of type ``model``.
+
+    as_written: undoes in its key what the user did not write.
+    """
+    first = _first(error)
     path, section, field = _follow(first["loc"], model)
     problem = _problem(first, section, field, cut=len(path) < len(first["loc"]))
     if first["type"].startswith("union_tag"):
         path = (*path, "kind")
-    key = ".".join(str(part) for part in as_written(path))
+    key = _dotted(as_written(path))
     return InputError(f"config key '{key}': {problem}" if key else problem)
+
+
+def refusal_in(source: str, error: ValidationError, model: Model) -> InputError:
+    """Return the error to raise for the first complaint about a ``model`` that was read from ``source``."""
+    first = _first(error)
+    key = _dotted(first["loc"])
+    if first["type"] == "extra_forbidden":
+        # Where a key is written with a dot, the section before the dot is meant.
+        section = _follow((key.partition(".")[0],), model)[1] or model
+        hint, known = did_you_mean(str(first["loc"][-1]), section.model_fields), ", ".join(section.model_fields)
+        return InputError(f"{source}: unknown key {key!r}{hint}; use {known}.")
+    if first["type"] == "missing":
+        return InputError(f"{source}: the key {key!r} is missing; add it.")
+    problem = _sentence(_message(first))
+    return InputError(f"{source}: {key}: {problem}" if key else f"{source}: {problem}")
 
 
 def _follow(loc: Loc, model: Model) -> tuple[Loc, Model | None, FieldInfo | None]:
@@ -60,7 +89,8 @@ def _sections(annotation: Any) -> list[Model]:
 
 
 def _problem(first: Any, section: Model | None, field: FieldInfo | None, cut: bool) -> str:
-    kind, message, context = first["type"], first["msg"].removeprefix("Value error, "), first.get("ctx", {})
+    """What is wrong, the key left out. ``cut``: pydantic names more than the key, such as one of the types it tried."""
+    kind, message, context = first["type"], _message(first), first.get("ctx", {})
     if kind == "extra_forbidden":
         wrong = str(first["loc"][-1])
         return _sentence(f"unknown key '{wrong}'; {nearest(wrong, list(section.model_fields) if section else [])}")
@@ -88,16 +118,23 @@ def _quoted(context: dict[str, Any]) -> list[str]:
     return re.findall(r"'([^']+)'", context["expected_tags"])
 
 
-def _sentence(text: str) -> str:
-    return text if text.endswith(("?", ".")) else f"{text}."
-
-
 def _short(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
 
 
-class Section(BaseModel):
-    """A part of the configuration: immutable, unknown keys are errors."""
+def _first(error: ValidationError) -> Any:
+    return error.errors(include_url=False)[0]
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+
+def _dotted(loc: Loc) -> str:
+    return ".".join(str(part) for part in loc)
+
+
+def _message(first: Any) -> str:
+    """Pydantic's words, or those of a validator of ours."""
+    return str(first["msg"]).removeprefix("Value error, ")
+
+
+def _sentence(text: str) -> str:
+    return text if text.endswith(("?", ".")) else f"{text}."

@@ -21,12 +21,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from listflow.data.errors import InputError
+from listflow.data.files import file_digest
 
 FORMAT = 1
 MANIFEST, SHARDS, INDEX, KEPT_OUT_FILE = "manifest.json", "shards", "seen.sqlite", "kept-out.txt"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 SCHEMA = pa.schema([("row", pa.int64()), ("text", pa.large_string()), ("pair", pa.large_string())])
-ROWS_AT_ONCE = 1024
+ROWS_AT_ONCE = 1024  # in memory at a time
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,7 @@ class Manifest:
 
     @property
     def rows(self) -> int:
+        """The rows of all shards."""
         return sum(shard.rows for shard in self.shards)
 
     @property
@@ -133,8 +135,7 @@ def check_shard(folder: Path, shard: Shard) -> None:
     """Returns when the shard's file is what was ingested; InputError when it is missing or was changed by hand."""
     path = folder / shard.file
     try:
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+        found = file_digest(path)
     except OSError as error:
         raise InputError(f"{path} cannot be read ({error.strerror}); restore this shard from a backup.") from error
     if found != shard.sha256:

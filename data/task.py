@@ -1,4 +1,7 @@
-"""A task is data, never a class: its labels, their label words, a template and the columns to read."""
+"""A task is data, never a class: its labels, their label words, a template and the columns to read.
+
+Tasks are YAML files: those that come with the package lie in ``data/tasks/``, anybody else's are named by their path.
+"""
 
 from __future__ import annotations
 
@@ -9,18 +12,17 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
 
 from listflow.data.errors import InputError, did_you_mean
+from listflow.data.schema import Section, refusal_in
 from listflow.data.template import Part, parse_template
 
 MOST_LABELS = 1000
 
 
-class Columns(BaseModel):
+class Columns(Section):
     """What the columns of a file are called; each default is the plain name."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     text: str = Field(default="text", min_length=1, description="Column with the text of a single-text task.")
     text_a: str = Field(default="text_a", min_length=1, description="Column with the first text of a pair.")
@@ -49,10 +51,8 @@ def _labels_as_mapping(value: Any) -> dict[str, str | None]:
     return labels
 
 
-class Task(BaseModel):
+class Task(Section):
     """Labels with their label words (None: chosen later, against a tokenizer), a template, and columns."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = Field(min_length=1, max_length=80, description="Name of the task, as reports show it.")
     description: str = Field(default="", max_length=2000, description="What the labels mean, in a sentence or two.")
@@ -90,34 +90,10 @@ class Task(BaseModel):
         return parse_template(self.template)
 
 
-def parse_columns(text: str) -> Columns:
-    """Return the columns that `text=body,label=intent` renames. Raises InputError on any other shape."""
-    renames: dict[str, str] = {}
-    for item in text.split(","):
-        key, _, name = (piece.strip() for piece in item.partition("="))
-        if not (key and name):
-            raise InputError(f"--columns {text!r}: {item!r} is not KEY=NAME; write for example text=body.")
-        if key not in Columns.model_fields:
-            hint = did_you_mean(key, Columns.model_fields)
-            known = ", ".join(Columns.model_fields)
-            raise InputError(f"--columns {text!r}: unknown key {key!r}{hint}; use {known}.")
-        if key in renames:
-            raise InputError(f"--columns {text!r}: {key!r} is given twice; keep one.")
-        renames[key] = name
-    try:
-        return Columns(**renames)
-    except ValidationError as error:
-        raise InputError(f"--columns {text!r}: {_first_problem(error)}") from error
-
-
 def builtin_tasks() -> list[str]:
     """Return the names of the tasks that come with the package, sorted."""
     names = (item.name for item in _folder().iterdir())
     return sorted(name.removesuffix(".yaml") for name in names if name.endswith(".yaml"))
-
-
-def _folder() -> Traversable:
-    return resources.files("listflow.data") / "tasks"
 
 
 def load_task(name_or_path: str) -> Task:
@@ -139,6 +115,43 @@ def load_task(name_or_path: str) -> Task:
     raise InputError(f"{what} {name_or_path!r}{hint}; pass a YAML file or a built-in task: {known}.")
 
 
+def infer_task(labels: Sequence[str], is_pair: bool) -> Task:
+    """Return a task for a labelled file alone: its labels, sorted, words left open, a general template.
+
+    Raises InputError for fewer than 2 or more than 1000 distinct labels.
+    """
+    distinct = sorted(set(labels))
+    if not 2 <= len(distinct) <= MOST_LABELS:
+        found = f"The labelled rows hold {len(distinct)} different labels"
+        raise InputError(f"{found}; a task has 2 to {MOST_LABELS}: check --columns label=NAME.")
+    template = "{text_a} ? {mask}, {text_b}" if is_pair else "{text} This is about {mask}."
+    return Task(name="custom", template=template, labels=dict.fromkeys(distinct))
+
+
+def parse_columns(text: str) -> Columns:
+    """Return the columns that `text=body,label=intent` renames. Raises InputError on any other shape."""
+    renames: dict[str, str] = {}
+    for item in text.split(","):
+        key, _, name = (piece.strip() for piece in item.partition("="))
+        if not (key and name):
+            raise InputError(f"--columns {text!r}: {item!r} is not KEY=NAME; write for example text=body.")
+        if key not in Columns.model_fields:
+            hint = did_you_mean(key, Columns.model_fields)
+            known = ", ".join(Columns.model_fields)
+            raise InputError(f"--columns {text!r}: unknown key {key!r}{hint}; use {known}.")
+        if key in renames:
+            raise InputError(f"--columns {text!r}: {key!r} is given twice; keep one.")
+        renames[key] = name
+    try:
+        return Columns(**renames)
+    except ValidationError as error:
+        raise refusal_in(f"--columns {text!r}", error, Columns) from error
+
+
+def _folder() -> Traversable:
+    return resources.files("listflow.data") / "tasks"
+
+
 def _task_from_yaml(source: str, text: str) -> Task:
     try:
         fields = yaml.safe_load(text)
@@ -152,30 +165,4 @@ def _task_from_yaml(source: str, text: str) -> Task:
     try:
         return Task.model_validate(fields)
     except ValidationError as error:
-        raise InputError(f"{source}: {_first_problem(error)}") from error
-
-
-def _first_problem(error: ValidationError) -> str:
-    """One sentence for the first of pydantic's complaints: where, and what."""
-    first = error.errors(include_url=False)[0]
-    where = ".".join(str(step) for step in first["loc"])
-    if first["type"] == "extra_forbidden":
-        known = Columns.model_fields if where.startswith("columns.") else Task.model_fields
-        return f"unknown key {where!r}{did_you_mean(str(first['loc'][-1]), known)}; use {', '.join(known)}."
-    if first["type"] == "missing":
-        return f"the key {where!r} is missing; add it."
-    problem = first["msg"].removeprefix("Value error, ").rstrip(".")
-    return f"{where}: {problem}." if where else f"{problem}."
-
-
-def infer_task(labels: Sequence[str], is_pair: bool) -> Task:
-    """Return a task for a labelled file alone: its labels, sorted, words left open, a general template.
-
-    Raises InputError for fewer than 2 or more than 1000 distinct labels.
-    """
-    distinct = sorted(set(labels))
-    if not 2 <= len(distinct) <= MOST_LABELS:
-        found = f"The labelled rows hold {len(distinct)} different labels"
-        raise InputError(f"{found}; a task has 2 to {MOST_LABELS}: check --columns label=NAME.")
-    template = "{text_a} ? {mask}, {text_b}" if is_pair else "{text} This is about {mask}."
-    return Task(name="custom", template=template, labels=dict.fromkeys(distinct))
+        raise refusal_in(source, error, Task) from error

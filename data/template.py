@@ -1,4 +1,4 @@
-"""The parts of a prompt template: literal text, the texts of a row, the mask, pseudo tokens."""
+"""The grammar of a prompt template: literal text, the texts of a row, the mask, pseudo tokens."""
 
 from __future__ import annotations
 
@@ -10,9 +10,7 @@ from typing import Literal
 from listflow.data.errors import InputError, did_you_mean
 
 Kind = Literal["literal", "text", "pair", "mask", "soft"]
-
-
-MOST_SOFT = 256
+MOST_SOFT = 256  # pseudo tokens of one field
 MODIFIERS: dict[str, Callable[[str], str]] = {
     "drop_last": lambda text: text[:-1],
     "lower_first": lambda text: text[:1].lower() + text[1:],

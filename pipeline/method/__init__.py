@@ -1,1 +1,9 @@
-"""pipeline/method."""
+"""The formulas, one a file; they know nothing of the rest.
+
+reweight.py      meta weights: three engines, one signature
+tape.py          per-example gradients without a second-order graph
+soft_labels.py   soft pseudo labels and the class prior that they are held at
+gate.py          may a student replace its teacher
+metrics.py       accuracy, calibration, agreement, how weights are spread
+sampling.py      seeds, and which rows each step sees
+"""

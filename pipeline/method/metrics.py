@@ -1,6 +1,6 @@
 """How good and how sure: what is measured on test rows, between classifiers and on meta weights.
 
-Knows nothing of the rest. N rows, C classes.
+N rows, C classes.
 """
 
 from __future__ import annotations

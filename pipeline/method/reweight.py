@@ -38,7 +38,10 @@ class Reweighted:
 
 @dataclass(frozen=True)
 class Step:
-    """What one reweighted step sees: U with soft labels (B, C), V with gold labels (b,)."""
+    """What one reweighted step sees: U with soft labels (B, C), V with gold labels (b,).
+
+    A batch is what the model takes, and has a ``len``; ``fused`` needs its ``join`` too.
+    """
 
     unlabelled: Any
     soft: Tensor
@@ -47,6 +50,7 @@ class Step:
     eps: float = 1e-12
 
 
+# Takes the model and its trained tensors, and leaves the gradient of the weighted loss in their ``.grad``.
 Engine = Callable[[nn.Module, list[nn.Parameter], Step], Reweighted]
 
 
@@ -56,7 +60,7 @@ def kl(soft: Tensor, logits: Tensor) -> Tensor:
 
 
 def normalise(scores: Tensor, eps: float) -> tuple[Tensor, bool]:
-    """(weights, whether they fell back to uniform because no score is positive)."""
+    """(weights (B,), whether they fell back to uniform because no score is positive)."""
     positive = scores.clamp_min(0)
     if not bool(positive.any()):
         return torch.full_like(scores, 1 / len(scores)), True

@@ -1,10 +1,19 @@
-"""Which rows each training step sees: seeded, computed before the first step, so the cursor is a step number."""
+"""Seeds, and which rows each step sees.
+
+Random numbers come from (run seed, purpose, ...), never from a running global state. The rows of all steps are drawn
+before the first one, so that the place where training goes on is a step number.
+"""
 
 from __future__ import annotations
 
 import hashlib
 
 import numpy as np
+
+BATCHES_PER_BUCKET = 20  # batches whose rows are sorted by length together
+# Kernels are compiled once for every shape they meet: a few widths instead of a hundred save more time than the
+# padding costs.
+WIDTH_STEP = 8
 
 
 def seed_for(seed: int, *purpose: str | int) -> int:
@@ -18,19 +27,8 @@ def generator_for(seed: int, *purpose: str | int) -> np.random.Generator:
     return np.random.default_rng(seed_for(seed, *purpose))
 
 
-BATCHES_PER_BUCKET = 20
-# Kernels are compiled once for every shape they meet: a few widths instead of a hundred save more time than the
-# padding costs.
-WIDTH_STEP = 8
-
-
-def round_up(tokens: int) -> int:
-    """The padded width for texts of at most ``tokens`` tokens."""
-    return -(-tokens // WIDTH_STEP) * WIDTH_STEP
-
-
 def epochs(rows: int, steps: int, batch: int, rng: np.random.Generator) -> list[np.ndarray]:
-    """``steps`` batches from one permutation after the other; a short pool is passed over many times."""
+    """``steps`` arrays of ``batch`` row indices, from one permutation after the other: few rows come often."""
     needed = steps * batch
     passes = [rng.permutation(rows) for _ in range(-(-needed // rows))] if rows else []
     flat = np.concatenate(passes)[:needed] if passes else np.empty(0, dtype=np.int64)
@@ -38,7 +36,10 @@ def epochs(rows: int, steps: int, batch: int, rng: np.random.Generator) -> list[
 
 
 def bucketed(lengths: np.ndarray, steps: int, batch: int, rng: np.random.Generator) -> list[np.ndarray]:
-    """As ``epochs``, but rows of like length share a batch: little padding, and still random across batches."""
+    """As ``epochs``, but rows of like length share a batch: little padding, and still random across batches.
+
+    ``lengths`` (N,) are the tokens of each row.
+    """
     drawn = np.concatenate(epochs(len(lengths), steps, batch, rng))
     batches: list[np.ndarray] = []
     for start in range(0, len(drawn), BATCHES_PER_BUCKET * batch):
@@ -58,3 +59,8 @@ def by_length(lengths: np.ndarray, tokens: int) -> list[np.ndarray]:
         batches.append(order[start : start + size])
         start += size
     return batches
+
+
+def round_up(tokens: int) -> int:
+    """The padded width for texts of at most ``tokens`` tokens."""
+    return -(-tokens // WIDTH_STEP) * WIDTH_STEP

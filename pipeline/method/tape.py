@@ -23,16 +23,24 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-@contextmanager
-def recording() -> Iterator[Tape]:
-    """A fresh ``Tape`` that the layers of this file write to until the block ends."""
-    token = _RECORDING.set(Tape())
-    try:
-        tape = _RECORDING.get()
-        assert tape is not None
-        yield tape
-    finally:
-        _RECORDING.reset(token)
+@dataclass
+class Tape:
+    """What the trainable tensors met in one forward pass."""
+
+    linear: list[Seen] = field(default_factory=list)
+    small: list[tuple[nn.Parameter, Tensor]] = field(default_factory=list)
+    generated: list[Generated] = field(default_factory=list)
+
+    @property
+    def watched(self) -> list[Tensor]:
+        """The tensors whose gradients tell everything: outputs of linear maps, then small ones, then generated."""
+        small = [copies for _, copies in self.small]
+        return [seen.y for seen in self.linear] + small + [made.copies for made in self.generated]
+
+    def sorted(self, gradients: list[Tensor]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        """Gradients of ``watched``, by kind."""
+        first, second = len(self.linear), len(self.linear) + len(self.small)
+        return gradients[:first], gradients[first:second], gradients[second:]
 
 
 @dataclass
@@ -65,37 +73,19 @@ class Generated:
         return torch.autograd.grad(total, seed)[0]
 
 
-def generated(source: Tensor, parameters: Iterable[nn.Parameter], x: Tensor) -> Tensor:
-    """(1, ...) ``source``, which ``parameters`` gave without seeing the batch, or (B, ...) watched copies of it."""
-    tape = _RECORDING.get()
-    if tape is None:
-        return source.to(x.dtype).unsqueeze(0)
-    copies = source.detach().to(x.dtype).repeat(x.shape[0], *[1] * source.dim()).requires_grad_()
-    tape.generated.append(Generated(source, tuple(parameters), copies))
-    return copies
-
-
-@dataclass
-class Tape:
-    """What the trainable tensors met in one forward pass."""
-
-    linear: list[Seen] = field(default_factory=list)
-    small: list[tuple[nn.Parameter, Tensor]] = field(default_factory=list)
-    generated: list[Generated] = field(default_factory=list)
-
-    @property
-    def watched(self) -> list[Tensor]:
-        """The tensors whose gradients tell everything: outputs of linear maps, then small ones, then generated."""
-        small = [copies for _, copies in self.small]
-        return [seen.y for seen in self.linear] + small + [made.copies for made in self.generated]
-
-    def sorted(self, gradients: list[Tensor]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-        """Gradients of ``watched``, by kind."""
-        first, second = len(self.linear), len(self.linear) + len(self.small)
-        return gradients[:first], gradients[first:second], gradients[second:]
-
-
 _RECORDING: ContextVar[Tape | None] = ContextVar("recording", default=None)
+
+
+@contextmanager
+def recording() -> Iterator[Tape]:
+    """A fresh ``Tape`` that the layers of this file write to until the block ends."""
+    token = _RECORDING.set(Tape())
+    try:
+        tape = _RECORDING.get()
+        assert tape is not None
+        yield tape
+    finally:
+        _RECORDING.reset(token)
 
 
 class Linear(nn.Linear):
@@ -123,6 +113,12 @@ class LayerNorm(nn.LayerNorm):
         return y if self.bias is None else y + per_example(self.bias, x)
 
 
+def per_example(parameter: nn.Parameter, x: Tensor) -> Tensor:
+    """As ``per_row``, shaped to broadcast against the last dimensions of ``x`` (B, ...)."""
+    rows = per_row(parameter, x)
+    return rows.reshape(len(rows), *[1] * (x.dim() - 1 - parameter.dim()), *parameter.shape)
+
+
 def per_row(parameter: nn.Parameter, x: Tensor) -> Tensor:
     """(1, ...) ``parameter`` itself, or (B, ...) one watched copy for each row of ``x``."""
     tape = _RECORDING.get()
@@ -134,30 +130,25 @@ def per_row(parameter: nn.Parameter, x: Tensor) -> Tensor:
     return copies
 
 
-def per_example(parameter: nn.Parameter, x: Tensor) -> Tensor:
-    """As ``per_row``, shaped to broadcast against the last dimensions of ``x`` (B, ...)."""
-    rows = per_row(parameter, x)
-    return rows.reshape(len(rows), *[1] * (x.dim() - 1 - parameter.dim()), *parameter.shape)
+def generated(source: Tensor, parameters: Iterable[nn.Parameter], x: Tensor) -> Tensor:
+    """(1, ...) ``source``, which ``parameters`` gave without seeing the batch, or (B, ...) watched copies of it."""
+    tape = _RECORDING.get()
+    if tape is None:
+        return source.to(x.dtype).unsqueeze(0)
+    copies = source.detach().to(x.dtype).repeat(x.shape[0], *[1] * source.dim()).requires_grad_()
+    tape.generated.append(Generated(source, tuple(parameters), copies))
+    return copies
 
 
 def per_example_dots(tape: Tape, gradients: list[Tensor], size: int) -> Tensor:
     """s (B,): <grad l_i, G> for the first ``size`` rows, where G is the summed gradient of the other rows.
 
-    A tensor used several times in one forward pass counts with the sum of its uses, on both sides.
+    ``gradients`` are those of ``tape.watched``. A tensor used several times in one forward pass counts with the sum of
+    its uses, on both sides.
     """
     scores = torch.zeros(size, device=gradients[0].device)
+    target = _summed_gradients(tape, gradients, size)
     d_linear, d_small, d_made = tape.sorted(gradients)
-    target: dict[Tensor, Tensor] = {}
-    for seen, d in zip(tape.linear, d_linear, strict=True):
-        x_v, d_v = _rows(seen.x[size:]), _rows(d[size:])
-        _add(target, seen.weight, d_v.T @ x_v)
-        if seen.bias is not None:
-            _add(target, seen.bias, d_v.sum(0))
-    for (parameter, _), d in zip(tape.small, d_small, strict=True):
-        _add(target, parameter, _fold(d[size:].float(), parameter).sum(0))
-    for made, d in zip(tape.generated, d_made, strict=True):
-        for parameter, gradient in zip(made.parameters, made.pull(d[size:].to(made.source.dtype).sum(0)), strict=True):
-            _add(target, parameter, gradient)
     for seen, d in zip(tape.linear, d_linear, strict=True):
         d_u, x_u, towards = d[:size], seen.x[:size], target[seen.weight]
         # d . (G x) = (d G) . x: the narrower of the two is the cheaper intermediate.
@@ -176,7 +167,10 @@ def per_example_dots(tape: Tape, gradients: list[Tensor], size: int) -> Tensor:
 
 
 def weighted_gradients(tape: Tape, gradients: list[Tensor], weights: Tensor) -> dict[Tensor, Tensor]:
-    """sum_i w_i grad l_i over the first len(weights) rows, for every parameter on the tape."""
+    """sum_i w_i grad l_i over the first len(weights) rows, for every parameter on the tape.
+
+    ``gradients`` are those of ``tape.watched``.
+    """
     size, total = len(weights), dict[Tensor, Tensor]()
     d_linear, d_small, d_made = tape.sorted(gradients)
     for seen, d in zip(tape.linear, d_linear, strict=True):
@@ -193,11 +187,30 @@ def weighted_gradients(tape: Tape, gradients: list[Tensor], weights: Tensor) -> 
     return total
 
 
+def _summed_gradients(tape: Tape, gradients: list[Tensor], size: int) -> dict[Tensor, Tensor]:
+    """G: the gradient of the rows from ``size`` on, summed, for every parameter on the tape."""
+    total: dict[Tensor, Tensor] = {}
+    d_linear, d_small, d_made = tape.sorted(gradients)
+    for seen, d in zip(tape.linear, d_linear, strict=True):
+        x_v, d_v = _rows(seen.x[size:]), _rows(d[size:])
+        _add(total, seen.weight, d_v.T @ x_v)
+        if seen.bias is not None:
+            _add(total, seen.bias, d_v.sum(0))
+    for (parameter, _), d in zip(tape.small, d_small, strict=True):
+        _add(total, parameter, _fold(d[size:].float(), parameter).sum(0))
+    for made, d in zip(tape.generated, d_made, strict=True):
+        for parameter, gradient in zip(made.parameters, made.pull(d[size:].to(made.source.dtype).sum(0)), strict=True):
+            _add(total, parameter, gradient)
+    return total
+
+
 def _rows(x: Tensor) -> Tensor:
+    """(B, ..., n) as (rows, n)."""
     return x.reshape(-1, x.shape[-1])
 
 
 def _fold(d: Tensor, parameter: nn.Parameter) -> Tensor:
+    """Gradients of a small tensor's copies, (B, ...) in the shape of the tensor."""
     return d.reshape(d.shape[0], *parameter.shape)
 
 

@@ -78,21 +78,21 @@ def _agreements(run: Run, winner: int) -> Iterable[ShardAgreement]:
 
 def _shards(run: Run) -> dict[str, range]:
     """Corpus rows by shard, in the order of the corpus; a plain file is one shard."""
-    corpus, found = run.inputs.corpus, dict[str, range]()
+    pool, found = run.inputs.pool, dict[str, range]()
     folders = {stem(source): Path(source) for source in run.config.data.unlabelled if is_corpus(source)}
-    for name, span in corpus.spans().items():
+    for name, span in pool.spans().items():
         if name not in folders:
             found[name] = span
             continue
         for shard in read_manifest(folders[name]).shards:
-            first, end = (corpus.upto(span, row) for row in (shard.first - 1, shard.first + shard.rows - 1))
+            first, end = (pool.upto(span, row) for row in (shard.first - 1, shard.first + shard.rows - 1))
             if first < end:
                 found[f"{name}/{shard.number:06d}"] = span[first:end]
     return found
 
 
 def _words(run: Run, rows: np.ndarray) -> list[str]:
-    texts = run.inputs.corpus.texts(rows.tolist())
+    texts = run.inputs.pool.texts(rows.tolist())
     return [word for pair in texts for text in pair if text for word in text.casefold().split()]
 
 

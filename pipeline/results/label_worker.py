@@ -20,12 +20,11 @@ import pyarrow.parquet as pq
 import torch
 
 from listflow.data.errors import InputError
-from listflow.data.files import appears
+from listflow.data.files import file_digest, replacing_shared
 from listflow.data.shards import Shard, shard_batches
 from listflow.pipeline.backbone.backbone import Backbone, Precision, resolve_device
 from listflow.pipeline.results.labelling import Labelling, Record
 from listflow.pipeline.results.predictor import Finished, Predictor
-from listflow.pipeline.storage.checkpoint import file_digest
 
 ROWS_AT_ONCE = 8192
 PRECISIONS: dict[str, Precision] = {"float32": "fp32", "bfloat16": "bf16"}
@@ -75,13 +74,13 @@ def label_shard(work: Labelling, shard: Shard, predictor: Predictor) -> None:
     was changed by hand, or nothing can be written; Stopped when its driver has stopped.
     """
     began, counts = time.monotonic(), np.zeros(len(work.labels), dtype=np.int64)
-    with appears(work.output(shard)) as aside:
+    with replacing_shared(work.output(shard)) as aside:
         for tops in _write(aside, work, shard, predictor):
             counts += np.bincount(tops, minlength=len(counts))
         sha256 = file_digest(aside)
     per_class = dict(zip(work.labels, counts.tolist(), strict=True))
     record = Record(shard.sha256, work.model, sha256, shard.rows, per_class, time.monotonic() - began)
-    with appears(work.record(shard)) as aside:
+    with replacing_shared(work.record(shard)) as aside:
         aside.write_text(json.dumps(asdict(record), ensure_ascii=False) + "\n", "utf-8")
 
 

@@ -22,10 +22,9 @@ from uuid import uuid4
 from filelock import FileLock, Timeout
 
 from listflow.data.errors import InputError
-from listflow.data.files import appears, storing
+from listflow.data.files import file_digest, replacing_shared, storing
 from listflow.data.shards import Manifest, Shard, is_corpus, read_manifest
 from listflow.pipeline.results.predictor import Finished
-from listflow.pipeline.storage.checkpoint import file_digest
 
 FORMAT = 1
 CARD, RECORDS, LOCK, DRIVER = "_labelling.json", "_shards", ".lock", ".driver"
@@ -115,9 +114,9 @@ class Labelling:
             lock = FileLock(self.folder / LOCK, timeout=0)
         try:
             with lock:
-                with appears(self.folder / DRIVER) as aside:
+                with replacing_shared(self.folder / DRIVER) as aside:
                     aside.write_text(self.driver, "utf-8")
-                with appears(self.folder / CARD) as aside:
+                with replacing_shared(self.folder / CARD) as aside:
                     aside.write_text(json.dumps(self._card(), indent=1, ensure_ascii=False) + "\n", "utf-8")
                 with self.stopping_workers():
                     yield

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 from torch import Tensor
 
 from listflow.data.errors import InputError
-from listflow.data.files import replacing
+from listflow.data.files import file_digest, replacing
 from listflow.pipeline.method import metrics as evaluate
 from listflow.pipeline.model.classifier import flat, logits_of
 from listflow.pipeline.results.drift import measure_drift
@@ -36,7 +36,6 @@ from listflow.pipeline.run.wording import name_of, name_of_head
 from listflow.pipeline.stages.config import AnyStage
 from listflow.pipeline.storage.checkpoint import (
     MANIFEST,
-    file_digest,
     load_tensors,
     new_folder,
     read_json,
@@ -186,7 +185,7 @@ def _prediction_tables(run: Run, winner: int, last: int) -> Iterator[pa.Table]:
     for start in range(0, total, ROWS_AT_ONCE):
         rows = np.arange(start, min(start + ROWS_AT_ONCE, total))
         soft = logits_of(model, run.corpus.take(rows), on_rows).softmax(-1).numpy()
-        top, ids = soft.argmax(1), run.inputs.corpus.row_ids(rows.tolist())
+        top, ids = soft.argmax(1), run.inputs.pool.row_ids(rows.tolist())
         columns: dict[str, Any] = {
             "row_id": ids,
             "corpus": [row_id.rpartition(":")[0] for row_id in ids],

@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 
 from listflow.data.errors import InputError
-from listflow.data.files import replacing
+from listflow.data.files import file_digest, replacing
 from listflow.data.rows import Row, read_rows
 from listflow.data.shards import is_corpus
 from listflow.data.task import Task, parse_columns
@@ -26,7 +26,7 @@ from listflow.pipeline.model.verbalizer import word_ids_for
 from listflow.pipeline.run.config import build_config
 from listflow.pipeline.stages.config import AnyStage
 from listflow.pipeline.stages.presets import pseudo_tokens
-from listflow.pipeline.storage.checkpoint import file_digest, load_tensors, read_json, verified
+from listflow.pipeline.storage.checkpoint import load_tensors, read_json, verified
 from listflow.pipeline.storage.run_folder import CARD, WEIGHTS, RunFolder
 
 

@@ -14,8 +14,8 @@ from typing import Any
 from torch import Tensor
 
 from listflow.data.errors import InputError, NothingNew
-from listflow.data.inputs import CORPUS_FILE
-from listflow.data.pool import Corpus
+from listflow.data.inputs import POOL_FILE
+from listflow.data.pool import Pool
 from listflow.data.rows import Row
 from listflow.pipeline.backbone.backbone import absolute_backbone
 from listflow.pipeline.run.config import RunConfig
@@ -54,10 +54,10 @@ class Parent:
         if final is None or kept is None or first is None:
             raise InputError(f"{folder} is no finished run to continue; finish it with `listflow resume {folder}`.")
         inputs, config = read_json(files.inputs), read_json(files.config)["config"]
-        corpus = Corpus(files.kept_inputs / CORPUS_FILE)
+        pool = Pool(files.kept_inputs / POOL_FILE)
         return Parent(
             folder, model, kept["files"][WEIGHTS], tuple(inputs["task"]["labels"]), inputs["digests"], config,
-            first["offset"], _last_rows(corpus), reviewed_rows(folder, config["rounds"]["count"], corpus),
+            first["offset"], _last_rows(pool), reviewed_rows(folder, config["rounds"]["count"], pool),
         )  # fmt: skip
 
     def unfitted(self, config: RunConfig, labelled: str, rows: int) -> Tensor | None:
@@ -68,11 +68,11 @@ class Parent:
         same = drawn_alike and config.seed == self.config["seed"] and labelled == self.digests["labelled"]
         return kept if same and kept is not None and len(kept) == rows else None
 
-    def knowing(self, corpus: Corpus) -> Parent:
-        """Itself, without the sources whose rows in ``corpus`` are other ones: another file under an old name."""
-        before, spans = Corpus(RunFolder(self.folder).kept_inputs / CORPUS_FILE), corpus.spans()
+    def knowing(self, pool: Pool) -> Parent:
+        """Itself, without the sources whose rows in ``pool`` are other ones: another file under an old name."""
+        before, spans = Pool(RunFolder(self.folder).kept_inputs / POOL_FILE), pool.spans()
         old = {name: span for name, span in before.spans().items() if name in spans}
-        same = {name for name, span in old.items() if not _differ(before, span, corpus, spans[name])}
+        same = {name for name, span in old.items() if not _differ(before, span, pool, spans[name])}
         return replace(self, last_rows={name: last for name, last in self.last_rows.items() if name in same})
 
     def check(self, config: RunConfig, labels: list[str], digests: dict[str, str]) -> None:
@@ -113,14 +113,14 @@ def nothing_new(folder: Path) -> NothingNew:
     return NothingNew(f"no unlabelled row is new since {folder}; ingest some, or pass another file to --unlabelled.")
 
 
-def reviewed_rows(run: Path, rounds: int, corpus: Corpus) -> tuple[Row, ...]:
+def reviewed_rows(run: Path, rounds: int, pool: Pool) -> tuple[Row, ...]:
     """What was labelled in reviews before the run in ``run`` and in its own ``rounds``, in that order."""
     path = RunFolder(run).reviewed
     texts = [(row["text"], row["pair"], row["label"]) for row in read_json(path)["rows"]] if path.exists() else []
     for number in range(1, rounds + 1):
         ended = read_reviewed(run, number)
         said = ended.rows if ended else ()
-        of_rows = corpus.texts([correction.row for correction in said])
+        of_rows = pool.texts([correction.row for correction in said])
         texts += [(*text, correction.label) for text, correction in zip(of_rows, said, strict=True)]
     return tuple(Row(*text, number) for number, text in enumerate(texts, 1))
 
@@ -138,7 +138,7 @@ def digest_of(rows: tuple[Row, ...]) -> dict[str, str]:
     return {"reviewed": hashlib.sha256(told.encode()).hexdigest()} if rows else {}
 
 
-def _differ(old: Corpus, old_span: range, new: Corpus, new_span: range) -> bool:
+def _differ(old: Pool, old_span: range, new: Pool, new_span: range) -> bool:
     """Whether rows of one number have different texts, in up to ``LOOKED_AT`` rows from all over the source."""
     for index in old_span[:: 1 + len(old_span) // LOOKED_AT]:
         row = _number(old, index)
@@ -150,9 +150,9 @@ def _differ(old: Corpus, old_span: range, new: Corpus, new_span: range) -> bool:
     return False
 
 
-def _number(corpus: Corpus, index: int) -> int:
-    return int(corpus.row_ids([index])[0].rpartition(":")[2])
+def _number(pool: Pool, index: int) -> int:
+    return int(pool.row_ids([index])[0].rpartition(":")[2])
 
 
-def _last_rows(corpus: Corpus) -> dict[str, int]:
-    return {name: _number(corpus, span[-1]) for name, span in corpus.spans().items()}
+def _last_rows(pool: Pool) -> dict[str, int]:
+    return {name: _number(pool, span[-1]) for name, span in pool.spans().items()}

@@ -17,7 +17,7 @@ from listflow.data.files import missing, take_back
 from listflow.data.inputs import open_inputs
 from listflow.data.rows import Row
 from listflow.pipeline.backbone.backbone import Backbone, load_backbone
-from listflow.pipeline.backbone.cache import encode_corpus
+from listflow.pipeline.backbone.cache import encode_pool
 from listflow.pipeline.backbone.prompt import Prompt
 from listflow.pipeline.model.config import YTuningHead
 from listflow.pipeline.model.verbalizer import word_ids_for
@@ -94,7 +94,7 @@ def open_run(
     absent = missing(folder)
     with single_writer(folder), _leaving_no_stub(folder, absent):
         run = _assemble(config, sources, reviewed, backbone, folder, fingerprint, notify)
-        run = replace(run, parent=parent and parent.knowing(run.inputs.corpus))
+        run = replace(run, parent=parent and parent.knowing(run.inputs.pool))
         check_subspace(config.stage, backbone, run.prompt)
         check_start(config.stage, backbone)
         run = replace(run, notices=(*words_notices, *_notices(run)))
@@ -131,10 +131,10 @@ def _assemble(
         balanced=data.balanced, seed=config.seed, folder=files.kept_inputs, digests=sources.digests,
         known=sources.rows, reviewed=reviewed,
     )  # fmt: skip
-    if len(inputs.corpus) == 0:
+    if len(inputs.pool) == 0:
         raise InputError("no unlabelled row is left to learn from; pass a file with other texts to --unlabelled.")
-    on_rows = counter(notify, 0, "tokenise", len(inputs.corpus))
-    corpus = encode_corpus(inputs.corpus, prompt, files.tokens, fingerprint, on_rows)
+    on_rows = counter(notify, 0, "tokenise", len(inputs.pool))
+    corpus = encode_pool(inputs.pool, prompt, files.tokens, fingerprint, on_rows)
     index = {label: i for i, label in enumerate(task.labels)}
     test = prompt.encode([(row.text, row.pair) for row in inputs.test]) if inputs.test else None
     return Run(

@@ -119,8 +119,8 @@ class Run:
 
     def fresh_rows(self) -> np.ndarray:
         """The corpus rows that ``parent`` did not have, ascending; all rows without a parent."""
-        corpus, last = self.inputs.corpus, self.parent.last_rows if self.parent else {}
-        parts = [np.array(span)[corpus.upto(span, last.get(name, 0)) :] for name, span in corpus.spans().items()]
+        pool, last = self.inputs.pool, self.parent.last_rows if self.parent else {}
+        parts = [np.array(span)[pool.upto(span, last.get(name, 0)) :] for name, span in pool.spans().items()]
         return np.concatenate(parts).astype(np.int64)
 
     def test_sample(self, number: int) -> np.ndarray | None:

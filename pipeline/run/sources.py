@@ -10,7 +10,7 @@ from pathlib import Path
 from listflow.data.errors import InputError
 from listflow.data.formats import is_hub_id
 from listflow.data.inputs import source_digests
-from listflow.data.pool import corpus_names
+from listflow.data.pool import source_names
 from listflow.data.rows import Row, read_rows
 from listflow.data.shards import MANIFEST, is_corpus, read_manifest
 from listflow.data.task import Columns, Task, infer_task, load_task, parse_columns
@@ -108,7 +108,7 @@ def rows_since(config: RunConfig) -> int:
     """How many rows the corpora of a run have got since it was first opened."""
     recorded, sources = _recorded(config), config.data.unlabelled
     grown = 0
-    for name, source in zip(corpus_names(sources), sources, strict=True):
+    for name, source in zip(source_names(sources), sources, strict=True):
         if is_corpus(source):
             now = read_manifest(Path(source))
             then = now.as_of(recorded.get(f"unlabelled/{name}", ""))

@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
 from listflow.data.errors import InputError
-from listflow.data.files import FULL, replacing, storing, sync
+from listflow.data.files import FULL, file_digest, replacing, storing, sync
 from listflow.pipeline.storage.run_folder import CONFIG, INPUTS
 
 if TYPE_CHECKING:
@@ -57,12 +57,6 @@ def undisturbed() -> Iterator[None]:
 MANIFEST, LOCK = "manifest.json", ".lock"
 FORMAT = 1
 ASKED_FOR = frozenset({CONFIG, INPUTS})
-
-
-def file_digest(path: Path) -> str:
-    """sha256 of a file, streamed."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from listflow.data.pool import Corpus
+from listflow.data.pool import Pool
 
 Weighed = tuple[np.ndarray, np.ndarray]
 
@@ -32,10 +32,10 @@ class PseudoLabels:
             "mean_confidence": float(self.soft.max(1).mean()),
         }
 
-    def save(self, path: Path, corpus: Corpus, labels: Sequence[str]) -> None:
+    def save(self, path: Path, pool: Pool, labels: Sequence[str]) -> None:
         """row, row_id, top label, and one probability column per class (``p_<label>``)."""
         top = [labels[i] for i in self.soft.argmax(1)]
-        columns = {"row": self.rows, "row_id": corpus.row_ids(self.rows.tolist()), "label": top}
+        columns = {"row": self.rows, "row_id": pool.row_ids(self.rows.tolist()), "label": top}
         columns |= {f"p_{label}": self.soft[:, i] for i, label in enumerate(labels)}
         pq.write_table(pa.table(columns), path)
 

@@ -147,12 +147,12 @@ def weighed_rows(run: Run, number: int, most: int) -> tuple[list[WeighedRow], li
     top = look_up(labels.rows, labels.soft.argmax(1), rows).astype(int)
     most = min(most, len(rows) // 2)
     heavy, light = np.lexsort((rows, -means))[:most], np.lexsort((rows, means))[:most]
-    corpus, share = run.inputs.corpus, min(run.config.student.batch, len(labels.rows))
+    pool, share = run.inputs.pool, min(run.config.student.batch, len(labels.rows))
 
     def told(places: np.ndarray) -> list[WeighedRow]:
         chosen = rows[places].tolist()
-        texts = [text if pair is None else f"{text} / {pair}" for text, pair in corpus.texts(chosen)]
-        facts = zip(corpus.row_ids(chosen), texts, top[places].tolist(), means[places].tolist(), strict=True)
+        texts = [text if pair is None else f"{text} / {pair}" for text, pair in pool.texts(chosen)]
+        facts = zip(pool.row_ids(chosen), texts, top[places].tolist(), means[places].tolist(), strict=True)
         return [WeighedRow(row_id, text, run.labels[label], share * mean) for row_id, text, label, mean in facts]
 
     return told(heavy), told(light)
@@ -191,9 +191,9 @@ def _contested(
         why.append(f"the teacher before said {run.labels[earlier[place]]}")
     if light[place] > 0:
         why.append(f"{1 - light[place]:.0%} of an equal weight")
-    text, pair = run.inputs.corpus.texts([row])[0]
+    text, pair = run.inputs.pool.texts([row])[0]
     return Contested(
-        run.inputs.corpus.row_ids([row])[0], row, text[:LONGEST], pair and pair[:LONGEST], run.labels[top],
+        run.inputs.pool.row_ids([row])[0], row, text[:LONGEST], pair and pair[:LONGEST], run.labels[top],
         float(soft[top]), run.labels[second], score, "; ".join(why),
     )  # fmt: skip
 

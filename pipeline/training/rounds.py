@@ -79,7 +79,7 @@ def pseudo_label(run: Run, number: int) -> Facts:
     labels = PseudoLabels(rows, soft.numpy())
     facts = {"inputs": inputs, "round": number, "teacher_round": teachers[-1], **labels.summary(run.labels)}
     with new_folder(folder, facts) as aside:
-        labels.save(aside / LABELS, run.inputs.corpus, run.labels)
+        labels.save(aside / LABELS, run.inputs.pool, run.labels)
     return verified(folder) or {}
 
 

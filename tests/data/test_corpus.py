@@ -1,4 +1,4 @@
-"""The unlabelled corpus: ids, texts, what is left out, and how little memory it takes."""
+"""The unlabelled pool: ids, texts, what is left out, and how little memory it takes."""
 
 import tracemalloc
 from pathlib import Path
@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from listflow.data.errors import InputError
-from listflow.data.pool import ROWS_AT_ONCE, BuiltCorpus, Corpus, build_corpus, corpus_names, text_key
+from listflow.data.pool import ROWS_AT_ONCE, BuiltPool, Pool, build_pool, source_names, text_key
 from listflow.data.task import Columns
 
 
@@ -17,8 +17,8 @@ def texts_file(path: Path, texts: list[str]) -> str:
     return str(path)
 
 
-def build(folder: Path, *sources: str, exclude: frozenset[str] = frozenset()) -> BuiltCorpus:
-    return build_corpus(sources, Columns(), is_pair=False, out=folder / "pool.arrow", exclude=exclude)
+def build(folder: Path, *sources: str, exclude: frozenset[str] = frozenset()) -> BuiltPool:
+    return build_pool(sources, Columns(), is_pair=False, out=folder / "pool.arrow", exclude=exclude)
 
 
 def test_rows_of_several_sources_keep_their_names_and_numbers(tmp_path: Path) -> None:
@@ -28,46 +28,46 @@ def test_rows_of_several_sources_keep_their_names_and_numbers(tmp_path: Path) ->
         texts_file(tmp_path / "other.csv", ["e"]),
     ]
     built = build(tmp_path, *sources)
-    corpus = built.corpus
-    assert corpus.row_ids(range(len(corpus))) == ["week:1", "week:3", "week-2:1", "other:1"]
-    assert corpus.texts([3, 0, 0]) == [("e", None), ("a", None), ("a", None)]
+    pool = built.pool
+    assert pool.row_ids(range(len(pool))) == ["week:1", "week:3", "week-2:1", "other:1"]
+    assert pool.texts([3, 0, 0]) == [("e", None), ("a", None), ("a", None)]
     assert (built.skipped_blank, built.excluded) == (1, 0)
     assert built.per_source == {"week": 2, "week-2": 1, "other": 1}
 
 
 def test_names_stay_unique() -> None:
-    assert corpus_names(["a.csv", "b/a.csv", "a-2.csv", "c/a.csv"]) == ["a", "a-2", "a-2-2", "a-3"]
+    assert source_names(["a.csv", "b/a.csv", "a-2.csv", "c/a.csv"]) == ["a", "a-2", "a-2-2", "a-3"]
 
 
 def test_pairs(tmp_path: Path) -> None:
     path = tmp_path / "x.csv"
     path.write_text("text_a,text_b\none,two\nthree,\n", "utf-8")
-    built = build_corpus([str(path)], Columns(), is_pair=True, out=tmp_path / "pool.arrow")
-    assert built.corpus.texts(range(1)) == [("one", "two")]
-    assert (len(built.corpus), built.skipped_blank) == (1, 1)
+    built = build_pool([str(path)], Columns(), is_pair=True, out=tmp_path / "pool.arrow")
+    assert built.pool.texts(range(1)) == [("one", "two")]
+    assert (len(built.pool), built.skipped_blank) == (1, 1)
 
 
 def test_access_across_record_batches(tmp_path: Path) -> None:
     texts = [f"text {number}" for number in range(2 * ROWS_AT_ONCE + 5)]
-    corpus = build(tmp_path, texts_file(tmp_path / "x.csv", texts)).corpus
+    pool = build(tmp_path, texts_file(tmp_path / "x.csv", texts)).pool
     edges = [0, ROWS_AT_ONCE - 1, ROWS_AT_ONCE, 2 * ROWS_AT_ONCE, len(texts) - 1]
-    assert [text for text, _ in corpus.texts(edges)] == [texts[index] for index in edges]
-    batches = list(corpus.batches(700))
+    assert [text for text, _ in pool.texts(edges)] == [texts[index] for index in edges]
+    batches = list(pool.batches(700))
     assert [index for indices, _ in batches for index in indices] == list(range(len(texts)))
     assert [text for _, rows in batches for text, _ in rows] == texts
 
 
 @pytest.mark.parametrize("index", [-1, 1])
-def test_indices_outside_the_corpus(tmp_path: Path, index: int) -> None:
-    corpus = build(tmp_path, texts_file(tmp_path / "x.csv", ["a"])).corpus
+def test_indices_outside_the_pool(tmp_path: Path, index: int) -> None:
+    pool = build(tmp_path, texts_file(tmp_path / "x.csv", ["a"])).pool
     with pytest.raises(IndexError):
-        corpus.texts([index])
+        pool.texts([index])
 
 
 def test_labelled_texts_are_left_out(tmp_path: Path) -> None:
     source = texts_file(tmp_path / "x.csv", ["Known  text", "new", "known text"])
     built = build(tmp_path, source, exclude=frozenset({text_key("KNOWN TEXT", None)}))
-    assert built.corpus.row_ids([0]) == ["x:2"]
+    assert built.pool.row_ids([0]) == ["x:2"]
     assert (built.excluded, built.per_source) == (2, {"x": 1})
 
 
@@ -84,22 +84,22 @@ def test_nothing_left_is_an_error_and_leaves_no_file(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["x.csv"]
 
 
-def test_failure_half_way_keeps_the_older_corpus(tmp_path: Path) -> None:
+def test_failure_half_way_keeps_the_older_pool(tmp_path: Path) -> None:
     build(tmp_path, texts_file(tmp_path / "x.csv", ["old"]))
     good = texts_file(tmp_path / "y.csv", ["new"] * 5000)
     with pytest.raises(InputError, match="no such file"):
         build(tmp_path, good, str(tmp_path / "missing.csv"))
-    assert Corpus(tmp_path / "pool.arrow").texts([0]) == [("old", None)]
+    assert Pool(tmp_path / "pool.arrow").texts([0]) == [("old", None)]
     assert not (tmp_path / "pool.arrow.part").exists()
 
 
 @pytest.mark.parametrize("content", [None, b"", b"nonsense, and more of it"])
-def test_broken_corpus_file(tmp_path: Path, content: bytes | None) -> None:
+def test_broken_pool_file(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "pool.arrow"
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(InputError, match="delete it and run again"):
-        Corpus(path)
+        Pool(path)
 
 
 def test_memory_stays_small_however_many_rows(tmp_path: Path) -> None:
@@ -112,10 +112,10 @@ def test_memory_stays_small_however_many_rows(tmp_path: Path) -> None:
     arrow_before = pa.total_allocated_bytes()
     tracemalloc.start()
     try:
-        corpus = build(tmp_path, str(path)).corpus
+        pool = build(tmp_path, str(path)).pool
         assert tracemalloc.get_traced_memory()[1] < 6e6
     finally:
         tracemalloc.stop()
-    assert len(corpus) == rows == sum(len(texts) for _, texts in corpus.batches(5000))
-    assert corpus.texts([rows - 1]) == [(f"{rows - 1} {filler}".strip(), None)]
+    assert len(pool) == rows == sum(len(texts) for _, texts in pool.batches(5000))
+    assert pool.texts([rows - 1]) == [(f"{rows - 1} {filler}".strip(), None)]
     assert pa.total_allocated_bytes() - arrow_before < 2e6

@@ -45,7 +45,7 @@ def test_clean_inputs_have_no_notices(files: dict[str, Any]) -> None:
     inputs = opened(files)
     assert [row.label for row in inputs.labelled] == ["good", "bad", "good", "bad"]
     assert [row.text for row in inputs.test] == ["x", "y"]
-    assert inputs.corpus.row_ids(range(3)) == ["pool:1", "pool:2", "pool:3"]
+    assert inputs.pool.row_ids(range(3)) == ["pool:1", "pool:2", "pool:3"]
     assert inputs.notices == ()
     assert set(inputs.digests) == {"labelled", "unlabelled/pool", "test"}
     content = Path(files["labelled"]).read_bytes()
@@ -119,7 +119,7 @@ def test_notices_say_what_should_be_known(files: dict[str, Any], tmp_path: Path)
         "1 unlabelled row(s) repeat a labelled text and were left out.",
         "2 unlabelled row(s) have a blank text and were left out.",
     )
-    assert inputs.corpus.row_ids([0]) == ["u:1"]
+    assert inputs.pool.row_ids([0]) == ["u:1"]
 
 
 def test_pairs(files: dict[str, Any], tmp_path: Path) -> None:
@@ -130,24 +130,24 @@ def test_pairs(files: dict[str, Any], tmp_path: Path) -> None:
         unlabelled=[write(tmp_path, "u.csv", "text_a,text_b", "a,b", "b,a")],
         test=None,
     )
-    assert inputs.corpus.texts([0]) == [("b", "a")]
+    assert inputs.pool.texts([0]) == [("b", "a")]
     assert len(inputs.notices) == 1
 
 
 def building(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     """Count the corpora that are built from now on."""
     built: list[object] = []
-    build = listflow.data.pool.build_corpus
+    build = listflow.data.pool.build_pool
 
     def counting(*args: Any, **options: Any) -> Any:
         built.append(args)
         return build(*args, **options)
 
-    monkeypatch.setattr(listflow.data.inputs, "build_corpus", counting)
+    monkeypatch.setattr(listflow.data.inputs, "build_pool", counting)
     return built
 
 
-def test_corpus_is_reused_with_its_notices(files: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_pool_is_reused_with_its_notices(files: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     Path(files["unlabelled"][0]).write_text("text,-\nu,\n,\na,\n", "utf-8")
     first = opened(files)
     built = building(monkeypatch)
@@ -155,14 +155,14 @@ def test_corpus_is_reused_with_its_notices(files: dict[str, Any], monkeypatch: p
     assert built == []
     assert second.notices == first.notices
     assert len(second.notices) == 2
-    assert second.corpus.texts([0]) == first.corpus.texts([0])
+    assert second.pool.texts([0]) == first.pool.texts([0])
 
 
-def test_changed_inputs_build_the_corpus_anew(files: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_changed_inputs_build_the_pool_anew(files: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     opened(files)
     built = building(monkeypatch)
     Path(files["unlabelled"][0]).write_text("text\nu\nchanged\n", "utf-8")
-    assert opened(files).corpus.texts([1]) == [("changed", None)]
+    assert opened(files).pool.texts([1]) == [("changed", None)]
     opened(files, shots=2)
     assert len(built) == 2, "new content, then other labelled rows to leave out"
 
@@ -174,7 +174,7 @@ def test_a_corpus_has_the_rows_of_its_digest(files: dict[str, Any], tmp_path: Pa
     ingest(corpus, [write(tmp_path, "march.csv", "text", "u", "v")], Columns())
     digests = source_digests(files["labelled"], files["unlabelled"], files["test"])
     ingest(corpus, [write(tmp_path, "april.csv", "text", "w")], Columns())
-    assert opened(files, digests=digests).corpus.row_ids(range(2)) == ["tickets:1", "tickets:2"]
+    assert opened(files, digests=digests).pool.row_ids(range(2)) == ["tickets:1", "tickets:2"]
     assert source_digests(files["labelled"], files["unlabelled"], files["test"], digests) == digests
     assert source_digests(files["labelled"], files["unlabelled"], files["test"]) != digests
     shutil.rmtree(corpus)
@@ -186,11 +186,11 @@ def test_a_corpus_has_the_rows_of_its_digest(files: dict[str, Any], tmp_path: Pa
 
 @pytest.mark.parametrize("broken", ["unlabelled.arrow", "unlabelled.json"])
 @pytest.mark.parametrize("content", [None, b"", b"{}", b"[]"])
-def test_damaged_corpus_is_built_anew(files: dict[str, Any], broken: str, content: bytes | None) -> None:
+def test_a_damaged_pool_is_built_anew(files: dict[str, Any], broken: str, content: bytes | None) -> None:
     opened(files)
     path = files["folder"] / broken
     path.unlink() if content is None else path.write_bytes(content)
-    assert len(opened(files).corpus) == 3
+    assert len(opened(files).pool) == 3
     assert sorted(os.listdir(files["folder"])) == ["unlabelled.arrow", "unlabelled.json"]
 
 
@@ -198,7 +198,7 @@ def test_full_disk(files: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> No
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "Error writing bytes to file")
 
-    monkeypatch.setattr(listflow.data.inputs, "build_corpus", full)
+    monkeypatch.setattr(listflow.data.inputs, "build_pool", full)
     with pytest.raises(InputError, match=r"run: .*No space left on device.*free some space"):
         opened(files)
 

@@ -13,8 +13,9 @@ import pytest
 from conftest import tiny_overlay
 
 from listflow.data.errors import InputError
+from listflow.data.files import file_digest
 from listflow.pipeline.run.config import RunConfig, build_config
-from listflow.pipeline.storage.checkpoint import file_digest, single_writer, verified
+from listflow.pipeline.storage.checkpoint import single_writer, verified
 
 pytest_plugins = ["flow_fixtures"]
 

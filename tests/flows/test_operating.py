@@ -15,10 +15,10 @@ from conftest import tiny_overlay
 from prefect.flows import load_flow_from_entrypoint
 from real_server import PREFECT, Client, grow, real_server, wait_until
 
+from listflow.data.files import file_digest
 from listflow.pipeline.run.config import build_config
 from listflow.pipeline.run.lineage import continued
 from listflow.pipeline.self_training import self_train
-from listflow.pipeline.storage.checkpoint import file_digest
 
 pytest_plugins = ["flow_fixtures", "real_server"]
 FLOW, POOL = "listflow-continue", "listflow"

@@ -23,6 +23,7 @@ import torch
 from _pytest.mark import ParameterSet
 from conftest import sentences, write_jsonl
 
+from listflow.data.files import file_digest
 from listflow.data.task import Task
 from listflow.pipeline.backbone.backbone import Backbone, load_backbone
 from listflow.pipeline.backbone.prompt import Prompt
@@ -39,7 +40,7 @@ from listflow.pipeline.self_training import self_train
 from listflow.pipeline.stages.config import Intrinsic, Unified
 from listflow.pipeline.stages.ipt import AutoEncoder, Origin, save_subspace
 from listflow.pipeline.stages.presets import STAGE_PRESETS, stages
-from listflow.pipeline.storage.checkpoint import file_digest, load_tensors
+from listflow.pipeline.storage.checkpoint import load_tensors
 from listflow.pipeline.training.rounds import load_model
 
 WORKER = Path(__file__).parent / "step_killer.py"

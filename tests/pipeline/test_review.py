@@ -98,7 +98,7 @@ def test_the_first_round_asks_by_margin_alone(tiny_files: dict[str, Path], tmp_p
         margin = abs(labels.soft[:, 0] - labels.soft[:, 1])
         order = sorted(zip(margin, labels.rows, strict=True))[:5]
         assert [row.row for row in asked.rows] == [row for _, row in order]
-        assert [row.row_id for row in asked.rows] == run.inputs.corpus.row_ids([row.row for row in asked.rows])
+        assert [row.row_id for row in asked.rows] == run.inputs.pool.row_ids([row.row for row in asked.rows])
         assert ask(run, 1) == asked
         assert ask(run, 2) is None
 
@@ -106,7 +106,7 @@ def test_the_first_round_asks_by_margin_alone(tiny_files: dict[str, Path], tmp_p
 def test_later_rounds_doubt_what_changed_or_weighed_little(tiny_files: dict[str, Path], tmp_path: Path) -> None:
     with open_run(config_of(tiny_files, tmp_path / "run", rounds="all")) as run:
         prompt_tune(run)
-        corpus, rows = run.inputs.corpus, np.arange(4)
+        corpus, rows = run.inputs.pool, np.arange(4)
         for number, top in ((1, [0.9, 0.1, 0.9, 0.9]), (2, [0.9, 0.9, 0.9, 0.6])):
             soft = np.array([[p, 1 - p] for p in top], dtype=np.float32)
             folder = run.round(number).pseudo
@@ -367,7 +367,7 @@ def test_answers_are_labelled_rows_of_runs_that_go_on(tiny_files: dict[str, Path
         with open_run(config) as run:
             assert len(run.gold) == labelled
             texts = {row.text for row in run.inputs.labelled}
-            assert not texts & {text for text, _ in run.inputs.corpus.texts(range(len(run.inputs.corpus)))}
+            assert not texts & {text for text, _ in run.inputs.pool.texts(range(len(run.inputs.pool)))}
             assert any("were labelled in earlier reviews" in notice for notice in run.notices)
         asked = answered(config)
         report = self_train(config)
