@@ -1,6 +1,7 @@
-"""Pseudo tokens that start from the prompt of another run: stage two of intrinsic prompt tuning, or any transfer.
+"""What pseudo tokens start from: the words of a task's own template, or the prompt of another run.
 
-A finished run keeps its prompt as plain vectors (``flat`` in ``model/classifier.py``), so this also starts from Dec(z).
+The words are spelled out before the run is recorded. Another run's prompt is stage two of intrinsic prompt tuning, or
+any transfer: a finished run keeps it as plain vectors (``flat`` in ``model/classifier.py``), also where it was Dec(z).
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from listflow.pipeline.backbone.backbone import Backbone, Identity
 from listflow.pipeline.backbone.prompt import Prompt
 from listflow.pipeline.stages.config import AnyStage, PTuning
 from listflow.pipeline.storage.checkpoint import load_tensors, read_json, verified
+
+WEIGHTS = "weights.safetensors"
 
 
 def spell_start(stages: Sequence[AnyStage], task: Task, tokenizer: Any, max_length: int) -> tuple[AnyStage, ...]:
@@ -46,9 +49,6 @@ def _words(task: Task, tokenizer: Any, max_length: int) -> list[str]:
     return words
 
 
-WEIGHTS = "weights.safetensors"
-
-
 def pinned_start(stage: PTuning) -> PTuning:
     """``stage`` with an absolute path to the run it starts from, and the digest of that run's final weights.
 
@@ -64,6 +64,14 @@ def pinned_start(stage: PTuning) -> PTuning:
             "or start a new run."
         )
     return stage.model_copy(update={"prompt": str(folder), "digest": digest})
+
+
+def _digest(folder: Path) -> str:
+    """sha256 of the final weights of the run in ``folder``; InputError where it is not finished."""
+    manifest = verified(folder / "final")
+    if manifest is None:
+        raise InputError(f"stage.prompt {folder} holds no finished model; finish that run with `listflow resume`.")
+    return str(manifest["files"][WEIGHTS])
 
 
 def check_start(stages: Sequence[AnyStage], backbone: Backbone) -> None:
@@ -91,10 +99,3 @@ def start_from(stage: PTuning) -> Tensor:
             f"set stage.tokens={tokens}."
         )
     return found[0].float().clone()
-
-
-def _digest(folder: Path) -> str:
-    manifest = verified(folder / "final")
-    if manifest is None:
-        raise InputError(f"stage.prompt {folder} holds no finished model; finish that run with `listflow resume`.")
-    return str(manifest["files"][WEIGHTS])

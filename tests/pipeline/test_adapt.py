@@ -24,9 +24,8 @@ from listflow.data.errors import InputError
 from listflow.pipeline.backbone import pretrained
 from listflow.pipeline.backbone.backbone import load_backbone
 from listflow.pipeline.backbone.masked_lm import fill_mask, mask_tokens, masked_logits
-from listflow.pipeline.pretraining import learner as lowrank
 from listflow.pipeline.pretraining.adapt import AdaptOutcome, AdaptTick, adapt
-from listflow.pipeline.pretraining.learner import AdaptConfig, load_learner
+from listflow.pipeline.pretraining.learner import AdaptConfig, load_learner, write_update
 from listflow.pipeline.pretraining.packing import Packed, pack
 
 SENTENCES = [f"the {colour} {thing} is {colour}" for colour in ("red", "blue") for thing in ("car", "house", "boat")]
@@ -192,7 +191,7 @@ def test_merged_update_gives_the_logits_of_the_wrapped_model(fresh: bool, tmp_pa
                 # The file keeps matrices in half precision.
                 parameter.copy_(parameter.half().float())
                 assert ".lora_" in name or "LayerNorm" in name or "cls.predictions" in name
-    lowrank.write_update(tmp_path / "mlm.safetensors", wrapped.model, 16)
+    write_update(tmp_path / "mlm.safetensors", wrapped.model, 16)
     merged = load_backbone(str(tmp_path / "mlm.safetensors"), "fp32", "cpu")
     ids = torch.randint(1000, 20000, (2, 12))
     chosen = torch.rand(2, 12) < 0.5
