@@ -27,7 +27,7 @@ from listflow.data.files import file_digest
 from listflow.data.rows import Row, read_rows
 from listflow.data.splits import draw
 from listflow.data.task import load_task
-from listflow.pipeline.backbone import pretrained as minilm
+from listflow.pipeline.backbone import pretrained
 from listflow.pipeline.run.config import build_config
 from listflow.pipeline.self_training import self_train
 
@@ -95,7 +95,7 @@ def embed(texts: list[str]) -> np.ndarray:
     """(N, D) sentence embeddings of the untouched package model."""
     from transformers import AutoModel, AutoTokenizer
 
-    folder = minilm.base_folder()
+    folder = pretrained.base_folder()
     model, tokenizer = AutoModel.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
     order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
     found = np.zeros((len(texts), model.config.hidden_size), dtype=np.float32)

@@ -17,7 +17,7 @@ from collections.abc import Callable
 import torch
 from transformers import RobertaConfig, RobertaForMaskedLM
 
-from listflow.pipeline.backbone import pretrained as minilm
+from listflow.pipeline.backbone import pretrained
 from listflow.pipeline.backbone.backbone import Backbone
 from listflow.pipeline.backbone.batch import Batch
 from listflow.pipeline.method.reweight import ENGINES, Step, kl
@@ -31,7 +31,7 @@ UNLABELLED, LABELLED, TOKENS = 16, 4, 32
 def backbone_of(kind: str) -> Backbone:
     """The embedded backbone, or a random one of RoBERTa-base's size, in fp32 with eager attention."""
     if kind == "minilm":
-        model, tokenizer = minilm.load()
+        model, tokenizer = pretrained.load_minilm()
     else:
         torch.manual_seed(0)
         model, tokenizer = RobertaForMaskedLM(RobertaConfig(max_position_embeddings=514, type_vocab_size=1)), None

@@ -1,7 +1,8 @@
 """One frozen masked language model, shared by every classifier of a run.
 
 ``Backbone.view()`` gives a new module tree around the same tensors, so teacher and student can each wrap the
-modules of their own tree while the weights exist once in memory.
+modules of their own tree while the weights exist once in memory. ``Identity`` tells one backbone from another in
+terms that hold in another folder and another precision.
 """
 
 from __future__ import annotations
@@ -20,54 +21,8 @@ from torch import Tensor, nn
 
 from listflow.data.errors import InputError
 from listflow.data.schema import Section
-from listflow.pipeline.backbone import pretrained
-from listflow.pipeline.backbone import pretrained as minilm
 from listflow.pipeline.backbone.families import family_of
-
-# Of glibc's malloc.h.
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
-LARGEST_KEPT = 64 * 2**20
-KEPT_IN_ALL = 256 * 2**20
-
-
-def keep_freed_memory() -> None:
-    """Freed blocks of up to 64 MiB stay with this process until 256 MiB of them lie together; on other C libraries
-    than glibc nothing is changed.
-
-    Otherwise each large tensor is mapped afresh, and the kernel fills it with zeros first: some percent of the time,
-    and a third of labelling in a dask worker, whose environment (MALLOC_TRIM_THRESHOLD_) forbids to keep anything.
-    """
-    if platform.libc_ver()[0] == "glibc":
-        libc = ctypes.CDLL(None)
-        libc.mallopt(M_MMAP_THRESHOLD, LARGEST_KEPT)
-        libc.mallopt(M_TRIM_THRESHOLD, KEPT_IN_ALL)
-
-
-class Identity(Section):
-    """Type and checksum of a backbone's parameters, and the checksum of what they round to in bfloat16.
-
-    The latter is empty in records of earlier versions.
-    """
-
-    dtype: str
-    checksum: str
-    rounded: str = ""
-
-    @classmethod
-    def of(cls, record: Mapping[str, Any]) -> Self:
-        """What a ``record`` says of it, among other things."""
-        return cls.model_validate({name: record[name] for name in cls.model_fields if name in record})
-
-    def is_of(self, other: Identity) -> bool:
-        """Whether both are of one backbone; between two types, as far as the coarser one can tell.
-
-        bfloat16 is made of float32 by rounding, and nothing gives the lost bits back. True where a record lacks what it
-        would take to tell.
-        """
-        if self.dtype == other.dtype:
-            return self.checksum == other.checksum
-        return not (self.rounded and other.rounded) or self.rounded == other.rounded
-
+from listflow.pipeline.backbone.pretrained import load_minilm, load_pretrained
 
 Precision = Literal["auto", "fp32", "bf16"]
 
@@ -116,6 +71,7 @@ class Backbone(nn.Module):
         return str(self.dtype).removeprefix("torch.")
 
     def layer(self, index: int) -> nn.Module:
+        """The layer of that number, from 0 upward, of the backbone's own tree."""
         return self.model.get_submodule(self.family.layers)[index]
 
     @property
@@ -123,6 +79,7 @@ class Backbone(nn.Module):
         return len(self.model.get_submodule(self.family.layers))
 
     def parameter_count(self) -> int:
+        """How many numbers were loaded."""
         return sum(p.numel() for p in self._loaded.parameters())
 
     def require_head(self, reader: str) -> None:
@@ -132,10 +89,6 @@ class Backbone(nn.Module):
                 f"backbone '{self.name}' is an encoder without a masked-LM head, which {reader} needs; use head "
                 "ytuning or linear, or train a head for it with `listflow adapt`."
             )
-
-    @property
-    def _loaded(self) -> nn.Module:
-        return self.model if self.has_head else self.model.base_model
 
     def view(self) -> nn.Module:
         """A new encoder tree (no masked-LM head) around the very same tensors; safe to wrap modules in."""
@@ -167,6 +120,11 @@ class Backbone(nn.Module):
         known = {name: value for name, value in self.model.config.to_dict().items() if name not in aside}
         return json.dumps(known, sort_keys=True, default=str)
 
+    @property
+    def _loaded(self) -> nn.Module:
+        """Its parts that were read from files."""
+        return self.model if self.has_head else self.model.base_model
+
 
 def load_backbone(name: str, precision: Precision = "auto", device: str = "auto") -> Backbone:
     """A frozen ``Backbone`` from ``minilm`` (embedded), a .safetensors update of it, a folder, or a hub id.
@@ -177,9 +135,9 @@ def load_backbone(name: str, precision: Precision = "auto", device: str = "auto"
     update = Path(name).expanduser() if name.endswith(".safetensors") else None
     has_head = True
     if name == "minilm" or update:
-        model, tokenizer = minilm.load_minilm(update)
+        model, tokenizer = load_minilm(update)
     else:
-        model, tokenizer, has_head = pretrained.load_pretrained(name)
+        model, tokenizer, has_head = load_pretrained(name)
     where = torch.device(resolve_device(device))
     dtype = torch.bfloat16 if resolve_precision(precision, where.type) == "bf16" else torch.float32
     if where.type == "cpu":
@@ -209,3 +167,47 @@ def resolve_device(device: str) -> str:
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     return device
+
+
+class Identity(Section):
+    """Type and checksum of a backbone's parameters, and the checksum of what they round to in bfloat16.
+
+    The latter is empty in records of earlier versions.
+    """
+
+    dtype: str
+    checksum: str
+    rounded: str = ""
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any]) -> Self:
+        """What a ``record`` says of it, among other things."""
+        return cls.model_validate({name: record[name] for name in cls.model_fields if name in record})
+
+    def is_of(self, other: Identity) -> bool:
+        """Whether both are of one backbone; between two types, as far as the coarser one can tell.
+
+        bfloat16 is made of float32 by rounding, and nothing gives the lost bits back. True where a record lacks what it
+        would take to tell.
+        """
+        if self.dtype == other.dtype:
+            return self.checksum == other.checksum
+        return not (self.rounded and other.rounded) or self.rounded == other.rounded
+
+
+# Of glibc's malloc.h, and bytes.
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+LARGEST_KEPT, KEPT_IN_ALL = 64 * 2**20, 256 * 2**20
+
+
+def keep_freed_memory() -> None:
+    """Freed blocks of up to 64 MiB stay with this process until 256 MiB of them lie together; on other C libraries
+    than glibc nothing is changed.
+
+    Otherwise each large tensor is mapped afresh, and the kernel fills it with zeros first: some percent of the time,
+    and a third of labelling in a dask worker, whose environment (MALLOC_TRIM_THRESHOLD_) forbids to keep anything.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        libc = ctypes.CDLL(None)
+        libc.mallopt(M_MMAP_THRESHOLD, LARGEST_KEPT)
+        libc.mallopt(M_TRIM_THRESHOLD, KEPT_IN_ALL)

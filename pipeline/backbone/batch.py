@@ -1,4 +1,7 @@
-"""A padded batch of prompted texts, the one thing every model here eats."""
+"""Prompted texts as token ids, and padded batches of them: the one thing every model here eats.
+
+``Encoded`` holds all texts of a set, in memory or memory-mapped; a ``Batch`` is made of some of its rows.
+"""
 
 from __future__ import annotations
 
@@ -11,30 +14,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from listflow.pipeline.method.sampling import round_up
-
-
-@dataclass(frozen=True)
-class Features:
-    """Hidden states of N texts: ``values`` (tokens, D), float32 or the bits of bfloat16; (N,) where each begins."""
-
-    values: np.ndarray
-    starts: np.ndarray
-
-    def batch(self, rows: np.ndarray, lengths: Sequence[int], width: int) -> Tensor:
-        """(B, width, D), zero beyond each text's end."""
-        hidden = np.zeros((len(lengths), width, self.values.shape[1]), dtype=self.values.dtype)
-        for place, (start, length) in enumerate(zip(self.starts[rows].tolist(), lengths, strict=True)):
-            hidden[place, :length] = self.values[start : start + length]
-        found = torch.from_numpy(hidden)
-        return found.view(torch.bfloat16) if found.dtype == torch.int16 else found
-
-    def join(self, lengths: np.ndarray, other: Features, others: np.ndarray) -> Features:
-        """These texts, of ``lengths`` tokens, and then those of ``other``, in memory."""
-        spans = [(self, *span) for span in zip(self.starts, lengths, strict=True)]
-        spans += [(other, *span) for span in zip(other.starts, others, strict=True)]
-        values = np.concatenate([kept.values[start : start + length] for kept, start, length in spans])
-        ends = np.cumsum(np.concatenate([lengths, others]))
-        return Features(values, np.concatenate([[0], ends[:-1]]))
 
 
 @dataclass(frozen=True)
@@ -75,7 +54,7 @@ class Encoded:
         return Encoded(ids, offsets, masks, self.pad_id, kept)
 
     def batch(self, rows: Sequence[int] | np.ndarray) -> Batch:
-        """The given rows, right padded to the longest of them and a little further: see ``order.round_up``."""
+        """The given rows, right padded to the longest of them and a little further: see ``sampling.round_up``."""
         pieces = [self.ids[self.offsets[i] : self.offsets[i + 1]] for i in rows]
         width = round_up(max(len(piece) for piece in pieces))
         ids = np.full((len(pieces), width), self.pad_id, dtype=np.int64)
@@ -87,6 +66,30 @@ class Encoded:
         kept = self.features
         hidden = None if kept is None else kept.batch(np.asarray(rows), [len(piece) for piece in pieces], width)
         return Batch(torch.from_numpy(ids), torch.from_numpy(attention), mask_at, hidden)
+
+
+@dataclass(frozen=True)
+class Features:
+    """Hidden states of N texts: ``values`` (tokens, D), float32 or the bits of bfloat16; (N,) where each begins."""
+
+    values: np.ndarray
+    starts: np.ndarray
+
+    def batch(self, rows: np.ndarray, lengths: Sequence[int], width: int) -> Tensor:
+        """(B, width, D), zero beyond each text's end."""
+        hidden = np.zeros((len(lengths), width, self.values.shape[1]), dtype=self.values.dtype)
+        for place, (start, length) in enumerate(zip(self.starts[rows].tolist(), lengths, strict=True)):
+            hidden[place, :length] = self.values[start : start + length]
+        found = torch.from_numpy(hidden)
+        return found.view(torch.bfloat16) if found.dtype == torch.int16 else found
+
+    def join(self, lengths: np.ndarray, other: Features, others: np.ndarray) -> Features:
+        """These texts, of ``lengths`` tokens, and then those of ``other``, in memory."""
+        spans = [(self, *span) for span in zip(self.starts, lengths, strict=True)]
+        spans += [(other, *span) for span in zip(other.starts, others, strict=True)]
+        values = np.concatenate([kept.values[start : start + length] for kept, start, length in spans])
+        ends = np.cumsum(np.concatenate([lengths, others]))
+        return Features(values, np.concatenate([[0], ends[:-1]]))
 
 
 @dataclass(frozen=True)
@@ -107,6 +110,7 @@ class Batch:
         return self.ids.shape[0]
 
     def to(self, device: torch.device) -> Batch:
+        """The same batch on ``device``."""
         hidden, visible = (None if part is None else part.to(device) for part in (self.hidden, self.visible))
         return Batch(self.ids.to(device), self.attention.to(device), self.mask_at.to(device), hidden, visible)
 
@@ -137,9 +141,11 @@ class Batch:
 
 
 def _widen(rows: Tensor, width: int) -> Tensor:
+    """(B, width) of rows (B, T)."""
     # Pad id 0 is harmless: attention is 0 there too, and no position beyond the last real token is read.
     return F.pad(rows, (0, width - rows.shape[1]))
 
 
 def _deepen(hidden: Tensor, width: int) -> Tensor:
+    """(B, width, D) of hidden states (B, T, D)."""
     return F.pad(hidden, (0, 0, 0, width - hidden.shape[1]))

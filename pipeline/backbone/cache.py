@@ -1,7 +1,11 @@
-"""What the frozen layers give for every text: computed once, memory-mapped, shared by teacher, students and rounds.
+"""Tokens of a pool, and what the frozen layers give for every text: made once, memory-mapped, used in all rounds.
 
 All layers below the first tuned one see the same texts with the same weights in every round, so their output is
-kept on disk and training starts above them.
+kept on disk and training starts above them. It is kept in pieces of texts, each named by what it was made of: a pool
+that has grown copies the old ones.
+
+tokens:    ids.bin  lengths.bin  mask_at.bin
+features:  values.bin  pieces.json
 """
 
 from __future__ import annotations
@@ -26,8 +30,13 @@ from listflow.pipeline.backbone.prompt import Prompt
 from listflow.pipeline.method.sampling import by_length
 from listflow.pipeline.storage.checkpoint import new_folder, read_json, verified, write_json
 
-ROWS_AT_ONCE = 2048
-_FILES = {"ids": np.int32, "lengths": np.int32, "mask_at": np.int32}
+TEXTS_AT_ONCE = 2048  # that are tokenised before they are written
+TEXTS_A_PIECE = 2048
+TOKENS_A_BATCH = 2048
+VALUES, PIECES = "values.bin", "pieces.json"
+_TOKEN_FILES = {"ids": np.int32, "lengths": np.int32, "mask_at": np.int32}
+# numpy has no bfloat16: its bits are kept as whole numbers.
+_STORED: dict[torch.dtype, np.dtype[Any]] = {torch.float32: np.dtype(np.float32), torch.bfloat16: np.dtype(np.int16)}
 
 
 def encode_pool(
@@ -38,93 +47,21 @@ def encode_pool(
     if manifest is None or manifest["key"] != key:
         with new_folder(folder, {"key": key, "rows": len(pool)}) as aside:
             _write_tokens(pool, prompt, aside, on_rows)
-    ids, lengths, mask_at = (np.memmap(folder / f"{n}.bin", dtype=t, mode="r") for n, t in _FILES.items())
+    ids, lengths, mask_at = (np.memmap(folder / f"{n}.bin", dtype=t, mode="r") for n, t in _TOKEN_FILES.items())
     offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
     return Encoded(ids, offsets, mask_at, prompt.tokenizer.pad_token_id)
 
 
 def _write_tokens(pool: Pool, prompt: Prompt, folder: Path, on_rows: Callable[[int], None]) -> None:
     with ExitStack() as stack:
-        ids, lengths, mask_at = (stack.enter_context((folder / f"{name}.bin").open("wb")) for name in _FILES)
-        for _, texts in pool.batches(ROWS_AT_ONCE):
+        ids, lengths, mask_at = (stack.enter_context((folder / f"{name}.bin").open("wb")) for name in _TOKEN_FILES)
+        for _, texts in pool.batches(TEXTS_AT_ONCE):
             encoded = prompt.encode(texts)
             # Not tofile, which does not say that the disk is full.
             ids.write(encoded.ids.tobytes())
             lengths.write(encoded.lengths().astype(np.int32).tobytes())
             mask_at.write(encoded.mask_at.tobytes())
             on_rows(len(texts))
-
-
-ROWS = 2048
-VALUES, PIECES = "values.bin", "pieces.json"
-
-
-@dataclass(frozen=True)
-class Piece:
-    """Consecutive texts, and a key that is equal only for the same texts under the same layers."""
-
-    key: str
-    texts: Encoded
-
-    @property
-    def tokens(self) -> int:
-        return int(self.texts.offsets[-1])
-
-
-@dataclass(frozen=True)
-class Place:
-    """Where the values of a piece lie: a file and its tokens, counted from its begin."""
-
-    file: Path
-    tokens: slice
-
-
-def pieces_of(encoded: Encoded, made_by: str) -> Iterator[Piece]:
-    """``encoded`` in order, ``ROWS`` texts at a time; ``made_by`` says what computes their values."""
-    for start in range(0, len(encoded), ROWS):
-        texts = encoded.take(np.arange(start, min(start + ROWS, len(encoded))))
-        yield Piece(content_key(texts, made_by), texts)
-
-
-def content_key(encoded: Encoded, made_by: str) -> str:
-    """sha256 over all that decides the values to the last bit: the texts, and what computes them."""
-    total = hashlib.sha256(f"{made_by} {encoded.pad_id}".encode())
-    total.update(encoded.lengths().tobytes())
-    total.update(encoded.ids.data)
-    return total.hexdigest()
-
-
-def known_places(folders: Iterable[Path], wanted: Set[str]) -> dict[str, Place]:
-    """Where the ``wanted`` pieces lie that complete ``folders`` hold, by key; damaged folders are passed over."""
-    found: dict[str, Place] = {}
-    for folder in folders:
-        places = _places(folder)
-        if not wanted.isdisjoint(places) and verified(folder) is not None:
-            found |= places
-    return found
-
-
-def _places(folder: Path) -> dict[str, Place]:
-    first, places = 0, dict[str, Place]()
-    try:
-        kept = read_json(folder / PIECES)
-    except InputError:
-        return places
-    for key, tokens in kept:
-        places[key] = Place(folder / VALUES, slice(first, first + tokens))
-        first += tokens
-    return places
-
-
-TOKENS_A_BATCH = 2048
-# numpy has no bfloat16: its bits are kept as whole numbers.
-_STORED: dict[torch.dtype, np.dtype[Any]] = {torch.float32: np.dtype(np.float32), torch.bfloat16: np.dtype(np.int16)}
-
-
-def bytes_needed(backbone: Backbone, *texts: Encoded | None) -> int:
-    """What the features of these texts take on disk."""
-    tokens = sum(int(encoded.offsets[-1]) for encoded in texts if encoded is not None)
-    return tokens * backbone.hidden_size * _STORED[backbone.dtype].itemsize
 
 
 def with_features(
@@ -144,28 +81,104 @@ def with_features(
     facts = {"key": content_key(encoded, made_by), "depth": depth, "dtype": backbone.dtype_name}
     manifest = verified(folder)
     if manifest is None or any(manifest[name] != value for name, value in facts.items()):
-        known = known_places(earlier, {piece.key for piece in pieces_of(encoded, made_by)}) if earlier else {}
+        known = known_spans(earlier, {piece.key for piece in pieces_of(encoded, made_by)}) if earlier else {}
         with new_folder(folder, facts) as aside:
-            _write(encoded, backbone, depth, aside, made_by, known, on_rows)
+            _write_values(encoded, backbone, depth, aside, made_by, known, on_rows)
     stored = _STORED[backbone.dtype]
     values = np.memmap(folder / VALUES, dtype=stored, mode="r").reshape(-1, backbone.hidden_size)
     return replace(encoded, features=Features(values, np.asarray(encoded.offsets[:-1])))
 
 
-def _write(
+def bytes_needed(backbone: Backbone, *texts: Encoded | None) -> int:
+    """What the features of these texts take on disk."""
+    tokens = sum(int(encoded.offsets[-1]) for encoded in texts if encoded is not None)
+    return tokens * backbone.hidden_size * _STORED[backbone.dtype].itemsize
+
+
+def content_key(encoded: Encoded, made_by: str) -> str:
+    """sha256 over all that decides the values to the last bit: the texts, and what computes them."""
+    total = hashlib.sha256(f"{made_by} {encoded.pad_id}".encode())
+    total.update(encoded.lengths().tobytes())
+    total.update(encoded.ids.data)
+    return total.hexdigest()
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Consecutive texts, and a key that is equal only for the same texts under the same layers."""
+
+    key: str
+    texts: Encoded
+
+    @property
+    def tokens(self) -> int:
+        """How many tokens its texts have."""
+        return int(self.texts.offsets[-1])
+
+
+def pieces_of(encoded: Encoded, made_by: str) -> Iterator[Piece]:
+    """``encoded`` in order, ``TEXTS_A_PIECE`` texts at a time; ``made_by`` says what computes their values."""
+    for start in range(0, len(encoded), TEXTS_A_PIECE):
+        texts = encoded.take(np.arange(start, min(start + TEXTS_A_PIECE, len(encoded))))
+        yield Piece(content_key(texts, made_by), texts)
+
+
+@dataclass(frozen=True)
+class Span:
+    """Where the values of a piece lie: a file and its tokens, counted from its begin."""
+
+    file: Path
+    tokens: slice
+
+
+def known_spans(folders: Iterable[Path], wanted: Set[str]) -> dict[str, Span]:
+    """Where the ``wanted`` pieces lie that complete ``folders`` hold, by key; damaged folders are passed over."""
+    found: dict[str, Span] = {}
+    for folder in folders:
+        spans = _spans(folder)
+        if not wanted.isdisjoint(spans) and verified(folder) is not None:
+            found |= spans
+    return found
+
+
+def values_at(span: Span | None, backbone: Backbone) -> np.ndarray | None:
+    """The values at ``span``; None without one, or where another run has cleared a shared folder meanwhile."""
+    if span is None:
+        return None
+    try:
+        whole = np.memmap(span.file, dtype=_STORED[backbone.dtype], mode="r").reshape(-1, backbone.hidden_size)
+    except FileNotFoundError:
+        return None
+    return whole[span.tokens]
+
+
+def _spans(folder: Path) -> dict[str, Span]:
+    """By key, those of all pieces that ``folder`` says it holds; none where it says nothing."""
+    first, spans = 0, dict[str, Span]()
+    try:
+        kept = read_json(folder / PIECES)
+    except InputError:
+        return spans
+    for key, tokens in kept:
+        spans[key] = Span(folder / VALUES, slice(first, first + tokens))
+        first += tokens
+    return spans
+
+
+def _write_values(
     encoded: Encoded,
     backbone: Backbone,
     depth: int,
     folder: Path,
     made_by: str,
-    known: dict[str, Place],
+    known: dict[str, Span],
     on_rows: Callable[[int], None],
 ) -> None:
     """Piece by piece in the order of the texts, so that memory does not grow and bytes do not depend on the past."""
     below, kept = lower(backbone, depth), list[tuple[str, int]]()
     with (folder / VALUES).open("wb") as file:
         for piece in pieces_of(encoded, made_by):
-            values = _copied(known.get(piece.key), backbone)
+            values = values_at(known.get(piece.key), backbone)
             values = _computed(piece.texts, backbone, below) if values is None else values
             file.write(values.data)  # not tofile, which does not say that the disk is full
             kept.append((piece.key, piece.tokens))
@@ -173,19 +186,9 @@ def _write(
     write_json(folder / PIECES, kept)
 
 
-def _copied(place: Place | None, backbone: Backbone) -> np.ndarray | None:
-    """The values at ``place``; None without one, or where another run has cleared a shared folder meanwhile."""
-    if place is None:
-        return None
-    try:
-        whole = np.memmap(place.file, dtype=_STORED[backbone.dtype], mode="r").reshape(-1, backbone.hidden_size)
-    except FileNotFoundError:
-        return None
-    return whole[place.tokens]
-
-
 @torch.inference_mode()
 def _computed(piece: Encoded, backbone: Backbone, below: nn.Module) -> np.ndarray:
+    """(tokens, D), as they are stored: the output of the layers ``below``."""
     bits = torch.int16 if backbone.dtype == torch.bfloat16 else torch.float32
     values = torch.empty(int(piece.offsets[-1]), backbone.hidden_size, dtype=bits)
     for rows in by_length(piece.lengths(), TOKENS_A_BATCH):

@@ -32,6 +32,17 @@ class Family:
     closes_blocks: bool = False
 
 
+def family_of(config: Any) -> Family:
+    """The family of a transformers configuration; InputError for one that this project does not know."""
+    kind = config.model_type
+    if kind == "deberta-v2" and not getattr(config, "legacy", True):
+        kind = "deberta-v2-modern"
+    if kind not in FAMILIES:
+        known = ", ".join(sorted(k for k in FAMILIES if k != "deberta-v2-modern"))
+        raise InputError(f"backbone of type '{config.model_type}' is not supported; use one of: {known}.")
+    return FAMILIES[kind]
+
+
 _CLOSING_BLOCKS: dict[str, Any] = {
     "attention_output": "attention.output.dense",
     "ffn_output": "output.dense",
@@ -105,14 +116,3 @@ FAMILIES: dict[str, Family] = {
         decoder_bias="decoder.bias",
     ),
 }
-
-
-def family_of(config: Any) -> Family:
-    """The family of a transformers configuration; InputError for one that this project does not know."""
-    kind = config.model_type
-    if kind == "deberta-v2" and not getattr(config, "legacy", True):
-        kind = "deberta-v2-modern"
-    if kind not in FAMILIES:
-        known = ", ".join(sorted(k for k in FAMILIES if k != "deberta-v2-modern"))
-        raise InputError(f"backbone of type '{config.model_type}' is not supported; use one of: {known}.")
-    return FAMILIES[kind]

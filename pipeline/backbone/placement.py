@@ -1,4 +1,7 @@
-"""Where the pseudo tokens of a stage stand among the words of a template."""
+"""Where the pseudo tokens of a stage stand among the words of a template.
+
+``PseudoTokens`` is all that a prompt knows of such a stage; which ones there are is in ``stages/config.py``.
+"""
 
 from __future__ import annotations
 

@@ -88,6 +88,12 @@ class Prompt:
         return [*ids, self.end], mask_at
 
 
+def token_ids(tokenizer: Any, text: str) -> list[int]:
+    """The tokens of ``text``, to which a special token that it spells is text as well."""
+    ids: list[int] = tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
+    return ids
+
+
 def _fixed(parts: Sequence[Part], tokenizer: Any) -> Iterator[tuple[int, list[int]]]:
     """(place, token ids) of each part that is the same in every prompt, the mask aside."""
     taken = 0
@@ -109,9 +115,3 @@ def _shorten(pieces: dict[int, list[int]], budget: int) -> dict[int, list[int]]:
     share = budget // 2
     keep_a = max(share, budget - len(b)) if len(a) > share else len(a)
     return {first: a[:keep_a], second: b[: budget - min(keep_a, len(a))]}
-
-
-def token_ids(tokenizer: Any, text: str) -> list[int]:
-    """The tokens of ``text``, to which a special token that it spells is text as well."""
-    ids: list[int] = tokenizer(text, add_special_tokens=False, split_special_tokens=True, verbose=False)["input_ids"]
-    return ids

@@ -1,1 +1,9 @@
-"""pipeline/model."""
+"""The classifier: backbone, stages and head in one.
+
+config.py       what a head can be (no torch)
+verbalizer.py   label words, and the head that reads them at the mask
+linear.py       one linear map of pooled features
+ytuning.py      labels that learn to read the text
+classifier.py   the whole of it, its logits, and its form without what it was trained through
+merge.py        trained parts merged into plain weights
+"""

@@ -1,4 +1,7 @@
-"""One classifier: the frozen layers below, the layers that a stage wraps, and the head on top."""
+"""One classifier: the frozen layers below, the layers that a stage wraps, and the head on top.
+
+``flat`` says what a finished model keeps: stages that trained through an encoder, a decoder or an MLP, without it.
+"""
 
 from __future__ import annotations
 
@@ -23,50 +26,9 @@ from listflow.pipeline.stages.ipt import IntrinsicPrompt
 from listflow.pipeline.stages.prefix import flat_prefix
 from listflow.pipeline.stages.ptuning import SoftPrompt
 
-
-def flat(model: Classifier, stages: Sequence[AnyStage]) -> tuple[list[AnyStage], dict[str, Tensor]]:
-    """(stages, tensors) of a classifier that gives the logits of ``model``, which was built with ``stages``."""
-    tensors, found = model.tensors(), list(stages)
-    places = [place for place, stage in enumerate(stages) if stage.kind != "none"]
-    for number, (place, part) in enumerate(zip(places, model.stage, strict=True)):
-        made = _made(part, stages[place])
-        if made is not None:
-            found[place], own = made
-            prefix = f"stage.{number}."
-            tensors = {name: value for name, value in tensors.items() if not name.startswith(prefix)}
-            tensors |= {prefix + name: value for name, value in own.items()}
-    return found, tensors
-
-
-def _made(part: nn.Module, stage: AnyStage) -> tuple[AnyStage, dict[str, Tensor]] | None:
-    """(stage, its tensors) without what it was trained through; None for a stage that is flat already."""
-    if isinstance(part, SoftPrompt | IntrinsicPrompt):
-        return part.flat()
-    if isinstance(stage, Unified) and stage.mlp and isinstance(part, nn.ModuleList):
-        return flat_prefix(part, stage)
-    return None
-
-
+# By the ``kind`` of their configuration.
 HEADS = {"verbalizer": Verbalizer, "linear": Linear, "ytuning": YTuning}
-
-
 TOKENS_A_BATCH = 1024
-
-
-@torch.inference_mode()
-def logits_of(model: Classifier, encoded: Encoded, on_rows: Callable[[int], None] = lambda rows: None) -> Tensor:
-    """(N, C) fp32 logits on the CPU, in the order of ``encoded``; dropout off."""
-    model.eval()
-    found: Tensor | None = None
-    device = next(iter(model.tunable().values())).device
-    for rows in by_length(encoded.lengths(), TOKENS_A_BATCH):
-        logits = model(encoded.batch(rows).to(device)).float().cpu()
-        found = logits.new_empty(len(encoded), logits.shape[1]) if found is None else found
-        found[torch.from_numpy(rows)] = logits
-        on_rows(len(rows))
-    if found is None:
-        raise ValueError("no rows to predict")
-    return found
 
 
 class Classifier(nn.Module):
@@ -109,27 +71,13 @@ class Classifier(nn.Module):
             self.below.eval()
         return self
 
-    def _features(self, batch: Batch) -> Tensor:
-        """The last layer's output as the head reads it: (B, D) at the mask, or (B, T, D)."""
-        if not self.head.reads_mask:
-            return self.states(batch)
-        found = self.states(batch, mask_at=batch.mask_at) if self.narrow else self.states(batch)
-        return found[torch.arange(len(found), device=found.device), 0 if self.narrow else batch.mask_at]
-
     def states(self, batch: Batch, **narrowed: Tensor) -> Tensor:
-        """The last layer's output at every token, (B, T, D)."""
+        """The last layer's output, (B, T, D) at every token; (B, 1, D) where ``narrowed`` is the place ``mask_at``."""
         given = {"input_ids": batch.ids} if self.below is None else {"inputs_embeds": self._hidden(batch)}
         if self.encoder is None:
             return given["inputs_embeds"]
         found: Tensor = self.encoder(**given, **narrowed, attention_mask=batch.attended).last_hidden_state
         return found
-
-    def _hidden(self, batch: Batch) -> Tensor:
-        if batch.hidden is not None:
-            return batch.hidden
-        assert self.below is not None
-        with torch.no_grad():
-            return self.below(input_ids=batch.ids, attention_mask=batch.attention).last_hidden_state
 
     def tunable(self) -> dict[str, nn.Parameter]:
         """The trainable tensors by name, in a fixed order; what the optimiser updates and what is saved."""
@@ -151,8 +99,65 @@ class Classifier(nn.Module):
         for name, parameter in own.items():
             parameter.copy_(tensors[name])
 
+    def _features(self, batch: Batch) -> Tensor:
+        """The last layer's output as the head reads it: (B, D) at the mask, or (B, T, D)."""
+        if not self.head.reads_mask:
+            return self.states(batch)
+        found = self.states(batch, mask_at=batch.mask_at) if self.narrow else self.states(batch)
+        return found[torch.arange(len(found), device=found.device), 0 if self.narrow else batch.mask_at]
+
+    def _hidden(self, batch: Batch) -> Tensor:
+        """(B, T, D): what the layers below give, as the batch brings it along or computed now."""
+        if batch.hidden is not None:
+            return batch.hidden
+        assert self.below is not None
+        with torch.no_grad():
+            return self.below(input_ids=batch.ids, attention_mask=batch.attention).last_hidden_state
+
 
 def first_tuned_layer(stages: Sequence[AnyStage], backbone: Backbone) -> int:
-    """How many layers lie below all that ``stages`` touch."""
+    """How many layers lie below all that ``stages`` touch; 0 where the layers cannot run apart."""
     lowest = min(stage.lowest(backbone.n_layers) for stage in stages)
     return lowest if lowest == backbone.n_layers or divisible(backbone) else 0
+
+
+@torch.inference_mode()
+def logits_of(model: Classifier, encoded: Encoded, on_rows: Callable[[int], None] = lambda rows: None) -> Tensor:
+    """(N, C) fp32 logits on the CPU, in the order of ``encoded``; dropout off.
+
+    Longest texts first, with little padding; ``on_rows`` is told how many rows each batch had. ValueError without rows.
+    """
+    model.eval()
+    found: Tensor | None = None
+    device = next(iter(model.tunable().values())).device
+    for rows in by_length(encoded.lengths(), TOKENS_A_BATCH):
+        logits = model(encoded.batch(rows).to(device)).float().cpu()
+        found = logits.new_empty(len(encoded), logits.shape[1]) if found is None else found
+        found[torch.from_numpy(rows)] = logits
+        on_rows(len(rows))
+    if found is None:
+        raise ValueError("no rows to predict")
+    return found
+
+
+def flat(model: Classifier, stages: Sequence[AnyStage]) -> tuple[list[AnyStage], dict[str, Tensor]]:
+    """(stages, tensors) of a classifier that gives the logits of ``model``, which was built with ``stages``."""
+    tensors, found = model.tensors(), list(stages)
+    places = [place for place, stage in enumerate(stages) if stage.kind != "none"]
+    for number, (place, part) in enumerate(zip(places, model.stage, strict=True)):
+        made = _made(part, stages[place])
+        if made is not None:
+            found[place], own = made
+            prefix = f"stage.{number}."
+            tensors = {name: value for name, value in tensors.items() if not name.startswith(prefix)}
+            tensors |= {prefix + name: value for name, value in own.items()}
+    return found, tensors
+
+
+def _made(part: nn.Module, stage: AnyStage) -> tuple[AnyStage, dict[str, Tensor]] | None:
+    """(stage, its tensors) without what it was trained through; None for a stage that is flat already."""
+    if isinstance(part, SoftPrompt | IntrinsicPrompt):
+        return part.flat()
+    if isinstance(stage, Unified) and stage.mlp and isinstance(part, nn.ModuleList):
+        return flat_prefix(part, stage)
+    return None

@@ -18,52 +18,14 @@ from torch import Tensor, nn
 from listflow.data.errors import InputError
 from listflow.pipeline.backbone.backbone import Backbone
 from listflow.pipeline.backbone.layers import OnlyMask
-from listflow.pipeline.model.classifier import Classifier, Verbalizer
+from listflow.pipeline.model.classifier import Classifier
 from listflow.pipeline.model.config import AnyHead
+from listflow.pipeline.model.verbalizer import Verbalizer
 from listflow.pipeline.stages.bitfit import OwnBias
 from listflow.pipeline.stages.bottleneck import Bottleneck, Parallel, Sequential
 from listflow.pipeline.stages.config import AnyStage, Unified
 
 CLOSES_A_BLOCK = {"attention_output", "ffn_output"}
-
-
-def check_mergeable(stages: Sequence[AnyStage], head: AnyHead, run: str) -> None:
-    """Returns when all of ``stages`` and ``head`` merge; else an InputError that names what stands in the way."""
-    problems = [*_of_stages(stages), *_of_head(head)]
-    if problems:
-        raise InputError(
-            f"{run} has no form as a plain masked language model: {'; '.join(problems)}. "
-            "Use the run as it is with `listflow predict`."
-        )
-
-
-def _of_stages(stages: Sequence[AnyStage]) -> Iterator[str]:
-    for stage in stages:
-        if isinstance(stage, Unified):
-            yield from _of_unified(stage)
-        elif stage.kind == "ptuning":
-            yield f"the {stage.tokens} pseudo tokens of stage ptuning are no words of the vocabulary"
-        elif stage.kind not in {"bitfit", "none"}:
-            yield f"stage {stage.kind} is no part of the weights"
-
-
-def _of_unified(stage: Unified) -> Iterator[str]:
-    if stage.form == "softmax":
-        yield "a prefix (form softmax) adds keys and values that no weight holds"
-    elif "attention_heads" in stage.place:
-        yield "a change at place attention_heads reads queries and adds to what the heads found"
-    elif stage.form != "linear":
-        yield f"a {stage.form} bottleneck at {' and '.join(stage.place)} is no linear map"
-    elif "embeddings" in stage.place:
-        yield "a change at place embeddings follows a LayerNorm, which no linear map does there"
-    elif stage.insertion == "parallel" and CLOSES_A_BLOCK & set(stage.place):
-        places = " and ".join(place for place in stage.place if place in CLOSES_A_BLOCK)
-        yield f"a parallel change at {places} reads the input of the whole sub-layer, not of a linear map"
-
-
-def _of_head(head: AnyHead) -> Iterator[str]:
-    if head.kind != "verbalizer":
-        yield f"head {head.kind} scores classes, not words at the mask (head verbalizer does)"
 
 
 @dataclass(frozen=True)
@@ -79,7 +41,7 @@ def merge(model: Classifier, backbone: Backbone, word_ids: Sequence[int]) -> Bac
     """A new masked LM whose logits of the words ``word_ids`` at the mask are the class logits of ``model``.
 
     ``backbone`` (fp32), which ``model`` stands on, stays as it is. The parts must be ones that
-    ``mergeable.check_mergeable`` lets pass; InputError for a bias where the backbone's map has none.
+    ``check_mergeable`` lets pass; InputError for a bias where the backbone's map has none.
     """
     merged = _untied_copy(backbone)
     if model.encoder is not None:
@@ -91,6 +53,16 @@ def merge(model: Classifier, backbone: Backbone, word_ids: Sequence[int]) -> Bac
     assert isinstance(model.head, Verbalizer)
     _put_head(model.head, merged, word_ids)
     return merged
+
+
+def check_mergeable(stages: Sequence[AnyStage], head: AnyHead, run: str) -> None:
+    """Returns when all of ``stages`` and ``head`` merge; else an InputError that names what stands in the way."""
+    problems = [*_of_stages(stages), *_of_head(head)]
+    if problems:
+        raise InputError(
+            f"{run} has no form as a plain masked language model: {'; '.join(problems)}. "
+            "Use the run as it is with `listflow predict`."
+        )
 
 
 def resolved(module: nn.Module) -> Affine:
@@ -145,6 +117,7 @@ def _put(found: Affine, target: Any) -> None:
 
 
 def _put_head(head: Verbalizer, merged: Backbone, word_ids: Sequence[int]) -> None:
+    """Overwrites the masked-LM head, and of its decoder the rows of ``word_ids`` alone."""
     model, family, ids = merged.model, merged.family, list(word_ids)
     _put(resolved(head.dense), model.get_submodule(family.head_dense))
     _put(resolved(head.norm), model.get_submodule(family.head_norm))
@@ -170,6 +143,7 @@ def _untied_copy(backbone: Backbone) -> Backbone:
 
 
 def _own(shared: Tensor) -> nn.Parameter:
+    """A frozen copy of a tensor that several modules share."""
     return nn.Parameter(shared.detach().clone(), requires_grad=False)
 
 
@@ -182,3 +156,32 @@ def _legacy(model: Any) -> Any:
     own, given = legacy.cls.predictions, model.lm_predictions.lm_head
     own.transform.dense, own.transform.LayerNorm, own.bias = given.dense, given.LayerNorm, given.bias
     return legacy
+
+
+def _of_stages(stages: Sequence[AnyStage]) -> Iterator[str]:
+    for stage in stages:
+        if isinstance(stage, Unified):
+            yield from _of_unified(stage)
+        elif stage.kind == "ptuning":
+            yield f"the {stage.tokens} pseudo tokens of stage ptuning are no words of the vocabulary"
+        elif stage.kind not in {"bitfit", "none"}:
+            yield f"stage {stage.kind} is no part of the weights"
+
+
+def _of_unified(stage: Unified) -> Iterator[str]:
+    if stage.form == "softmax":
+        yield "a prefix (form softmax) adds keys and values that no weight holds"
+    elif "attention_heads" in stage.place:
+        yield "a change at place attention_heads reads queries and adds to what the heads found"
+    elif stage.form != "linear":
+        yield f"a {stage.form} bottleneck at {' and '.join(stage.place)} is no linear map"
+    elif "embeddings" in stage.place:
+        yield "a change at place embeddings follows a LayerNorm, which no linear map does there"
+    elif stage.insertion == "parallel" and CLOSES_A_BLOCK & set(stage.place):
+        places = " and ".join(place for place in stage.place if place in CLOSES_A_BLOCK)
+        yield f"a parallel change at {places} reads the input of the whole sub-layer, not of a linear map"
+
+
+def _of_head(head: AnyHead) -> Iterator[str]:
+    if head.kind != "verbalizer":
+        yield f"head {head.kind} scores classes, not words at the mask (head verbalizer does)"

@@ -3,6 +3,8 @@
 A trainable copy of the backbone's masked-LM head (dense, activation, LayerNorm) followed by only the C rows of
 its decoder that belong to label words, so the full vocabulary projection is never computed. The rows are copied
 from the tied word embeddings, never looked up by checkpoint key.
+
+A label word is the one token that stands for a label: checked, or chosen where a task names none.
 """
 
 from __future__ import annotations
@@ -21,6 +23,40 @@ from listflow.pipeline.backbone.batch import Batch
 from listflow.pipeline.backbone.prompt import token_ids
 from listflow.pipeline.method import tape
 from listflow.pipeline.model.config import AnyHead, VerbalizerHead
+
+
+class Verbalizer(nn.Module):
+    """(B, D) features at the mask -> (B, C) logits in fp32."""
+
+    reads_mask = True
+
+    def __init__(
+        self, config: VerbalizerHead, backbone: Backbone, word_ids: Sequence[int], generator: torch.Generator
+    ) -> None:
+        super().__init__()
+        backbone.require_head("head verbalizer")
+        model, family = backbone.model, backbone.family
+        self.dense = _copy_linear(model.get_submodule(family.head_dense))
+        self.norm = _copy_norm(model.get_submodule(family.head_norm))
+        self.activation = F.gelu if family.head_activation == "gelu" else model.get_submodule(family.head_activation)
+        ids = torch.as_tensor(word_ids, device=backbone.device)
+        bias = model.get_parameter(family.decoder_bias)[ids].float()
+        self.words = tape.Linear(backbone.word_rows.shape[1], len(word_ids), device=backbone.device)
+        self.words.weight = nn.Parameter(backbone.word_rows[ids].float().clone())
+        self.words.bias = nn.Parameter(bias.clone())
+        self.requires_grad_(config.trained)
+
+    @torch.no_grad()
+    def centre(self, offset: Tensor) -> None:
+        """Takes the mean logits ``offset`` (C,) off the start bias."""
+        self.words.bias.sub_(offset.to(self.words.bias.device))
+
+    def forward(self, at_mask: Tensor, batch: Batch) -> Tensor:
+        return self.words(self.norm(self.activation(self.dense(at_mask.float()))))
+
+    def labelled_loss(self, logits: Tensor, gold: Tensor) -> Tensor:
+        """Cross-entropy of the label words, a scalar."""
+        return F.cross_entropy(logits, gold)
 
 
 def word_ids_for(head: AnyHead, task: Task, backbone: Backbone) -> tuple[int, ...]:
@@ -62,6 +98,25 @@ def fill_in_words(task: Task, tokenizer: Any, word_rows: Tensor) -> tuple[Task, 
     return task.model_copy(update={"labels": words}), tuple(notices)
 
 
+def suggest_words(text: str, tokenizer: Any, rows: Tensor, taken: Iterable[int], count: int = 4) -> list[str]:
+    """Up to ``count`` single-token words for ``text``: its own words first, then the nearest by mean word embedding.
+
+    ``rows``: the (V, D) word embeddings; ``taken``: token ids that are no choice.
+    """
+    taken = {*taken, tokenizer.unk_token_id}
+    own = [w for w in text.lower().replace("/", " ").replace("_", " ").replace("-", " ").split() if w.isalpha()]
+    found = [w for w in own if len(w) > 2 and len(ids := token_ids(tokenizer, " " + w)) == 1 and ids[0] not in taken]
+    pieces = token_ids(tokenizer, " " + " ".join(own or [text]))
+    query = rows[pieces].float().mean(0)
+    order = F.cosine_similarity(rows.float(), query, dim=-1).argsort(descending=True)
+    for token in order[:2000].tolist():
+        word = tokenizer.decode([token]).strip().lower()
+        fits = word.isalpha() and len(word) > 2 and token_ids(tokenizer, " " + word) == [token]
+        if len(found) < count and fits and token not in taken and word not in found:
+            found.append(word)
+    return found
+
+
 def _word_problem(
     task: Task, label: str, word: str | None, pieces: list[int], tokenizer: Any, rows: Tensor, taken: set[int]
 ) -> str:
@@ -77,57 +132,7 @@ def _word_problem(
     )
 
 
-def suggest_words(text: str, tokenizer: Any, rows: Tensor, taken: Iterable[int], count: int = 4) -> list[str]:
-    """Single-token words for ``text``: its own words first, then the nearest by mean word embedding."""
-    taken = {*taken, tokenizer.unk_token_id}
-    own = [w for w in text.lower().replace("/", " ").replace("_", " ").replace("-", " ").split() if w.isalpha()]
-    found = [w for w in own if len(w) > 2 and len(ids := token_ids(tokenizer, " " + w)) == 1 and ids[0] not in taken]
-    pieces = token_ids(tokenizer, " " + " ".join(own or [text]))
-    query = rows[pieces].float().mean(0)
-    order = torch.nn.functional.cosine_similarity(rows.float(), query, dim=-1).argsort(descending=True)
-    for token in order[:2000].tolist():
-        word = tokenizer.decode([token]).strip().lower()
-        fits = word.isalpha() and len(word) > 2 and token_ids(tokenizer, " " + word) == [token]
-        if len(found) < count and fits and token not in taken and word not in found:
-            found.append(word)
-    return found
-
-
 M = TypeVar("M", bound=nn.Module)
-
-
-class Verbalizer(nn.Module):
-    """(B, D) features at the mask -> (B, C) logits in fp32."""
-
-    reads_mask = True
-
-    def __init__(
-        self, config: VerbalizerHead, backbone: Backbone, word_ids: Sequence[int], generator: torch.Generator
-    ) -> None:
-        super().__init__()
-        backbone.require_head("head verbalizer")
-        model, family = backbone.model, backbone.family
-        self.dense = _copy_linear(model.get_submodule(family.head_dense))
-        self.norm = _copy_norm(model.get_submodule(family.head_norm))
-        self.activation = F.gelu if family.head_activation == "gelu" else model.get_submodule(family.head_activation)
-        ids = torch.as_tensor(word_ids, device=backbone.device)
-        bias = model.get_parameter(family.decoder_bias)[ids].float()
-        self.words = tape.Linear(backbone.word_rows.shape[1], len(word_ids), device=backbone.device)
-        self.words.weight = nn.Parameter(backbone.word_rows[ids].float().clone())
-        self.words.bias = nn.Parameter(bias.clone())
-        self.requires_grad_(config.trained)
-
-    @torch.no_grad()
-    def centre(self, offset: Tensor) -> None:
-        """Takes the mean logits ``offset`` (C,) off the start bias."""
-        self.words.bias.sub_(offset.to(self.words.bias.device))
-
-    def forward(self, at_mask: Tensor, batch: Batch) -> Tensor:
-        return self.words(self.norm(self.activation(self.dense(at_mask.float()))))
-
-    def labelled_loss(self, logits: Tensor, gold: Tensor) -> Tensor:
-        """Cross-entropy of the label words, a scalar."""
-        return F.cross_entropy(logits, gold)
 
 
 def _copy_linear(source: nn.Module) -> tape.Linear:

@@ -21,84 +21,6 @@ from listflow.pipeline.method import tape
 from listflow.pipeline.model.config import YTuningHead
 
 
-class Attention(nn.Module):
-    """Multi-head attention among label rows, written out: fused kernels have no forward-mode derivative."""
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.heads = heads
-        self.query, self.key, self.value, self.out = (tape.Linear(width, width) for _ in range(4))
-
-    def forward(self, rows: Tensor) -> Tensor:
-        """(B, N, W) of ``rows`` (B, N, W)."""
-        query, key, value = (
-            part(rows).unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (self.query, self.key, self.value)
-        )
-        weights = (query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5).softmax(-1)
-        return self.out((weights @ value).transpose(1, 2).flatten(2))
-
-
-class Reading(nn.Module):
-    """Multi-head attention of a few label rows on a long text.
-
-    q (K x_t) = (K^T q) x_t, and sum_t a_t V x_t = V sum_t a_t x_t: with both matrices on the side of the few rows, no
-    matrix is applied to every token. A key needs no bias, as softmax does not see it.
-    """
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.size = width // heads
-        self.query, self.out = tape.Linear(width, width), tape.Linear(width, width)
-        self.keys = nn.ModuleList(tape.Linear(self.size, width, bias=False) for _ in range(heads))
-        self.values = nn.ModuleList(tape.Linear(width, self.size) for _ in range(heads))
-
-    def start(self) -> None:
-        """Uniform attention, on the text as it is."""
-        whole = torch.eye(self.out.in_features)
-        parts = zip(self.values, whole.split(self.size), strict=True)
-        for linear, weight in ((self.query, 0 * whole), (self.out, whole), *parts):
-            linear.load_state_dict({"weight": weight, "bias": torch.zeros(len(weight))})
-
-    def forward(self, rows: Tensor, text: Tensor, seen: Tensor) -> Tensor:
-        """(B, N, W) for ``rows`` (B, N, W) over ``text`` (B, T, W), of which ``seen`` (B, T) count."""
-        queries = self.query(rows).split(self.size, -1)
-        asked = torch.cat([key(query) for key, query in zip(self.keys, queries, strict=True)], 1)
-        scores = (asked @ text.transpose(1, 2)).float() * self.size**-0.5
-        weights = scores.masked_fill(~seen.unsqueeze(1).bool(), float("-inf")).softmax(-1)
-        read = (weights.to(text.dtype) @ text).split(rows.shape[1], 1)
-        return self.out(torch.cat([value(part) for value, part in zip(self.values, read, strict=True)], -1))
-
-
-class Block(nn.Module):
-    """Labels look at each other, then at the text, then through a feed-forward; each reads normalised rows.
-
-    LayerNorm comes first: with it last, a fresh decoder collapses to one class at the rates that a few labels need.
-    A fresh block adds the mean of the text's rows to every label and does nothing else, so that training begins at a
-    linear classifier of pooled features; from a block at random a few labels do not get that far.
-    """
-
-    def __init__(self, width: int, heads: int) -> None:
-        super().__init__()
-        self.own, self.cross = Attention(width, heads), Reading(width, heads)
-        self.wide, self.back = tape.Linear(width, 4 * width), tape.Linear(4 * width, width)
-        self.norms = nn.ModuleList(tape.LayerNorm(width) for _ in range(3))
-
-    @torch.no_grad()
-    def start(self) -> None:
-        """No word between labels yet and no feed-forward; of the text its mean."""
-        for silent in (self.own.out, self.back):
-            silent.weight.zero_()
-            silent.bias.zero_()
-        self.cross.start()
-
-    def forward(self, rows: Tensor, text: Tensor, seen: Tensor) -> Tensor:
-        low = text.dtype
-        rows = rows + self.own(self.norms[0](rows).to(low))
-        rows = rows + self.cross(self.norms[1](rows).to(low), text, seen)
-        found: Tensor = rows + self.back(F.gelu(self.wide(self.norms[2](rows).to(low))))
-        return found
-
-
 class YTuning(nn.Module):
     """(B, T, D) features -> (B, C) logits in fp32: scores over the temperature.
 
@@ -172,15 +94,6 @@ class YTuning(nn.Module):
         return class_mean(each, gold) if self.config.balanced else each.mean()
 
 
-def _width(config: YTuningHead, backbone: Backbone) -> int:
-    width = config.width or backbone.hidden_size
-    if width % config.heads:
-        raise InputError(
-            f"a head of width {width} cannot be divided among {config.heads}; set head.heads or head.width."
-        )
-    return width
-
-
 def triplet(scores: Tensor, gold: Tensor, margin: float) -> Tensor:
     """(B,): the mean over wrong classes of [margin - s_gold + s_c]+ for scores (B, C)."""
     right = scores.gather(1, gold.unsqueeze(1))
@@ -193,3 +106,90 @@ def class_mean(each: Tensor, gold: Tensor) -> Tensor:
     """The mean over the classes in ``gold`` of the mean of ``each`` (B,) over the rows of a class."""
     weights = 1 / torch.bincount(gold)[gold]
     return (weights * each).sum() / weights.sum()
+
+
+def _width(config: YTuningHead, backbone: Backbone) -> int:
+    width = config.width or backbone.hidden_size
+    if width % config.heads:
+        raise InputError(
+            f"a head of width {width} cannot be divided among {config.heads}; set head.heads or head.width."
+        )
+    return width
+
+
+class Block(nn.Module):
+    """Labels look at each other, then at the text, then through a feed-forward; each reads normalised rows.
+
+    LayerNorm comes first: with it last, a fresh decoder collapses to one class at the rates that a few labels need.
+    A fresh block adds the mean of the text's rows to every label and does nothing else, so that training begins at a
+    linear classifier of pooled features; from a block at random a few labels do not get that far.
+    """
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.own, self.cross = Attention(width, heads), Reading(width, heads)
+        self.wide, self.back = tape.Linear(width, 4 * width), tape.Linear(4 * width, width)
+        self.norms = nn.ModuleList(tape.LayerNorm(width) for _ in range(3))
+
+    @torch.no_grad()
+    def start(self) -> None:
+        """No word between labels yet and no feed-forward; of the text its mean."""
+        for silent in (self.own.out, self.back):
+            silent.weight.zero_()
+            silent.bias.zero_()
+        self.cross.start()
+
+    def forward(self, rows: Tensor, text: Tensor, seen: Tensor) -> Tensor:
+        low = text.dtype
+        rows = rows + self.own(self.norms[0](rows).to(low))
+        rows = rows + self.cross(self.norms[1](rows).to(low), text, seen)
+        found: Tensor = rows + self.back(F.gelu(self.wide(self.norms[2](rows).to(low))))
+        return found
+
+
+class Reading(nn.Module):
+    """Multi-head attention of a few label rows on a long text.
+
+    q (K x_t) = (K^T q) x_t, and sum_t a_t V x_t = V sum_t a_t x_t: with both matrices on the side of the few rows, no
+    matrix is applied to every token. A key needs no bias, as softmax does not see it.
+    """
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.size = width // heads
+        self.query, self.out = tape.Linear(width, width), tape.Linear(width, width)
+        self.keys = nn.ModuleList(tape.Linear(self.size, width, bias=False) for _ in range(heads))
+        self.values = nn.ModuleList(tape.Linear(width, self.size) for _ in range(heads))
+
+    def start(self) -> None:
+        """Uniform attention, on the text as it is."""
+        whole = torch.eye(self.out.in_features)
+        parts = zip(self.values, whole.split(self.size), strict=True)
+        for linear, weight in ((self.query, 0 * whole), (self.out, whole), *parts):
+            linear.load_state_dict({"weight": weight, "bias": torch.zeros(len(weight))})
+
+    def forward(self, rows: Tensor, text: Tensor, seen: Tensor) -> Tensor:
+        """(B, N, W) for ``rows`` (B, N, W) over ``text`` (B, T, W), of which ``seen`` (B, T) count."""
+        queries = self.query(rows).split(self.size, -1)
+        asked = torch.cat([key(query) for key, query in zip(self.keys, queries, strict=True)], 1)
+        scores = (asked @ text.transpose(1, 2)).float() * self.size**-0.5
+        weights = scores.masked_fill(~seen.unsqueeze(1).bool(), float("-inf")).softmax(-1)
+        read = (weights.to(text.dtype) @ text).split(rows.shape[1], 1)
+        return self.out(torch.cat([value(part) for value, part in zip(self.values, read, strict=True)], -1))
+
+
+class Attention(nn.Module):
+    """Multi-head attention among label rows, written out: fused kernels have no forward-mode derivative."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.query, self.key, self.value, self.out = (tape.Linear(width, width) for _ in range(4))
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """(B, N, W) of ``rows`` (B, N, W)."""
+        query, key, value = (
+            part(rows).unflatten(-1, (self.heads, -1)).transpose(1, 2) for part in (self.query, self.key, self.value)
+        )
+        weights = (query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5).softmax(-1)
+        return self.out((weights @ value).transpose(1, 2).flatten(2))

@@ -26,6 +26,31 @@ from listflow.pipeline.pretraining.packing import Packed, pack
 from listflow.pipeline.pretraining.steps import restore_steps, save_steps, warmed_rate
 from listflow.pipeline.storage import checkpoint
 
+RECORD, WORK, RESULT = "adapt.json", "work", "backbone"
+MOST_HELD_OUT = 2000
+BETAS, CLIP = (0.9, 0.98), 1.0
+
+
+@dataclass(frozen=True)
+class AdaptOutcome:
+    """``path`` is what to pass as --backbone; ``tokens`` are the corpus's, ``seconds`` the last call's."""
+
+    path: Path
+    steps: int
+    tokens: int
+    before: Measure
+    after: Measure
+    seconds: float
+
+
+@dataclass(frozen=True)
+class AdaptTick:
+    """One finished step, for whoever shows progress."""
+
+    step: int
+    steps: int
+    loss: float
+
 
 def adapt(
     base: str,
@@ -63,32 +88,6 @@ def adapt(
     return _outcome(out / RESULT, learner.entry, config.steps)
 
 
-RECORD, WORK, RESULT = "adapt.json", "work", "backbone"
-MOST_HELD_OUT = 2000
-BETAS, CLIP = (0.9, 0.98), 1.0
-
-
-@dataclass(frozen=True)
-class AdaptOutcome:
-    """``path`` is what to pass as --backbone; ``tokens`` are the corpus's, ``seconds`` the last call's."""
-
-    path: Path
-    steps: int
-    tokens: int
-    before: Measure
-    after: Measure
-    seconds: float
-
-
-@dataclass(frozen=True)
-class AdaptTick:
-    """One finished step, for whoever shows progress."""
-
-    step: int
-    steps: int
-    loss: float
-
-
 def _digests(sources: Sequence[str]) -> list[str]:
     if not sources:
         raise InputError("no text is given; pass at least one file.")
@@ -110,45 +109,6 @@ def _refuse_other(out: Path, facts: dict[str, Any]) -> None:
         if other:
             names = ", ".join(other)
             raise InputError(f"{out} holds an adaptation with another {names}; choose a new folder.")
-
-
-def _outcome(folder: Path, entry: str, steps: int) -> AdaptOutcome:
-    found = checkpoint.read_json(folder / checkpoint.MANIFEST)
-    before, after = Measure(**found["before"]), Measure(**found["after"])
-    return AdaptOutcome(folder / entry, steps, found["tokens"], before, after, found["seconds"])
-
-
-@dataclass(frozen=True)
-class _Texts:
-    """Packed sequences and their seeded division into two sets of row numbers."""
-
-    packed: Packed
-    training: np.ndarray
-    held_out: np.ndarray
-    learner: Learner
-    config: AdaptConfig
-
-    @classmethod
-    def open(cls, sources: Sequence[str], work: Path, learner: Learner, config: AdaptConfig) -> _Texts:
-        tokenizer, tokens = learner.backbone.tokenizer, work / "tokens.bin"
-        work.mkdir(exist_ok=True)
-        # Without a record nobody knows which texts a token file is from.
-        if not (tokens.exists() and (work.parent / RECORD).exists()):
-            pack(sources, config.columns, tokenizer, config.length, tokens)
-        packed = Packed(tokens, tokenizer, config.length)
-        order = generator_for(config.seed, "division").permutation(len(packed))
-        aside = max(1, min(MOST_HELD_OUT, round(config.held_out * len(packed))))
-        return cls(packed, order[:-aside], order[-aside:], learner, config)
-
-    def batch(self, rows: np.ndarray, *purpose: str | int) -> Masked:
-        rng = generator_for(self.config.seed, *purpose)
-        ids = self.packed.sequences(rows)
-        return mask_tokens(ids, self.learner.backbone.tokenizer, self.config.mask_share, rng)
-
-    def held_out_batches(self) -> Iterator[Masked]:
-        size = self.config.batch
-        for start in range(0, len(self.held_out), size):
-            yield self.batch(self.held_out[start : start + size], "held-out mask", start)
 
 
 def _train(
@@ -185,3 +145,42 @@ def _measure_once(learner: Learner, texts: _Texts, path: Path) -> Measure:
     if not path.exists():
         checkpoint.write_json(path, asdict(_measure(learner, texts)))
     return Measure(**checkpoint.read_json(path))
+
+
+@dataclass(frozen=True)
+class _Texts:
+    """Packed sequences and their seeded division into two sets of row numbers."""
+
+    packed: Packed
+    training: np.ndarray
+    held_out: np.ndarray
+    learner: Learner
+    config: AdaptConfig
+
+    @classmethod
+    def open(cls, sources: Sequence[str], work: Path, learner: Learner, config: AdaptConfig) -> _Texts:
+        tokenizer, tokens = learner.backbone.tokenizer, work / "tokens.bin"
+        work.mkdir(exist_ok=True)
+        # Without a record nobody knows which texts a token file is from.
+        if not (tokens.exists() and (work.parent / RECORD).exists()):
+            pack(sources, config.columns, tokenizer, config.length, tokens)
+        packed = Packed(tokens, tokenizer, config.length)
+        order = generator_for(config.seed, "division").permutation(len(packed))
+        aside = max(1, min(MOST_HELD_OUT, round(config.held_out * len(packed))))
+        return cls(packed, order[:-aside], order[-aside:], learner, config)
+
+    def batch(self, rows: np.ndarray, *purpose: str | int) -> Masked:
+        rng = generator_for(self.config.seed, *purpose)
+        ids = self.packed.sequences(rows)
+        return mask_tokens(ids, self.learner.backbone.tokenizer, self.config.mask_share, rng)
+
+    def held_out_batches(self) -> Iterator[Masked]:
+        size = self.config.batch
+        for start in range(0, len(self.held_out), size):
+            yield self.batch(self.held_out[start : start + size], "held-out mask", start)
+
+
+def _outcome(folder: Path, entry: str, steps: int) -> AdaptOutcome:
+    found = checkpoint.read_json(folder / checkpoint.MANIFEST)
+    before, after = Measure(**found["before"]), Measure(**found["after"])
+    return AdaptOutcome(folder / entry, steps, found["tokens"], before, after, found["seconds"])

@@ -1,4 +1,10 @@
-"""A backbone about to be trained: which of its tensors move, at what rate, and how the result is kept."""
+"""A backbone about to be trained: which of its tensors move, at what rate, and how the result is kept.
+
+Any backbone but ``minilm`` is trained and kept whole. ``minilm`` gets a small update: low-rank factors beside its
+encoder's linear maps, and the masked-LM head. W' = W + scale * B A with A (rank, in) and B (out, rank), arXiv
+2106.09685. The file that ``write_update`` makes has the form of the shipped one, and ``pretrained.load_minilm`` merges
+it.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +23,21 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from listflow.data.errors import InputError
+from listflow.data.schema import Section
 from listflow.data.task import Columns
-from listflow.pipeline.backbone import pretrained as minilm
+from listflow.pipeline.backbone import pretrained
 from listflow.pipeline.backbone.backbone import Backbone, load_backbone, resolve_device, resolve_precision
 from listflow.pipeline.method.sampling import seed_for
-from listflow.pipeline.run.config import Section
+
+UPDATE_FILE = "mlm.safetensors"
+SCALE = 2.0
+ENCODER = "bert.encoder"
+# Of ``minilm``, besides the factors.
+TRAINED_WHOLE = re.compile(r"bert\.encoder\..*\.LayerNorm\.|cls\.predictions\.(transform\.|bias$)")
+# The peak rate of any other backbone.
+WHOLE_RATE = 5e-5
+# Of the factors, and of head and LayerNorms. An update that has converged is thrown back by the first pair.
+FRESH_RATES, CONTINUED_RATES = (1e-3, 2e-3), (3e-4, 3e-4)
 
 
 class AdaptConfig(Section):
@@ -50,71 +66,6 @@ class AdaptConfig(Section):
     device: str = Field(default="auto", description="auto, cpu, or cuda")
 
 
-SCALE = 2.0
-ENCODER = "bert.encoder"
-TRAINED_WHOLE = re.compile(r"bert\.encoder\..*\.LayerNorm\.|cls\.predictions\.(transform\.|bias$)")
-
-
-class LowRank(nn.Module):
-    """``inner(x) + (scale * x A^T) B^T``: ``inner`` itself until B has moved from zero."""
-
-    def __init__(self, inner: nn.Linear, rank: int) -> None:
-        super().__init__()
-        self.inner = inner
-        self.lora_A = nn.Parameter(torch.randn(rank, inner.in_features) * inner.in_features**-0.5)
-        self.lora_B = nn.Parameter(torch.zeros(inner.out_features, rank))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.inner(x) + F.linear(SCALE * F.linear(x, self.lora_A), self.lora_B)
-
-
-def load_wrapped(rank: int, update: Path | None) -> tuple[Any, Any]:
-    """(BertForMaskedLM, tokenizer), wrapped, with gradients asked for where the small file has tensors.
-
-    Starts from the factors and head at ``update``, or anew from torch's random state. Raises InputError when
-    ``update`` cannot be read or has factors of another rank.
-    """
-    model, tokenizer = minilm.load_base()
-    tensors, scale = minilm.read_update(update) if update else ({}, SCALE)
-    encoder = model.get_submodule(ENCODER)
-    for name in [name for name, module in encoder.named_modules() if isinstance(module, nn.Linear)]:
-        encoder.set_submodule(name, LowRank(encoder.get_submodule(name), rank))
-    for name, parameter in model.named_parameters():
-        parameter.requires_grad_(".lora_" in name or TRAINED_WHOLE.match(name) is not None)
-    _start_from(dict(model.named_parameters()), tensors, scale)
-    return model, tokenizer
-
-
-def write_update(path: Path, model: nn.Module, rank: int) -> None:
-    """The trained tensors as a safetensors file: matrices fp16, vectors fp32; equal tensors, equal bytes."""
-    trained = {name: p.detach().cpu() for name, p in model.named_parameters() if p.requires_grad}
-    tensors = {name: value.half() if value.dim() == 2 else value.float() for name, value in trained.items()}
-    facts = {"format": "pt", "rank": str(rank), "scale": str(SCALE), "base_sha256": minilm.BASE_SHA256}
-    path.write_bytes(_sorted_header(save(tensors, facts)))
-
-
-@torch.no_grad()
-def _start_from(parameters: dict[str, nn.Parameter], tensors: dict[str, Tensor], scale: float) -> None:
-    for name, value in tensors.items():
-        parameter = parameters.get(name)
-        if parameter is None or parameter.shape != value.shape:
-            raise InputError(f"the update to start from has an unfit {name}; take its rank, or start fresh.")
-        parameter.copy_(value * (scale / SCALE) if name.endswith(".lora_B") else value)
-
-
-def _sorted_header(raw: bytes) -> bytes:
-    """The same file with its header in name order; the library's own order changes every time."""
-    size = int.from_bytes(raw[:8], "little")
-    header = json.dumps(json.loads(raw[8 : 8 + size]), sort_keys=True, separators=(",", ":")).encode()
-    return raw[:8] + header.ljust(size) + raw[8 + size :]
-
-
-UPDATE_FILE = "mlm.safetensors"
-WHOLE_RATE = 5e-5
-# Of the factors, and of head and LayerNorms. An update that has converged is thrown back by the first pair.
-FRESH_RATES, CONTINUED_RATES = (1e-3, 2e-3), (3e-4, 3e-4)
-
-
 @dataclass(frozen=True)
 class Learner:
     """``rates``: peak rate of each trained tensor. ``write`` fills a folder, whose ``entry`` is the result."""
@@ -126,6 +77,7 @@ class Learner:
     entry: str = ""
 
     def parameters(self) -> dict[str, nn.Parameter]:
+        """The trained tensors by name, in a fixed order."""
         return {name: self.backbone.model.get_parameter(name) for name in self.rates}
 
     def autocast(self) -> torch.autocast:
@@ -150,18 +102,6 @@ def load_learner(base: str, config: AdaptConfig) -> Learner:
     return learner
 
 
-def _small(base: str, config: AdaptConfig) -> Learner:
-    update = minilm.shipped_update() if base == "minilm" else Path(base).expanduser()
-    model, tokenizer = load_wrapped(config.rank, None if config.fresh else update)
-    factors, head = FRESH_RATES if config.fresh else CONTINUED_RATES
-    factors, head = config.learning_rate or factors, config.head_learning_rate or head
-    trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
-    rates = {name: factors if ".lora_" in name else head for name in trained}
-    backbone = Backbone(model.to(resolve_device(config.device)), tokenizer, base)
-    precision = resolve_precision(config.precision, backbone.device.type)
-    return Learner(backbone, rates, precision, partial(_write_small, backbone, config.rank), UPDATE_FILE)
-
-
 def _whole(base: str, config: AdaptConfig) -> Learner:
     if config.fresh:
         raise InputError(f"only minilm can start fresh; leave that out to train '{base}' further.")
@@ -172,10 +112,76 @@ def _whole(base: str, config: AdaptConfig) -> Learner:
     return Learner(backbone, rates, precision, partial(_write_whole, backbone))
 
 
-def _write_small(backbone: Backbone, rank: int, folder: Path) -> None:
-    write_update(folder / UPDATE_FILE, backbone.model, rank)
+def _small(base: str, config: AdaptConfig) -> Learner:
+    update = pretrained.shipped_update() if base == "minilm" else Path(base).expanduser()
+    model, tokenizer = load_wrapped(config.rank, None if config.fresh else update)
+    factors, head = FRESH_RATES if config.fresh else CONTINUED_RATES
+    factors, head = config.learning_rate or factors, config.head_learning_rate or head
+    trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    rates = {name: factors if ".lora_" in name else head for name in trained}
+    backbone = Backbone(model.to(resolve_device(config.device)), tokenizer, base)
+    precision = resolve_precision(config.precision, backbone.device.type)
+    return Learner(backbone, rates, precision, partial(_write_small, backbone, config.rank), UPDATE_FILE)
 
 
 def _write_whole(backbone: Backbone, folder: Path) -> None:
     backbone.model.save_pretrained(folder)
     backbone.tokenizer.save_pretrained(folder)
+
+
+def _write_small(backbone: Backbone, rank: int, folder: Path) -> None:
+    write_update(folder / UPDATE_FILE, backbone.model, rank)
+
+
+def load_wrapped(rank: int, update: Path | None) -> tuple[Any, Any]:
+    """(BertForMaskedLM, tokenizer), wrapped, with gradients asked for where the small file has tensors.
+
+    Starts from the factors and head at ``update``, or anew from torch's random state. Raises InputError when
+    ``update`` cannot be read or has factors of another rank.
+    """
+    model, tokenizer = pretrained.load_base()
+    tensors, scale = pretrained.read_update(update) if update else ({}, SCALE)
+    encoder = model.get_submodule(ENCODER)
+    for name in [name for name, module in encoder.named_modules() if isinstance(module, nn.Linear)]:
+        encoder.set_submodule(name, LowRank(encoder.get_submodule(name), rank))
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(".lora_" in name or TRAINED_WHOLE.match(name) is not None)
+    _start_from(dict(model.named_parameters()), tensors, scale)
+    return model, tokenizer
+
+
+class LowRank(nn.Module):
+    """``inner(x) + (scale * x A^T) B^T``: ``inner`` itself until B has moved from zero."""
+
+    def __init__(self, inner: nn.Linear, rank: int) -> None:
+        super().__init__()
+        self.inner = inner
+        self.lora_A = nn.Parameter(torch.randn(rank, inner.in_features) * inner.in_features**-0.5)
+        self.lora_B = nn.Parameter(torch.zeros(inner.out_features, rank))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(x) + F.linear(SCALE * F.linear(x, self.lora_A), self.lora_B)
+
+
+@torch.no_grad()
+def _start_from(parameters: dict[str, nn.Parameter], tensors: dict[str, Tensor], scale: float) -> None:
+    for name, value in tensors.items():
+        parameter = parameters.get(name)
+        if parameter is None or parameter.shape != value.shape:
+            raise InputError(f"the update to start from has an unfit {name}; take its rank, or start fresh.")
+        parameter.copy_(value * (scale / SCALE) if name.endswith(".lora_B") else value)
+
+
+def write_update(path: Path, model: nn.Module, rank: int) -> None:
+    """The trained tensors as a safetensors file: matrices fp16, vectors fp32; equal tensors, equal bytes."""
+    trained = {name: p.detach().cpu() for name, p in model.named_parameters() if p.requires_grad}
+    tensors = {name: value.half() if value.dim() == 2 else value.float() for name, value in trained.items()}
+    facts = {"format": "pt", "rank": str(rank), "scale": str(SCALE), "base_sha256": pretrained.BASE_SHA256}
+    path.write_bytes(_sorted_header(save(tensors, facts)))
+
+
+def _sorted_header(raw: bytes) -> bytes:
+    """The same file with its header in name order; the library's own order changes every time."""
+    size = int.from_bytes(raw[:8], "little")
+    header = json.dumps(json.loads(raw[8 : 8 + size]), sort_keys=True, separators=(",", ":")).encode()
+    return raw[:8] + header.ljust(size) + raw[8 + size :]

@@ -3,6 +3,10 @@
 Loss of a step: the task loss under one reconstructed prompt, and the squared error of a batch of them. The authors
 weigh the mean squared error by 200 beside a summed task loss, which ties that number to batch and text length; here
 both are means, and the error is a share of the prompts' variance.
+
+A subspace is found once: the same call again goes on where that stopped, or returns what is there.
+
+FOLDER/subspace/  and, while it is being found, FOLDER/<key>.step
 """
 
 from __future__ import annotations
@@ -28,6 +32,9 @@ from listflow.pipeline.pretraining.steps import restore_steps, save_steps, warme
 from listflow.pipeline.stages.ipt import WHOLE, AutoEncoder, save_subspace
 from listflow.pipeline.storage.checkpoint import verified
 
+WARMUP = 0.06  # share of the steps
+CHECKPOINT_EVERY = 200  # steps
+
 
 class SubspaceConfig(Section):
     """Multi-task subspace finding (arXiv 2110.07867, section 3.2): size of the auto-encoder and its training."""
@@ -50,50 +57,6 @@ class SubspaceConfig(Section):
         if not self.task_weight and not self.reconstruction_weight:
             raise ValueError("task_weight and reconstruction_weight are both 0: nothing would be learned")
         return self
-
-
-def keep_subspace(
-    tasks: Sequence[PromptedTask], folder: Path, config: SubspaceConfig, on_step: Callable[[MsfTick], None]
-) -> dict[str, Any]:
-    """The manifest of the subspace of all prompts of ``tasks``, which lies in ``folder`` afterwards.
-
-    InputError for a ``folder`` with the subspace of other runs or settings.
-    """
-    key = subspace_key(tasks, config)
-    done = verified(folder / WHOLE)
-    if done is None:
-        return _find(tasks, folder, config, key, on_step)
-    if done["key"] != key:
-        raise InputError(f"{folder} holds a subspace of other runs or settings; choose a new folder.")
-    return done
-
-
-def subspace_key(tasks: Sequence[PromptedTask], config: SubspaceConfig) -> str:
-    """What decides the subspace: its settings, and the models that bring the prompts."""
-    models = [[task.run.weights_digest(number) for number in range(len(task.rounds))] for task in tasks]
-    return hashlib.sha256(json.dumps([config.model_dump(), models], sort_keys=True).encode()).hexdigest()
-
-
-def _find(
-    tasks: Sequence[PromptedTask], folder: Path, config: SubspaceConfig, key: str, on_step: Callable[[MsfTick], None]
-) -> dict[str, Any]:
-    folder.mkdir(parents=True, exist_ok=True)
-    step_file = folder / f"{key[:12]}.step"
-    auto = find_subspace(tasks, config, step_file, on_step)
-    prompts = all_prompts(tasks)
-    facts = {"key": key, "config": config.model_dump(), "prompts": len(prompts), "unexplained": _missed(auto, prompts)}
-    save_subspace(folder, auto, prompts, origin_of(tasks, config.dim), facts)
-    step_file.unlink(missing_ok=True)
-    return verified(folder / WHOLE) or {}
-
-
-@torch.no_grad()
-def _missed(auto: AutoEncoder, prompts: Tensor) -> float:
-    return float((auto(prompts)[0] - prompts).square().mean() / spread_of(prompts))
-
-
-WARMUP = 0.06
-CHECKPOINT_EVERY = 200
 
 
 @dataclass(frozen=True)
@@ -139,16 +102,6 @@ def find_subspace(
     return auto.requires_grad_(False)
 
 
-def all_prompts(tasks: Sequence[PromptedTask]) -> Tensor:
-    """(N, n, E): the prompts of all rounds of all ``tasks``, in their order."""
-    return torch.cat([task.prompts() for task in tasks])
-
-
-def spread_of(prompts: Tensor) -> Tensor:
-    """The variance of prompts (N, n, E) around their mean, a scalar above 0."""
-    return (prompts - prompts.mean(0)).square().mean().clamp_min(1e-12)
-
-
 def _fresh(config: SubspaceConfig, prompts: Tensor) -> AutoEncoder:
     """torch's own start, from the seed."""
     with torch.random.fork_rng(devices=[]):
@@ -163,3 +116,54 @@ def _task_loss(place: tuple[PromptedTask, int], prompt: Tensor, batch: int, rng:
     rows = np.sort(rng.choice(len(gold), size=min(batch, len(gold)), replace=False))
     logits = task.logits(number, prompt.to(device), task.run.labelled.batch(rows).to(device))
     return F.cross_entropy(logits, gold[rows].to(device)).cpu()
+
+
+def all_prompts(tasks: Sequence[PromptedTask]) -> Tensor:
+    """(N, n, E): the prompts of all rounds of all ``tasks``, in their order."""
+    return torch.cat([task.prompts() for task in tasks])
+
+
+def spread_of(prompts: Tensor) -> Tensor:
+    """The variance of prompts (N, n, E) around their mean, a scalar above 0."""
+    return (prompts - prompts.mean(0)).square().mean().clamp_min(1e-12)
+
+
+def keep_subspace(
+    tasks: Sequence[PromptedTask], folder: Path, config: SubspaceConfig, on_step: Callable[[MsfTick], None]
+) -> dict[str, Any]:
+    """The manifest of the subspace of all prompts of ``tasks``, which lies in ``folder`` afterwards.
+
+    InputError for a ``folder`` with the subspace of other runs or settings.
+    """
+    key = subspace_key(tasks, config)
+    done = verified(folder / WHOLE)
+    if done is None:
+        return _find(tasks, folder, config, key, on_step)
+    if done["key"] != key:
+        raise InputError(f"{folder} holds a subspace of other runs or settings; choose a new folder.")
+    return done
+
+
+def subspace_key(tasks: Sequence[PromptedTask], config: SubspaceConfig) -> str:
+    """What decides the subspace: its settings, and the models that bring the prompts."""
+    models = [[task.run.weights_digest(number) for number in range(len(task.rounds))] for task in tasks]
+    return hashlib.sha256(json.dumps([config.model_dump(), models], sort_keys=True).encode()).hexdigest()
+
+
+def _find(
+    tasks: Sequence[PromptedTask], folder: Path, config: SubspaceConfig, key: str, on_step: Callable[[MsfTick], None]
+) -> dict[str, Any]:
+    folder.mkdir(parents=True, exist_ok=True)
+    step_file = folder / f"{key[:12]}.step"
+    auto = find_subspace(tasks, config, step_file, on_step)
+    prompts = all_prompts(tasks)
+    facts = {"key": key, "config": config.model_dump(), "prompts": len(prompts), "unexplained": _missed(auto, prompts)}
+    save_subspace(folder, auto, prompts, origin_of(tasks, config.dim), facts)
+    step_file.unlink(missing_ok=True)
+    return verified(folder / WHOLE) or {}
+
+
+@torch.no_grad()
+def _missed(auto: AutoEncoder, prompts: Tensor) -> float:
+    """The share of the variance of ``prompts`` (N, n, E) that is lost in the subspace."""
+    return float((auto(prompts)[0] - prompts).square().mean() / spread_of(prompts))

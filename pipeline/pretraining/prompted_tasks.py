@@ -64,20 +64,6 @@ class PromptedTask:
         return accuracy(self.run, self.model)
 
 
-def accuracy(run: Run, model: Classifier) -> float:
-    """Of ``model`` on the run's test rows (a sample of them where the run says so); InputError without any."""
-    test, gold = test_of(run)
-    return float((logits_of(model, test).argmax(-1) == gold).float().mean())
-
-
-def test_of(run: Run) -> tuple[Encoded, Tensor]:
-    """(encoded rows, gold classes) that a run's students are measured on; InputError where there are none."""
-    if run.test is None or run.test_gold is None:
-        raise InputError(f"{run.folder} has no test rows to measure prompts on; start that run with --test.")
-    rows = run.test_sample(1)
-    return (run.test, run.test_gold) if rows is None else (run.test.take(rows), run.test_gold[rows])
-
-
 @contextmanager
 def open_tasks(folders: Sequence[Path]) -> Iterator[list[PromptedTask]]:
     """The runs in ``folders`` on one backbone that is loaded once, each locked while it is looked at.
@@ -110,6 +96,30 @@ def open_tasks(folders: Sequence[Path]) -> Iterator[list[PromptedTask]]:
         yield tasks
 
 
+def origin_of(tasks: Sequence[PromptedTask], dim: int) -> Origin:
+    """What a subspace with ``dim`` coordinates for the prompts of ``tasks`` fits."""
+    backbone = tasks[0].run.backbone
+    return Origin(
+        tokens=tasks[0].prompts().shape[1], dim=dim, backbone=backbone.name, **backbone.identity().model_dump(),
+        layouts=tuple(sorted({task.run.prompt.layout for task in tasks})),
+        tasks=tuple(sorted({task.name for task in tasks})),
+    )  # fmt: skip
+
+
+def accuracy(run: Run, model: Classifier) -> float:
+    """Of ``model`` on the run's test rows (a sample of them where the run says so); InputError without any."""
+    test, gold = test_of(run)
+    return float((logits_of(model, test).argmax(-1) == gold).float().mean())
+
+
+def test_of(run: Run) -> tuple[Encoded, Tensor]:
+    """(encoded rows, gold classes) that a run's students are measured on; InputError where there are none."""
+    if run.test is None or run.test_gold is None:
+        raise InputError(f"{run.folder} has no test rows to measure prompts on; start that run with --test.")
+    rows = run.test_sample(1)
+    return (run.test, run.test_gold) if rows is None else (run.test.take(rows), run.test_gold[rows])
+
+
 def _task(run: Run) -> PromptedTask:
     numbers = [n for n in range(run.config.rounds.count + 1) if verified(run.round(n).model)]
     if not numbers or numbers[0] != 0:
@@ -127,6 +137,13 @@ def _check_distinct(folders: Sequence[Path]) -> None:
         named.add(whole)
 
 
+def _check_lengths(tasks: Sequence[PromptedTask]) -> None:
+    lengths = {task.prompts().shape[1]: task.run.folder for task in tasks}
+    if len(lengths) > 1:
+        told = ", ".join(f"{length} in {folder}" for length, folder in sorted(lengths.items()))
+        raise InputError(f"the prompts of these runs differ in length ({told}); a subspace is of one length.")
+
+
 def _check_labels(tasks: Sequence[PromptedTask]) -> None:
     """Runs of one task's name count as draws of that task."""
     first: dict[str, PromptedTask] = {}
@@ -137,20 +154,3 @@ def _check_labels(tasks: Sequence[PromptedTask]) -> None:
                 f"{other.run.folder} and {task.run.folder} are both of task '{task.name}' and have other labels; "
                 "give each task a name of its own, in a file for --task."
             )
-
-
-def _check_lengths(tasks: Sequence[PromptedTask]) -> None:
-    lengths = {task.prompts().shape[1]: task.run.folder for task in tasks}
-    if len(lengths) > 1:
-        told = ", ".join(f"{length} in {folder}" for length, folder in sorted(lengths.items()))
-        raise InputError(f"the prompts of these runs differ in length ({told}); a subspace is of one length.")
-
-
-def origin_of(tasks: Sequence[PromptedTask], dim: int) -> Origin:
-    """What a subspace with ``dim`` coordinates for the prompts of ``tasks`` fits."""
-    backbone = tasks[0].run.backbone
-    return Origin(
-        tokens=tasks[0].prompts().shape[1], dim=dim, backbone=backbone.name, **backbone.identity().model_dump(),
-        layouts=tuple(sorted({task.run.prompt.layout for task in tasks})),
-        tasks=tuple(sorted({task.name for task in tasks})),
-    )  # fmt: skip

@@ -1,4 +1,4 @@
-"""What trainings outside the rounds share: a rate that rises and falls, and a file that the rest can go on from."""
+"""What trainings before a run share: a file that the rest of one can go on from, and a rate that rises and falls."""
 
 from __future__ import annotations
 
@@ -10,17 +10,14 @@ from torch import nn
 
 from listflow.data.errors import InputError
 from listflow.pipeline.storage.checkpoint import load_checked, save_checked
+from listflow.pipeline.training.trainer import take_over, training_tensors
 
 Parameters = Mapping[str, nn.Parameter]
 
 
 def save_steps(path: Path, step: int, parameters: Parameters, optimiser: torch.optim.Optimizer) -> None:
     """Weights and moments after ``step`` steps; in one file, so that they are never of two steps."""
-    tensors = {"step": torch.tensor(step)}
-    for name, parameter in parameters.items():
-        tensors[f"weight/{name}"] = parameter.detach()
-        tensors |= {f"{key}/{name}": value for key, value in optimiser.state[parameter].items()}
-    save_checked(path, tensors)
+    save_checked(path, {"step": torch.tensor(step), **training_tensors(parameters, optimiser)})
 
 
 def restore_steps(path: Path, parameters: Parameters, optimiser: torch.optim.Optimizer) -> int:
@@ -29,12 +26,7 @@ def restore_steps(path: Path, parameters: Parameters, optimiser: torch.optim.Opt
         tensors = load_checked(path)
     except InputError:
         return 0
-    for name, parameter in parameters.items():
-        parameter.data.copy_(tensors[f"weight/{name}"])
-        # AdamW counts its steps on the CPU.
-        where = {"exp_avg": parameter.device, "exp_avg_sq": parameter.device, "step": torch.device("cpu")}
-        kept = {key: f"{key}/{name}" for key in where if f"{key}/{name}" in tensors}
-        optimiser.state[parameter] = {key: tensors[long].to(where[key]) for key, long in kept.items()}
+    take_over(tensors, parameters, optimiser)
     return int(tensors["step"])
 
 

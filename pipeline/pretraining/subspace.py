@@ -1,6 +1,11 @@
 """`listflow subspace` without its clothes: from finished runs to a folder that stage ipt can use.
 
 OUT/subspace/  OUT/settings.json  OUT/folds/<number>-without-<task>/subspace/
+
+How good a subspace is, is said by the five evaluation settings of intrinsic prompt tuning, leave one task out
+(arXiv 2110.07867, section 4). For every task in turn a subspace is found on the other tasks alone. The first run of a
+task brings the prompts that a subspace is made of; its further runs, with other draws of labels, are unseen data of a
+seen task.
 """
 
 from __future__ import annotations
@@ -30,17 +35,24 @@ SETTINGS = {
     "T_train diff (IST)": "the same with other labelled rows: unseen data",
     "T_test (IST)": "coordinates trained on the unseen task",
 }
+SCORES, FOLDS = "settings.json", "folds"
+# The task that is left out ("" for none), and the step.
+OnStep = Callable[[str, MsfTick], None]
 # The task that is left out, how many of its scores there are, and of how many.
 OnScore = Callable[[str, int, int], None]
 
 
-def tuned(task: PromptedTask, subspace: Path) -> float:
-    """Accuracy of a teacher of the run's own recipe whose prompt moves within ``subspace``."""
-    stage = Intrinsic(subspace=str(subspace), tokens=task.prompts().shape[1], place=task.place)
-    run = replace(task.run, config=task.run.config.model_copy(update={"stage": (pinned(stage),)}))
-    model = run.new_classifier(0, None)
-    Trainer(model, teacher_recipe(run, len(run.gold)), Material(run.labelled, run.gold)).run()
-    return accuracy(run, model)
+@dataclass(frozen=True)
+class SubspaceOutcome:
+    """A subspace on disk: how many prompts it was found on, and the share of their variance that it misses."""
+
+    folder: Path
+    tokens: int
+    dim: int
+    prompts: int
+    tasks: tuple[str, ...]
+    unexplained: float
+    scores: tuple[Score, ...]
 
 
 @dataclass(frozen=True)
@@ -54,10 +66,50 @@ class Score:
     reference: float
 
 
-def relative(scores: Sequence[Score]) -> float | None:
-    """E_rel: the mean of E_i / E*_i over ``scores`` with a reference above 0; None without any."""
-    ratios = [score.accuracy / score.reference for score in scores if score.reference > 0]
-    return mean(ratios) if ratios else None
+def make_subspace(
+    folders: Sequence[Path],
+    out: Path,
+    config: SubspaceConfig,
+    evaluate: bool = False,
+    on_step: OnStep = lambda name, tick: None,
+    on_score: OnScore = lambda name, count, total: None,
+) -> SubspaceOutcome:
+    """Finds the subspace of the prompts of all runs in ``folders`` and keeps it in ``out``.
+
+    ``evaluate`` adds the five settings, leave one task out; the subspace without a task stays in ``out``/folds. The
+    same call again goes on, or returns what is there. InputError for runs that do not fit together, and for an
+    ``out`` that holds something else.
+    """
+    _check_out(out)
+    with open_tasks(folders) as tasks, single_writer(out):
+        done = keep_subspace(tasks, out, config, partial(on_step, ""))
+        scores = _scores(tasks, out, config, on_step, on_score) if evaluate else ()
+    return SubspaceOutcome(
+        out, done["tokens"], done["dim"], done["prompts"], tuple(done["tasks"]), done["unexplained"], scores
+    )
+
+
+def _check_out(out: Path) -> None:
+    known = {WHOLE, SCORES, FOLDS, ".lock"}
+    strangers = [f.name for f in out.iterdir() if f.name not in known and f.suffix != ".step"] if out.is_dir() else []
+    if strangers or out.is_file():
+        raise InputError(f"{out} is no folder of a subspace; choose a new one.")
+
+
+def _scores(
+    tasks: Sequence[PromptedTask], out: Path, config: SubspaceConfig, on_step: OnStep, on_score: OnScore
+) -> tuple[Score, ...]:
+    key = subspace_key(tasks, config)
+    for scores in evaluate_settings(tasks, out / FOLDS, config, _known_scores(out, key), on_step, on_score):
+        write_json(out / SCORES, {"key": key, "scores": [asdict(score) for score in scores]})
+    return _known_scores(out, key)
+
+
+def _known_scores(out: Path, key: str) -> tuple[Score, ...]:
+    """Those of the same runs and settings, of all tasks that were left out so far."""
+    path = out / SCORES
+    kept = read_json(path) if path.exists() else {}
+    return tuple(Score(**score) for score in kept["scores"]) if kept.get("key") == key else ()
 
 
 def evaluate_settings(
@@ -65,7 +117,7 @@ def evaluate_settings(
     folder: Path,
     config: SubspaceConfig,
     known: Sequence[Score] = (),
-    on_step: Callable[[str, MsfTick], None] = lambda name, tick: None,
+    on_step: OnStep = lambda name, tick: None,
     on_score: OnScore = lambda name, count, total: None,
 ) -> Iterator[list[Score]]:
     """After each task that was left out, the scores so far; tasks left out in ``known`` are not measured again.
@@ -126,67 +178,20 @@ class _Fold:
 
 @torch.no_grad()
 def _rebuilt(auto: AutoEncoder, task: PromptedTask) -> float:
+    """Accuracy of the teacher of ``task`` under its own prompt, encoded and decoded."""
     return task.accuracy(auto(task.prompts()[0])[0])
 
 
-SCORES, FOLDS = "settings.json", "folds"
-OnStep = Callable[[str, MsfTick], None]
+def tuned(task: PromptedTask, subspace: Path) -> float:
+    """Accuracy of a teacher of the run's own recipe whose prompt moves within ``subspace``."""
+    stage = Intrinsic(subspace=str(subspace), tokens=task.prompts().shape[1], place=task.place)
+    run = replace(task.run, config=task.run.config.model_copy(update={"stage": (pinned(stage),)}))
+    model = run.new_classifier(0, None)
+    Trainer(model, teacher_recipe(run, len(run.gold)), Material(run.labelled, run.gold)).run()
+    return accuracy(run, model)
 
 
-@dataclass(frozen=True)
-class SubspaceOutcome:
-    """A subspace on disk: how many prompts it was found on, and the share of their variance that it misses."""
-
-    folder: Path
-    tokens: int
-    dim: int
-    prompts: int
-    tasks: tuple[str, ...]
-    unexplained: float
-    scores: tuple[Score, ...]
-
-
-def make_subspace(
-    folders: Sequence[Path],
-    out: Path,
-    config: SubspaceConfig,
-    evaluate: bool = False,
-    on_step: OnStep = lambda name, tick: None,
-    on_score: OnScore = lambda name, count, total: None,
-) -> SubspaceOutcome:
-    """Finds the subspace of the prompts of all runs in ``folders`` and keeps it in ``out``.
-
-    ``evaluate`` adds the five settings, leave one task out; the subspace without a task stays in ``out``/folds. The
-    same call again goes on, or returns what is there. InputError for runs that do not fit together, and for an
-    ``out`` that holds something else.
-    """
-    _check_out(out)
-    with open_tasks(folders) as tasks, single_writer(out):
-        done = keep_subspace(tasks, out, config, partial(on_step, ""))
-        scores = _scores(tasks, out, config, on_step, on_score) if evaluate else ()
-    return SubspaceOutcome(
-        out, done["tokens"], done["dim"], done["prompts"], tuple(done["tasks"]), done["unexplained"], scores
-    )
-
-
-def _scores(
-    tasks: Sequence[PromptedTask], out: Path, config: SubspaceConfig, on_step: OnStep, on_score: OnScore
-) -> tuple[Score, ...]:
-    key = subspace_key(tasks, config)
-    for scores in evaluate_settings(tasks, out / FOLDS, config, _known_scores(out, key), on_step, on_score):
-        write_json(out / SCORES, {"key": key, "scores": [asdict(score) for score in scores]})
-    return _known_scores(out, key)
-
-
-def _known_scores(out: Path, key: str) -> tuple[Score, ...]:
-    """Those of the same runs and settings, of all tasks that were left out so far."""
-    path = out / SCORES
-    kept = read_json(path) if path.exists() else {}
-    return tuple(Score(**score) for score in kept["scores"]) if kept.get("key") == key else ()
-
-
-def _check_out(out: Path) -> None:
-    known = {WHOLE, SCORES, FOLDS, ".lock"}
-    strangers = [f.name for f in out.iterdir() if f.name not in known and f.suffix != ".step"] if out.is_dir() else []
-    if strangers or out.is_file():
-        raise InputError(f"{out} is no folder of a subspace; choose a new one.")
+def relative(scores: Sequence[Score]) -> float | None:
+    """E_rel: the mean of E_i / E*_i over ``scores`` with a reference above 0; None without any."""
+    ratios = [score.accuracy / score.reference for score in scores if score.reference > 0]
+    return mean(ratios) if ratios else None

@@ -1,4 +1,7 @@
-"""Puts the stages of a configuration into a view of a backbone."""
+"""Puts the stages of a configuration into a view of a backbone.
+
+An attached stage is a plain ``nn.Module``: all that it trains, in modules that now stand around those of the view.
+"""
 
 from __future__ import annotations
 
@@ -15,9 +18,10 @@ from listflow.pipeline.stages.config import AnyStage
 def attach_all(
     view: nn.Module | None, depth: int, backbone: Backbone, stages: Sequence[AnyStage], generator: torch.Generator
 ) -> nn.ModuleList:
-    """The trainable parts of all ``stages``, in their order, now wrapped into ``view``.
+    """The trainable parts of all ``stages``, in their order, now wrapped into ``view``; none without a view.
 
-    The code of a stage of kind K is ``attach`` in ``stages/K.py``.
+    ``view`` holds the layers of ``backbone`` from ``depth`` upward. The code of a stage of kind K is ``attach`` in
+    ``stages/K.py``.
     """
     if view is None:
         return nn.ModuleList()

@@ -1,4 +1,4 @@
-"""What stages that live in some of the layers have in common."""
+"""What stages that live in some of the layers have in common: which layers these are."""
 
 from __future__ import annotations
 

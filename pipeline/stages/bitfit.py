@@ -12,29 +12,6 @@ from listflow.pipeline.method import tape
 from listflow.pipeline.stages.config import BitFit
 
 
-class OwnBias(nn.Module):
-    """A frozen linear map or LayerNorm with a bias of its own."""
-
-    def __init__(self, inner: nn.Linear | nn.LayerNorm) -> None:
-        super().__init__()
-        # In a tuple: the frozen tensors belong to the backbone, and only the new bias to this module.
-        self.inner = (inner,)
-        self.bias = nn.Parameter(inner.bias.detach().float().clone())
-
-    def forward(self, x: Tensor) -> Tensor:
-        inner = self.inner[0]
-        if isinstance(inner, nn.Linear):
-            y = F.linear(x, inner.weight)
-        else:
-            y = F.layer_norm(x, inner.normalized_shape, inner.weight, None, inner.eps)
-        return y + tape.per_example(self.bias, y)
-
-
-def _reads_text(name: str) -> bool:
-    """Whether a module sees hidden states alone: DeBERTa's queries and keys also project relative positions."""
-    return not name.endswith(("query_proj", "key_proj"))
-
-
 def attach(view: nn.Module, depth: int, backbone: Backbone, config: BitFit, generator: torch.Generator) -> nn.Module:
     """The ``nn.ModuleList`` of all ``OwnBias`` modules that now stand in ``view``'s layers.
 
@@ -52,3 +29,26 @@ def attach(view: nn.Module, depth: int, backbone: Backbone, config: BitFit, gene
         kind = backbone.model.config.model_type
         raise InputError(f"the layers of a '{kind}' backbone have no bias vectors for stage bitfit; choose another.")
     return changes
+
+
+def _reads_text(name: str) -> bool:
+    """Whether a module sees hidden states alone: DeBERTa's queries and keys also project relative positions."""
+    return not name.endswith(("query_proj", "key_proj"))
+
+
+class OwnBias(nn.Module):
+    """A frozen linear map or LayerNorm with a bias of its own."""
+
+    def __init__(self, inner: nn.Linear | nn.LayerNorm) -> None:
+        super().__init__()
+        # In a tuple: the frozen tensors belong to the backbone, and only the new bias to this module.
+        self.inner = (inner,)
+        self.bias = nn.Parameter(inner.bias.detach().float().clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        inner = self.inner[0]
+        if isinstance(inner, nn.Linear):
+            y = F.linear(x, inner.weight)
+        else:
+            y = F.layer_norm(x, inner.normalized_shape, inner.weight, None, inner.eps)
+        return y + tape.per_example(self.bias, y)

@@ -1,6 +1,10 @@
 """Intrinsic prompt tuning: a prompt that can only move within a subspace found on other tasks (arXiv 2110.07867).
 
-The pseudo tokens are Dec(z) with a frozen decoder; the coordinates z are all that is trained.
+The pseudo tokens are Dec(z) with a frozen decoder; the coordinates z are all that is trained. The subspace is an
+auto-encoder of prompts of n vectors of size E to and from d_I numbers. As in the authors' code, Enc is one linear map
+and Dec is linear, tanh, linear. On disk:
+
+FOLDER/subspace/  decoder.safetensors  encoder.safetensors  manifest.json
 """
 
 from __future__ import annotations
@@ -20,6 +24,45 @@ from listflow.pipeline.method import tape
 from listflow.pipeline.stages.config import AnyStage, Intrinsic, PTuning
 from listflow.pipeline.stages.ptuning import insert
 from listflow.pipeline.storage.checkpoint import load_tensors, new_folder, save_tensors, verified
+
+WHOLE, DECODER, ENCODER = "subspace", "decoder.safetensors", "encoder.safetensors"
+START_STD = 0.02  # of random coordinates, as in the authors' code
+
+
+def attach(view: nn.Module, depth: int, backbone: Backbone, config: Intrinsic, generator: torch.Generator) -> nn.Module:
+    """The ``IntrinsicPrompt`` whose vectors now stand for negative token ids in ``view``, which holds all layers."""
+    prompt = IntrinsicPrompt(config, backbone.device, generator)
+    insert(prompt, view, backbone)
+    return prompt
+
+
+class IntrinsicPrompt(nn.Module):
+    """The vectors (n, E) = Dec(z) of n pseudo tokens; z (d_I,) is the only parameter."""
+
+    def __init__(self, config: Intrinsic, device: torch.device, generator: torch.Generator) -> None:
+        super().__init__()
+        self.config = config
+        decoder, start = load_decoder(config)
+        # In a tuple: the decoder is shared, and neither trained nor saved with a model.
+        self.decoder = (decoder.to(device),)
+        if config.start == "random":
+            start = torch.empty_like(start).normal_(std=START_STD, generator=generator)
+        self.z = nn.Parameter(start.clone())
+
+    def vectors(self) -> Tensor:
+        """(n, E), with the graph to z."""
+        found: Tensor = self.decoder[0](self.z)
+        return found
+
+    def forward(self, like: Tensor) -> Tensor:
+        """(1 or B, n, E)."""
+        return tape.generated(self.vectors(), [self.z], like)
+
+    @torch.no_grad()
+    def flat(self) -> tuple[PTuning, dict[str, Tensor]]:
+        """(config, tensors) of a plain soft prompt that gives the same logits: what predicting needs."""
+        config = PTuning(tokens=self.config.tokens, place=self.config.place, encoder="none")
+        return config, {"embedding": self.vectors().detach().cpu().clone()}
 
 
 class Decoder(nn.Module):
@@ -76,56 +119,6 @@ class AutoEncoder(nn.Module):
         return auto.requires_grad_(False)
 
 
-WHOLE, DECODER, ENCODER = "subspace", "decoder.safetensors", "encoder.safetensors"
-
-
-class Origin(Identity):
-    """What a subspace was found for: prompts of so many tokens, on this backbone, standing in these layouts."""
-
-    tokens: int
-    dim: int
-    backbone: str
-    layouts: tuple[str, ...]
-    tasks: tuple[str, ...]
-
-
-def save_subspace(folder: Path, auto: AutoEncoder, prompts: Tensor, origin: Origin, facts: dict[str, object]) -> None:
-    """Writes FOLDER/subspace whole; coordinates of a new task begin at the mean of those of ``prompts`` (N, n, E)."""
-    with torch.no_grad():
-        start = auto.encode(prompts).mean(0)
-    decoder = {name: value.detach().cpu() for name, value in auto.decoder.state_dict().items()}
-    encoder = {name: value.detach().cpu() for name, value in auto.encoder.state_dict().items()}
-    with new_folder(folder / WHOLE, {"kind": "subspace", **origin.model_dump(), **facts}) as aside:
-        save_tensors(aside / DECODER, decoder | {"start": start.cpu()})
-        save_tensors(aside / ENCODER, encoder)
-
-
-def load_decoder(config: Intrinsic) -> tuple[Decoder, Tensor]:
-    """(frozen decoder, start (d_I,)) that a pinned ``config`` names."""
-    return _decoder(config.subspace, config.decoder, config.tokens)
-
-
-def load_auto_encoder(folder: Path) -> AutoEncoder:
-    """The frozen auto-encoder of the subspace in ``folder``; InputError when there is none."""
-    tokens = read_origin(folder).tokens
-    encoder, decoder = (load_tensors(folder / WHOLE / name) for name in (ENCODER, DECODER))
-    del decoder["start"]
-    return AutoEncoder.of(encoder, decoder, tokens)
-
-
-@lru_cache(maxsize=4)
-def _decoder(folder: str, digest: str, tokens: int) -> tuple[Decoder, Tensor]:
-    """Kept: teacher and students of a run share one decoder, as they share the backbone."""
-    if digest != _manifest(folder)["files"][DECODER]:
-        raise InputError(
-            f"stage.subspace {folder} holds another decoder than the one that the coordinates were trained for; "
-            "restore that folder, or start a new run."
-        )
-    tensors = load_tensors(Path(folder) / WHOLE / DECODER)
-    start = tensors.pop("start")
-    return Decoder.of(tensors, tokens), start
-
-
 def pinned(stage: Intrinsic) -> Intrinsic:
     """``stage`` with an absolute path to its subspace and the digest of its decoder.
 
@@ -148,11 +141,6 @@ def check_subspace(stages: Sequence[AnyStage], backbone: Backbone, prompt: Promp
             _check(stage, read_origin(stage.subspace), backbone, prompt.layout)
 
 
-def read_origin(folder: str | Path) -> Origin:
-    """What the subspace in ``folder`` was found for; InputError when there is none."""
-    return Origin.of(_manifest(str(folder)))
-
-
 def _check(stage: Intrinsic, origin: Origin, backbone: Backbone, layout: str) -> None:
     where = f"stage.subspace {stage.subspace}"
     if not backbone.identity().is_of(origin):
@@ -173,47 +161,61 @@ def _check(stage: Intrinsic, origin: Origin, backbone: Backbone, layout: str) ->
         )
 
 
+class Origin(Identity):
+    """What a subspace was found for: prompts of so many tokens, on this backbone, standing in these layouts."""
+
+    tokens: int
+    dim: int
+    backbone: str
+    layouts: tuple[str, ...]
+    tasks: tuple[str, ...]
+
+
+def read_origin(folder: str | Path) -> Origin:
+    """What the subspace in ``folder`` was found for; InputError when there is none."""
+    return Origin.of(_manifest(str(folder)))
+
+
+def load_decoder(config: Intrinsic) -> tuple[Decoder, Tensor]:
+    """(frozen decoder, start (d_I,)) that a pinned ``config`` names."""
+    return _decoder(config.subspace, config.decoder, config.tokens)
+
+
+@lru_cache(maxsize=4)
+def _decoder(folder: str, digest: str, tokens: int) -> tuple[Decoder, Tensor]:
+    """Kept: teacher and students of a run share one decoder, as they share the backbone."""
+    if digest != _manifest(folder)["files"][DECODER]:
+        raise InputError(
+            f"stage.subspace {folder} holds another decoder than the one that the coordinates were trained for; "
+            "restore that folder, or start a new run."
+        )
+    tensors = load_tensors(Path(folder) / WHOLE / DECODER)
+    start = tensors.pop("start")
+    return Decoder.of(tensors, tokens), start
+
+
+def load_auto_encoder(folder: Path) -> AutoEncoder:
+    """The frozen auto-encoder of the subspace in ``folder``; InputError when there is none."""
+    tokens = read_origin(folder).tokens
+    encoder, decoder = (load_tensors(folder / WHOLE / name) for name in (ENCODER, DECODER))
+    del decoder["start"]
+    return AutoEncoder.of(encoder, decoder, tokens)
+
+
+def save_subspace(folder: Path, auto: AutoEncoder, prompts: Tensor, origin: Origin, facts: dict[str, object]) -> None:
+    """Writes FOLDER/subspace whole; coordinates of a new task begin at the mean of those of ``prompts`` (N, n, E)."""
+    with torch.no_grad():
+        start = auto.encode(prompts).mean(0)
+    decoder = {name: value.detach().cpu() for name, value in auto.decoder.state_dict().items()}
+    encoder = {name: value.detach().cpu() for name, value in auto.encoder.state_dict().items()}
+    with new_folder(folder / WHOLE, {"kind": "subspace", **origin.model_dump(), **facts}) as aside:
+        save_tensors(aside / DECODER, decoder | {"start": start.cpu()})
+        save_tensors(aside / ENCODER, encoder)
+
+
 def _manifest(folder: str) -> dict[str, Any]:
+    """That of the subspace in ``folder``; InputError when there is none, or a damaged one."""
     manifest = verified(Path(folder) / WHOLE)
     if manifest is None or manifest.get("kind") != "subspace":
         raise InputError(f"stage.subspace {folder} holds no whole subspace; make one with `listflow subspace`.")
     return manifest
-
-
-START_STD = 0.02  # of random coordinates, as in the authors' code
-
-
-def attach(view: nn.Module, depth: int, backbone: Backbone, config: Intrinsic, generator: torch.Generator) -> nn.Module:
-    """The ``IntrinsicPrompt`` whose vectors now stand for negative token ids in ``view``, which holds all layers."""
-    prompt = IntrinsicPrompt(config, backbone.device, generator)
-    insert(prompt, view, backbone)
-    return prompt
-
-
-class IntrinsicPrompt(nn.Module):
-    """The vectors (n, E) = Dec(z) of n pseudo tokens; z (d_I,) is the only parameter."""
-
-    def __init__(self, config: Intrinsic, device: torch.device, generator: torch.Generator) -> None:
-        super().__init__()
-        self.config = config
-        decoder, start = load_decoder(config)
-        # In a tuple: the decoder is shared, and neither trained nor saved with a model.
-        self.decoder = (decoder.to(device),)
-        if config.start == "random":
-            start = torch.empty_like(start).normal_(std=START_STD, generator=generator)
-        self.z = nn.Parameter(start.clone())
-
-    def vectors(self) -> Tensor:
-        """(n, E), with the graph to z."""
-        found: Tensor = self.decoder[0](self.z)
-        return found
-
-    def forward(self, like: Tensor) -> Tensor:
-        """(1 or B, n, E)."""
-        return tape.generated(self.vectors(), [self.z], like)
-
-    @torch.no_grad()
-    def flat(self) -> tuple[PTuning, dict[str, Tensor]]:
-        """(config, tensors) of a plain soft prompt that gives the same logits: what predicting needs."""
-        config = PTuning(tokens=self.config.tokens, place=self.config.place, encoder="none")
-        return config, {"embedding": self.vectors().detach().cpu().clone()}

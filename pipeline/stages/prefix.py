@@ -15,6 +15,27 @@ from listflow.pipeline.stages.bottleneck import ACTIVATIONS, start
 from listflow.pipeline.stages.config import Unified
 
 
+class Prefix(nn.Module):
+    """An extra of ``SelfAttention``: mixes in attention over the keys and values that ``source`` gives."""
+
+    def __init__(self, source: nn.Module, config: Unified) -> None:
+        super().__init__()
+        self.source, self.gated = source, config.composition == "gated"
+        self.scale = config.scale
+        self.gate = nn.Parameter(torch.zeros(())) if config.neutral else None
+
+    def forward(self, query: Tensor, scores: Tensor, found: Tensor) -> Tensor:
+        key, value = (x.unflatten(-1, (query.shape[1], -1)).transpose(1, 2) for x in self.source(query))
+        own = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
+        change = own.softmax(-1) @ value
+        if not self.gated:
+            return found + self.scale * change
+        share = torch.sigmoid(own.logsumexp(-1, keepdim=True) - scores.logsumexp(-1, keepdim=True))
+        if self.gate is not None:
+            share = share * torch.tanh(tape.per_example(self.gate, query))
+        return found + share * (change - found)
+
+
 class FlatPrefix(nn.Module):
     """Keys and values (l, D) of one layer, trained as they are."""
 
@@ -28,6 +49,19 @@ class FlatPrefix(nn.Module):
     def forward(self, like: Tensor) -> tuple[Tensor, Tensor]:
         """Each (1 or B, l, D)."""
         return tape.per_row(self.key, like), tape.per_row(self.value, like)
+
+
+class PrefixOfLayer(nn.Module):
+    """The keys and values of one layer out of a ``SharedPrefix``."""
+
+    def __init__(self, shared: SharedPrefix, place: int) -> None:
+        super().__init__()
+        self.shared, self.place = shared, place
+
+    def forward(self, like: Tensor) -> tuple[Tensor, Tensor]:
+        """Each (1 or B, l, D)."""
+        both = tape.generated(self.shared.of_layer(self.place), self.shared.behind(self.place), like)
+        return both[:, 0], both[:, 1]
 
 
 class SharedPrefix(nn.Module):
@@ -55,40 +89,6 @@ class SharedPrefix(nn.Module):
     def behind(self, place: int) -> tuple[nn.Parameter, ...]:
         """What ``of_layer`` is made of."""
         return (self.embedding, *self.first.parameters(), *self.second[place].parameters())
-
-
-class PrefixOfLayer(nn.Module):
-    """The keys and values of one layer out of a ``SharedPrefix``."""
-
-    def __init__(self, shared: SharedPrefix, place: int) -> None:
-        super().__init__()
-        self.shared, self.place = shared, place
-
-    def forward(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        """Each (1 or B, l, D)."""
-        both = tape.generated(self.shared.of_layer(self.place), self.shared.behind(self.place), like)
-        return both[:, 0], both[:, 1]
-
-
-class Prefix(nn.Module):
-    """An extra of ``SelfAttention``: mixes in attention over prefix keys and values."""
-
-    def __init__(self, source: nn.Module, config: Unified) -> None:
-        super().__init__()
-        self.source, self.gated = source, config.composition == "gated"
-        self.scale = config.scale
-        self.gate = nn.Parameter(torch.zeros(())) if config.neutral else None
-
-    def forward(self, query: Tensor, scores: Tensor, found: Tensor) -> Tensor:
-        key, value = (x.unflatten(-1, (query.shape[1], -1)).transpose(1, 2) for x in self.source(query))
-        own = query @ key.transpose(-1, -2) * query.shape[-1] ** -0.5
-        change = own.softmax(-1) @ value
-        if not self.gated:
-            return found + self.scale * change
-        share = torch.sigmoid(own.logsumexp(-1, keepdim=True) - scores.logsumexp(-1, keepdim=True))
-        if self.gate is not None:
-            share = share * torch.tanh(tape.per_example(self.gate, query))
-        return found + share * (change - found)
 
 
 @torch.no_grad()

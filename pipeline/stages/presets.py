@@ -69,15 +69,8 @@ def expand(given: Any) -> Any:
     return [{"kind": "unified"} | preset | values for preset in STAGE_PRESETS[name]]
 
 
-def item_of(given: Any, number: int) -> int | None:
-    """The place in the list ``given`` of what became stage ``number`` of ``expand``; None where it is no list."""
-    if not isinstance(given, list | tuple):
-        return None
-    counts = itertools.accumulate(len(expand(part)) for part in given)
-    return next(place for place, count in enumerate(counts) if number < count)
-
-
 def _go_together(given: tuple[AnyStage, ...]) -> tuple[AnyStage, ...]:
+    """``given`` itself; ValueError for stages that exclude each other."""
     if sum(isinstance(stage, PseudoTokens) for stage in given) > 1:
         raise ValueError("two stages bring pseudo tokens; a prompt has those of one")
     if sum(isinstance(stage, BitFit) for stage in given) > 1:
@@ -101,8 +94,16 @@ def stages(given: Any, **values: Any) -> tuple[AnyStage, ...]:
     return found
 
 
+def item_of(given: Any, number: int) -> int | None:
+    """The place in the list ``given`` of what became stage ``number`` of ``expand``; None where it is no list."""
+    if not isinstance(given, list | tuple):
+        return None
+    counts = itertools.accumulate(len(expand(part)) for part in given)
+    return next(place for place, count in enumerate(counts) if number < count)
+
+
 def pseudo_tokens(given: Sequence[AnyStage]) -> PseudoTokens | None:
-    """The stage whose pseudo tokens a prompt must hold."""
+    """The stage whose pseudo tokens a prompt must hold; None where no stage has any."""
     return next((stage for stage in given if isinstance(stage, PseudoTokens)), None)
 
 

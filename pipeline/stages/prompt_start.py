@@ -1,6 +1,7 @@
-"""Pseudo tokens that start from the prompt of another run: stage two of intrinsic prompt tuning, or any transfer.
+"""What pseudo tokens start from: the words of a task's own template, or the prompt of another run.
 
-A finished run keeps its prompt as plain vectors (``flat`` in ``model/classifier.py``), so this also starts from Dec(z).
+The words are spelled out before the run is recorded. Another run's prompt is stage two of intrinsic prompt tuning, or
+any transfer: a finished run keeps it as plain vectors (``flat`` in ``model/classifier.py``), also where it was Dec(z).
 """
 
 from __future__ import annotations
@@ -64,6 +65,14 @@ def pinned_start(stage: PTuning) -> PTuning:
     return stage.model_copy(update={"prompt": str(folder), "digest": digest})
 
 
+def _digest(folder: Path) -> str:
+    """sha256 of the final weights of the run in ``folder``; InputError where it is not finished."""
+    manifest = verified(RunFolder(folder).final)
+    if manifest is None:
+        raise InputError(f"stage.prompt {folder} holds no finished model; finish that run with `listflow resume`.")
+    return str(manifest["files"][WEIGHTS])
+
+
 def check_start(stages: Sequence[AnyStage], backbone: Backbone) -> None:
     """InputError for a prompt that was trained on another backbone."""
     for stage in stages:
@@ -89,10 +98,3 @@ def start_from(stage: PTuning) -> Tensor:
             f"set stage.tokens={tokens}."
         )
     return found[0].float().clone()
-
-
-def _digest(folder: Path) -> str:
-    manifest = verified(RunFolder(folder).final)
-    if manifest is None:
-        raise InputError(f"stage.prompt {folder} holds no finished model; finish that run with `listflow resume`.")
-    return str(manifest["files"][WEIGHTS])

@@ -20,7 +20,7 @@ def attach(view: nn.Module, depth: int, backbone: Backbone, config: Unified, gen
 
     InputError where the backbone has no such place, or one that is too narrow.
     """
-    check(backbone, config)
+    _check(backbone, config)
     layers = list(view.get_submodule(backbone.layers_in_view).children())
     chosen = [layers[number - depth] for number in config.chosen(backbone.n_layers)]
     changes = nn.ModuleList()
@@ -37,7 +37,7 @@ def attach(view: nn.Module, depth: int, backbone: Backbone, config: Unified, gen
     return changes
 
 
-def check(backbone: Backbone, config: Unified) -> None:
+def _check(backbone: Backbone, config: Unified) -> None:
     """InputError for a bottleneck above the hidden size, or a place that the backbone's family lacks."""
     narrowest = backbone.word_rows.shape[1] if "embeddings" in config.place else backbone.hidden_size
     if config.form != "softmax" and config.width > narrowest:
@@ -51,6 +51,7 @@ def check(backbone: Backbone, config: Unified) -> None:
 
 
 def _in_heads(layers: list[Any], backbone: Backbone, config: Unified, generator: torch.Generator) -> nn.ModuleList:
+    """An extra for the attention of each of ``layers``; before these, what they share."""
     changes = nn.ModuleList()
     shared = None
     if config.mlp:
@@ -117,6 +118,7 @@ def _sizes(module: Any) -> tuple[int, int]:
 
 
 def _path(backbone: Backbone, place: Place) -> str:
+    """Where a layer of the backbone's family has the module at ``place``; InputError where it has none."""
     path: str | None = getattr(backbone.family, place)
     if path is None:
         raise InputError(

@@ -1,18 +1,19 @@
 """One training loop for teacher and student.
 
 A ``Recipe`` says which phase every step belongs to; one AdamW and one linear decay to zero span all of them
-(arXiv 2110.06274, algorithm 1; the schedule of the public script, one optimiser a round).
+(arXiv 2110.06274, algorithm 1; the schedule of the public script, one optimiser a round). ``training_tensors`` is the
+form in which any training is kept, so that the rest of it can follow later.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from listflow.pipeline.backbone.batch import Batch, Encoded
 from listflow.pipeline.method.reweight import ENGINES, Step, kl
@@ -21,7 +22,7 @@ from listflow.pipeline.model.classifier import Classifier, logits_of
 from listflow.pipeline.storage.checkpoint import undisturbed
 from listflow.pipeline.training.auxiliary import Auxiliary, accompanied, auxiliary_term
 
-_MOMENTS = ("step", "exp_avg", "exp_avg_sq")
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 Phase = Literal["labelled", "warmup", "reweighted", "tail"]
 
@@ -46,6 +47,7 @@ class Recipe:
 
     @property
     def steps(self) -> int:
+        """All of them."""
         return sum(count for _, count in self.phases)
 
     def schedule(self) -> Iterator[tuple[Phase, int]]:
@@ -132,11 +134,8 @@ class Trainer:
 
     def snapshot(self) -> dict[str, Tensor]:
         """Everything that the remaining steps depend on, as tensors."""
-        state, kept = self.state, dict[str, Tensor]()
-        for name, parameter in self.tunable.items():
-            kept[f"weight/{name}"] = parameter.detach().cpu().clone()
-            for moment, value in self.optimiser.state.get(parameter, {}).items():
-                kept[f"{moment}/{name}"] = value.detach().cpu().clone()
+        state, moving = self.state, training_tensors(self.tunable, self.optimiser)
+        kept = {name: tensor.cpu().clone() for name, tensor in moving.items()}
         kept["progress"] = torch.tensor([state.step, state.uniform_steps])
         kept["losses"] = torch.tensor(state.losses, dtype=torch.float64)
         if state.unfitted is not None:
@@ -146,15 +145,8 @@ class Trainer:
         return kept
 
     def restore(self, kept: dict[str, Tensor]) -> None:
-        """Take over a ``snapshot`` of the same recipe and material."""
-        self.model.load({n.removeprefix("weight/"): t for n, t in kept.items() if n.startswith("weight/")})
-        device = self.parameters[0].device
-        for name, parameter in self.tunable.items():
-            moments = {m: kept[f"{m}/{name}"] for m in _MOMENTS if f"{m}/{name}" in kept}
-            if moments:
-                self.optimiser.state[parameter] = {
-                    m: value.clone() if m == "step" else value.to(device, copy=True) for m, value in moments.items()
-                }
+        """Take over a ``snapshot`` of the same recipe and material, which stays as it is."""
+        take_over({name: tensor.clone() for name, tensor in kept.items()}, self.tunable, self.optimiser)
         steps, uniform = kept["progress"].tolist()
         weighed = range(sum(name.startswith("rows/") for name in kept))
         self.state = State(
@@ -251,7 +243,40 @@ class Trainer:
         return batch.to(device), self.material.soft[rows].to(device)
 
 
+def training_tensors(parameters: Mapping[str, nn.Parameter], optimiser: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The weights as ``weight/NAME`` and AdamW's moments as ``exp_avg/NAME`` and so on: no copies, but what moves."""
+    found: dict[str, Tensor] = {}
+    for name, parameter in parameters.items():
+        found[f"weight/{name}"] = parameter.detach()
+        found |= {f"{moment}/{name}": value.detach() for moment, value in optimiser.state.get(parameter, {}).items()}
+    return found
+
+
+@torch.no_grad()
+def take_over(
+    tensors: Mapping[str, Tensor], parameters: Mapping[str, nn.Parameter], optimiser: torch.optim.Optimizer
+) -> None:
+    """Sets weights and moments to what ``training_tensors`` gave; on the CPU, ``tensors`` become the optimiser's own.
+
+    ValueError when names or shapes of the weights differ in any way.
+    """
+    weights = {name.removeprefix("weight/"): value for name, value in tensors.items() if name.startswith("weight/")}
+    wrong = sorted(parameters.keys() ^ weights.keys())
+    wrong = wrong or [name for name, own in parameters.items() if own.shape != weights[name].shape]
+    if wrong:
+        raise ValueError(f"saved tensors do not fit this training: {', '.join(wrong[:3])}")
+    for name, parameter in parameters.items():
+        parameter.copy_(weights[name])
+        moments = {moment: tensors[f"{moment}/{name}"] for moment in MOMENTS if f"{moment}/{name}" in tensors}
+        if moments:
+            # AdamW counts its steps on the CPU.
+            optimiser.state[parameter] = {
+                moment: value if moment == "step" else value.to(parameter.device) for moment, value in moments.items()
+            }
+
+
 def _orders(recipe: Recipe, material: Material) -> dict[str, list[np.ndarray]]:
+    """The rows of every step, by what it reads."""
     counts = dict(recipe.phases)
     golden = counts.get("labelled", 0) + counts.get("tail", 0)
     rows = len(material.labelled)

@@ -21,12 +21,11 @@ from transformers import (
 )
 
 from listflow.data.errors import InputError
-from listflow.pipeline.backbone import pretrained as minilm
+from listflow.pipeline.backbone import pretrained
 from listflow.pipeline.backbone.backbone import load_backbone
 from listflow.pipeline.backbone.masked_lm import fill_mask, mask_tokens, masked_logits
-from listflow.pipeline.pretraining import learner as lowrank
 from listflow.pipeline.pretraining.adapt import AdaptOutcome, AdaptTick, adapt
-from listflow.pipeline.pretraining.learner import AdaptConfig, load_learner
+from listflow.pipeline.pretraining.learner import AdaptConfig, load_learner, write_update
 from listflow.pipeline.pretraining.packing import Packed, pack
 
 SENTENCES = [f"the {colour} {thing} is {colour}" for colour in ("red", "blue") for thing in ("car", "house", "boat")]
@@ -171,13 +170,13 @@ def test_minilm_update_is_continued_resumed_and_merged(text: str, tmp_path: Path
     whole = adapt("minilm", [text], tmp_path / "whole", asked)
     assert cut.path == tmp_path / "cut" / "backbone" / "mlm.safetensors"
     assert files(cut) == files(whole)
-    shipped, scale = minilm.read_update(minilm.shipped_update())
-    made, made_scale = minilm.read_update(whole.path)
+    shipped, scale = pretrained.read_update(pretrained.shipped_update())
+    made, made_scale = pretrained.read_update(whole.path)
     assert made_scale == scale
     assert {k: v.shape for k, v in made.items()} == {k: v.shape for k, v in shipped.items()}
-    assert whole.path.stat().st_size == pytest.approx(minilm.shipped_update().stat().st_size, rel=0.01)
+    assert whole.path.stat().st_size == pytest.approx(pretrained.shipped_update().stat().st_size, rel=0.01)
     assert not all(torch.equal(made[name], shipped[name]) for name in made)
-    with safe_open(whole.path, "pt") as file, safe_open(minilm.shipped_update(), "pt") as theirs:
+    with safe_open(whole.path, "pt") as file, safe_open(pretrained.shipped_update(), "pt") as theirs:
         assert file.metadata() == theirs.metadata()
         assert all(file.get_tensor(k).dtype == theirs.get_tensor(k).dtype for k in theirs.keys())  # noqa: SIM118
 
@@ -192,7 +191,7 @@ def test_merged_update_gives_the_logits_of_the_wrapped_model(fresh: bool, tmp_pa
                 # The file keeps matrices in half precision.
                 parameter.copy_(parameter.half().float())
                 assert ".lora_" in name or "LayerNorm" in name or "cls.predictions" in name
-    lowrank.write_update(tmp_path / "mlm.safetensors", wrapped.model, 16)
+    write_update(tmp_path / "mlm.safetensors", wrapped.model, 16)
     merged = load_backbone(str(tmp_path / "mlm.safetensors"), "fp32", "cpu")
     ids = torch.randint(1000, 20000, (2, 12))
     chosen = torch.rand(2, 12) < 0.5
@@ -205,7 +204,7 @@ def test_merged_update_gives_the_logits_of_the_wrapped_model(fresh: bool, tmp_pa
 def test_the_plain_encoder_is_what_a_fresh_start_has() -> None:
     ids = torch.randint(1000, 20000, (2, 12))
     learner = load_learner("minilm", config(fresh=True, rank=4))
-    plain, _ = minilm.load_base()
+    plain, _ = pretrained.load_base()
     with torch.inference_mode():
         mine = learner.backbone.model.base_model(input_ids=ids).last_hidden_state
         torch.testing.assert_close(mine, plain.eval().base_model(input_ids=ids).last_hidden_state)
@@ -321,7 +320,7 @@ def test_requests_that_fit_no_backbone_are_refused(base: Base, text: str, tmp_pa
 
 def test_a_damaged_or_foreign_update_is_refused(base: Base, tmp_path: Path) -> None:
     damaged = tmp_path / "damaged.safetensors"
-    damaged.write_bytes(minilm.shipped_update().read_bytes()[:5000])
+    damaged.write_bytes(pretrained.shipped_update().read_bytes()[:5000])
     with pytest.raises(InputError, match="is damaged"):
         load_backbone(str(damaged))
     with pytest.raises(InputError, match="not made for this base"):

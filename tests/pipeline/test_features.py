@@ -15,11 +15,9 @@ from filelock import FileLock
 from torch import Tensor, nn
 
 from listflow.data.task import Task
-from listflow.pipeline.backbone import cache as features
-from listflow.pipeline.backbone import cache as pieces
-from listflow.pipeline.backbone import layers as split
+from listflow.pipeline.backbone import cache, layers
 from listflow.pipeline.backbone.backbone import Backbone
-from listflow.pipeline.backbone.cache import _copied, content_key, known_places, pieces_of, with_features
+from listflow.pipeline.backbone.cache import content_key, known_spans, pieces_of, values_at, with_features
 from listflow.pipeline.backbone.layers import SHAPED_LIKE_BERT, lower, narrow, upper
 from listflow.pipeline.backbone.prompt import Prompt, Text
 from listflow.pipeline.model.classifier import Classifier
@@ -87,7 +85,7 @@ def test_large_deberta_is_not_divided() -> None:
     backbone = tiny_backbone("deberta-v2")
     backbone.model.config.conv_kernel_size = 3
     try:
-        assert not split.divisible(backbone)
+        assert not layers.divisible(backbone)
         assert Classifier(backbone, stages("list", layers="top:1", width=4), VerbalizerHead(), [5, 6]).below is None
     finally:
         del backbone.model.config.conv_kernel_size
@@ -119,13 +117,13 @@ def passed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     seen: list[int] = []
 
     def counted(backbone: object, depth: int) -> nn.Module:
-        below = split.lower(backbone, depth)  # type: ignore[arg-type]
+        below = layers.lower(backbone, depth)  # type: ignore[arg-type]
         plain = below.forward
         below.forward = lambda **given: seen.append(len(given["input_ids"])) or plain(**given)  # type: ignore[method-assign,func-returns-value]
         return below
 
-    monkeypatch.setattr(features, "lower", counted)
-    monkeypatch.setattr("listflow.pipeline.backbone.layers.lower", counted)
+    monkeypatch.setattr(cache, "lower", counted)
+    monkeypatch.setattr("listflow.pipeline.model.classifier.lower", counted)
     return seen
 
 
@@ -157,7 +155,7 @@ def test_runs_that_share_a_folder_pass_every_text_once_in_all(
 def test_a_continued_run_passes_what_is_new(
     tiny_files: dict[str, Path], tmp_path: Path, passed: list[int], monkeypatch: pytest.MonkeyPatch, shared: bool
 ) -> None:
-    monkeypatch.setattr(pieces, "ROWS", 16)
+    monkeypatch.setattr(cache, "TEXTS_A_PIECE", 16)
     backbone = {"backbone": {"cache_dir": str(tmp_path / "cache") if shared else ""}}
     pool = tmp_path / "pool.jsonl"
     files = tiny_files | {"unlabelled": write_jsonl(pool, sentences(60, 2, labelled=False))}
@@ -225,12 +223,12 @@ def test_pieces_that_are_gone_or_damaged_are_computed(tmp_path: Path) -> None:
         return found.values.tobytes()
 
     expected = values("first")
-    known = known_places([tmp_path / "first"], {piece.key for piece in pieces_of(encoded, "layers")})
+    known = known_spans([tmp_path / "first"], {piece.key for piece in pieces_of(encoded, "layers")})
     assert known
     (tmp_path / "first" / "pieces.json").write_text("[")
     assert values("second", tmp_path / "first", tmp_path / "never") == expected
     shutil.rmtree(tmp_path / "first")
-    assert _copied(next(iter(known.values())), backbone) is None
+    assert values_at(next(iter(known.values())), backbone) is None
 
 
 def test_without_room_a_run_says_so_and_goes_on(tiny_files: dict[str, Path], tmp_path: Path) -> None:

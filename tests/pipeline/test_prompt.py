@@ -7,7 +7,7 @@ from conftest import tiny_backbone
 
 from listflow.data.errors import InputError
 from listflow.data.task import Task
-from listflow.pipeline.backbone import pretrained as minilm
+from listflow.pipeline.backbone import pretrained
 from listflow.pipeline.backbone.prompt import Prompt
 from listflow.pipeline.model.verbalizer import fill_in_words, label_word_ids
 
@@ -74,7 +74,7 @@ def test_two_labels_with_one_word_are_refused() -> None:
 
 
 def test_missing_words_are_suggested_by_a_real_model() -> None:
-    model, tokenizer = minilm.load()
+    model, tokenizer = pretrained.load_minilm()
     rows = model.get_input_embeddings().weight.detach()
     labels = dict.fromkeys(["refund_request", "unsubscribing", "Sci/Tech"])
     task = Task(name="t", template="{text} {mask}", labels=labels)
@@ -86,7 +86,7 @@ def test_missing_words_are_suggested_by_a_real_model() -> None:
 
 
 def test_a_word_that_the_tokenizer_does_not_know_is_never_chosen() -> None:
-    model, tokenizer = minilm.load()
+    model, tokenizer = pretrained.load_minilm()
     rows = model.get_input_embeddings().weight.detach()
     task = Task(name="t", template="{text} {mask}", labels=dict.fromkeys(["ልጅነት", "good"]))
     with pytest.raises(InputError, match="is unknown to the backbone"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from collections.abc import Sequence
 from typing import Any
 
@@ -600,6 +601,13 @@ def test_saved_tensors_come_back_exactly(preset: str) -> None:
     assert not torch.equal(logits(model, batch), logits(other, batch))
     other.load(model.tensors())
     assert torch.equal(logits(model, batch), logits(other, batch))
+
+
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("preset", IN_LAYERS)
+def test_a_classifier_can_be_pickled(preset: str, head: str) -> None:
+    """``dumps`` raises for a lambda, a local class or a closure that some module holds."""
+    assert pickle.dumps(build(preset, head=head))
 
 
 @pytest.mark.parametrize(
