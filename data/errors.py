@@ -1,4 +1,4 @@
-"""The one error of this floor, and the hint that most of its messages end with."""
+"""The one error of this floor, and how its sentences are worded: hints at what was meant, and values cut short."""
 
 from __future__ import annotations
 
@@ -29,3 +29,11 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 class NothingNew(InputError):
     """There is nothing to go on with: no mistake of anybody's, and a schedule may try again later."""
+
+
+def shortened(text: str, most: int) -> str:
+    """``text``, or its beginning and three dots where it is longer than ``most`` characters: ``most`` of them in all.
+
+    Here, and not with the other wording of ``pipeline``, as nothing lies below: the sentences of a schema use it too.
+    """
+    return text if len(text) <= most else f"{text[: most - 3]}..."

@@ -9,7 +9,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 
-from listflow.data.errors import InputError, nearest
+from listflow.data.errors import InputError, nearest, shortened
 
 Loc = tuple[str | int, ...]
 Model = type[BaseModel]
@@ -93,8 +93,7 @@ def _sentence(text: str) -> str:
 
 
 def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
+    return shortened(repr(value), LONGEST)
 
 
 class Section(BaseModel):

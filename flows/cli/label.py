@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from rich.console import Console
 from typer import Argument, Option
 
 from listflow.data.files import short
 from listflow.flows.cli.console import (
-    INTERRUPTED,
-    TERMINATED,
     UNEXPECTED,
     Count,
     Terminated,
     counted,
     fail,
     heeding_sigterm,
+    interrupted,
     plain_console,
     prepare,
+    print_json,
 )
 from listflow.flows.cli.options import AsJson, RunFolder, Verbose
 
@@ -73,7 +72,7 @@ def label(
     facts = _follow(request, console)
     _show(facts, output, console)
     if as_json:
-        print(json.dumps(facts, ensure_ascii=False))
+        print_json(facts, is_ascii=False)
 
 
 def _follow(request: LabelRequest, console: Console) -> dict[str, Any]:
@@ -88,10 +87,8 @@ def _follow(request: LabelRequest, console: Console) -> dict[str, Any]:
             check_server() if request.runner == "pool" else ensure_server()
             with _known_to_workers():
                 return label_corpus(request)
-    except (KeyboardInterrupt, Stopped):
-        _stopped(INTERRUPTED)
-    except Terminated:
-        _stopped(TERMINATED)
+    except (KeyboardInterrupt, Stopped, Terminated) as stopped:
+        interrupted(stopped, AGAIN)
     except Unlabelled as error:
         fail(f"{error}; {AGAIN}", UNEXPECTED)
 
@@ -104,10 +101,6 @@ def _known_to_workers() -> Iterator[None]:
 
     with temporary_settings({PREFECT_API_URL: PREFECT_API_URL.value() or SubprocessASGIServer().api_url}):
         yield
-
-
-def _stopped(code: int) -> NoReturn:
-    fail(f"interrupted; {AGAIN}", code)
 
 
 def _shown(count: Count, found: Standing) -> None:

@@ -1,8 +1,7 @@
-"""``run``, ``resume`` and ``plan``."""
+"""``run``, ``resume`` and ``plan``: a run, from what is asked to what it came to."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 
@@ -10,20 +9,18 @@ from rich.console import Console
 
 from listflow.data.files import short
 from listflow.flows.cli.console import (
-    INTERRUPTED,
-    TERMINATED,
     UNEXPECTED,
     Terminated,
     counted,
     fail,
     heeding_sigterm,
-    how_to_go_on,
     interrupted,
     plain_console,
     prepare,
+    print_json,
 )
 from listflow.flows.cli.options import AsJson, Asked, RunFolder, Verbose, asks
-from listflow.flows.cli.progress import Display
+from listflow.flows.cli.progress import Display, show_plan
 from listflow.pipeline.run.config import RunConfig
 from listflow.pipeline.run.wording import name_of, name_of_head
 
@@ -52,13 +49,12 @@ def resume(folder: RunFolder, as_json: AsJson = False, verbose: Verbose = False)
 def plan(asked: Asked, as_json: AsJson = False, verbose: Verbose = False) -> None:
     """Show what a run would do, and how long it would take. Trains nothing and keeps nothing."""
     prepare(verbose)
-    from listflow.flows.cli.progress import show_plan
     from listflow.pipeline.training.plan import make_plan
 
     found = make_plan(asked.to_config())
     show_plan(found, Console(stderr=as_json))
     if as_json:
-        print(json.dumps(asdict(found), ensure_ascii=False))
+        print_json(asdict(found), is_ascii=False)
 
 
 def _train(config: RunConfig, as_json: bool) -> None:
@@ -84,17 +80,22 @@ def _follow(config: RunConfig, display: Display) -> Path:
         with heeding_sigterm(), display, watched_by(display), tags("listflow", *_kinds(config)):
             ensure_server()
             return Path(self_train(config)["run"])
-    except (KeyboardInterrupt, Stopped):
-        interrupted(display.folder, INTERRUPTED)
-    except Terminated:
-        interrupted(display.folder, TERMINATED)
+    except (KeyboardInterrupt, Stopped, Terminated) as stopped:
+        interrupted(stopped, _how_to_go_on(display.folder))
     except TransportError as error:
-        fail(f"the Prefect server went away ({error}); {how_to_go_on(display.folder)}", UNEXPECTED)
+        fail(f"the Prefect server went away ({error}); {_how_to_go_on(display.folder)}", UNEXPECTED)
 
 
 def _kinds(config: RunConfig) -> list[str]:
     """What is trained, for a list of runs to be filtered by."""
     return [name.partition(" (")[0] for name in (name_of(config.stage), name_of_head(config.head))]
+
+
+def _how_to_go_on(folder: Path | None) -> str:
+    """The end of a sentence on a run in ``folder`` that stopped."""
+    if folder is None:
+        return "the same command goes on from there."
+    return f"what is finished is kept. Go on with: listflow resume {short(folder)}"
 
 
 def _show_outcome(folder: Path, as_json: bool) -> None:
@@ -111,4 +112,4 @@ def _show_outcome(folder: Path, as_json: bool) -> None:
         words = f"{counted(grown, 'row')} ingested since this run began; learn from what is new with"
         console.print(f"{words}: listflow run --continue {short(folder)}", soft_wrap=True, highlight=False)
     if as_json:
-        print(json.dumps(report.to_dict(), ensure_ascii=False))
+        print_json(report.to_dict(), is_ascii=False)
