@@ -46,6 +46,11 @@ def plain_console(stderr: bool = False) -> Console:
     return Console(stderr=stderr, markup=False, emoji=False)
 
 
+def print_line(console: Console, line: str) -> None:
+    """Prints ``line`` as it is, and unbroken: a path or a command in it can be copied."""
+    console.print(line, soft_wrap=True, highlight=False, markup=False)
+
+
 def print_json(result: object, is_ascii: bool = True) -> None:
     """Prints ``result`` as one line of JSON on stdout: paths as text, and what is not ASCII escaped unless told."""
     print(json.dumps(result, default=str, ensure_ascii=is_ascii))

@@ -20,6 +20,7 @@ from listflow.flows.cli.console import (
     plain_console,
     prepare,
     print_json,
+    print_line,
     say,
 )
 from listflow.flows.cli.options import AsJson, TextColumns, Verbose
@@ -72,7 +73,7 @@ def _show(folder: Path, done: Ingested, console: Console) -> None:
     for reason, words in REASONS.items():
         if done.dropped.get(reason):
             console.print(f"  {done.dropped[reason]:,} left out: they {words}", highlight=False)
-    console.print(f"use it with: --unlabelled {short(folder)}", soft_wrap=True, highlight=False)
+    print_line(console, f"use it with: --unlabelled {short(folder)}")
 
 
 def _tell(folder: Path, done: Ingested) -> None:

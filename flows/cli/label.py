@@ -23,6 +23,7 @@ from listflow.flows.cli.console import (
     plain_console,
     prepare,
     print_json,
+    print_line,
 )
 from listflow.flows.cli.options import AsJson, RunFolder, Verbose
 
@@ -113,4 +114,4 @@ def _show(facts: dict[str, Any], output: Path, console: Console) -> None:
     console.print(f"{done}{speed}", highlight=False)
     for name, count in sorted(facts["per_class"].items(), key=lambda item: -item[1])[:20]:
         console.print(f"{count:>12,}  {name}", highlight=False, markup=False)
-    console.print(f'read it with: pandas.read_parquet("{short(output)}")', soft_wrap=True, highlight=False)
+    print_line(console, f'read it with: pandas.read_parquet("{short(output)}")')

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from listflow.flows.cli.console import counted, counting, plain_console, prepare
+from listflow.flows.cli.console import counted, counting, plain_console, prepare, print_line
 from listflow.flows.cli.options import RunFolder, TextColumns, Verbose
 
 
@@ -29,7 +29,7 @@ def predict(
             rows = predictors.predict_file(input, output, columns, on_rows)
         else:
             rows = predictors.predict_file_by_task(input, output, task_column, columns, on_rows)
-    plain_console().print(f"{counted(rows, 'row')} labelled in {output}", soft_wrap=True, highlight=False)
+    print_line(plain_console(), f"{counted(rows, 'row')} labelled in {output}")
 
 
 def export(
@@ -43,5 +43,4 @@ def export(
 
     with plain_console(stderr=True).status("merge the model"):
         write(folder, output)
-    said = f"plain model in {output}; the code to use it is in {output / 'README.md'}"
-    plain_console().print(said, soft_wrap=True, highlight=False)
+    print_line(plain_console(), f"plain model in {output}; the code to use it is in {output / 'README.md'}")

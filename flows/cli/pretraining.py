@@ -14,7 +14,7 @@ from rich.table import Table
 from typer import Argument, Option
 
 from listflow.data.schema import refusal
-from listflow.flows.cli.console import Count, interrupted, plain_console, prepare, print_json
+from listflow.flows.cli.console import Count, interrupted, plain_console, prepare, print_json, print_line
 from listflow.flows.cli.options import AsJson, Seed, TextColumns, Values, Verbose, given_values, set_option
 from listflow.pipeline.run.wording import percent
 
@@ -68,10 +68,8 @@ def subspace(
     with _resumable():
         outcome = _find(runs, out, given, evaluate, console)
     tasks = ", ".join(outcome.tasks)
-    console.print(
-        f"{outcome.prompts} prompts of {outcome.tokens} tokens ({tasks}) in {outcome.dim} coordinates; "
-        f"{percent(outcome.unexplained)} of their variance is lost", soft_wrap=True, highlight=False,
-    )  # fmt: skip
+    prompts = f"{outcome.prompts} prompts of {outcome.tokens} tokens ({tasks}) in {outcome.dim} coordinates"
+    print_line(console, f"{prompts}; {percent(outcome.unexplained)} of their variance is lost")
     if outcome.scores:
         console.print(_settings(outcome))
     use = f"--stage ipt --set stage.subspace={outcome.folder} --set stage.tokens={outcome.tokens}"
@@ -89,7 +87,7 @@ def _resumable() -> Iterator[None]:
 
 def _end(outcome: AdaptOutcome | SubspaceOutcome, use: str, console: Console, as_json: bool) -> None:
     """How a run uses what was trained, and all facts as JSON where they are asked for."""
-    console.print(f"use it with: {use}", soft_wrap=True, highlight=False)
+    print_line(console, f"use it with: {use}")
     if as_json:
         print_json(asdict(outcome))
 

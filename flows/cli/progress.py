@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from listflow.data.files import short
-from listflow.flows.cli.console import MovingLine
+from listflow.flows.cli.console import MovingLine, print_line
 from listflow.pipeline.run.wording import duration, trained
 
 if TYPE_CHECKING:
@@ -63,9 +63,9 @@ class Display(MovingLine):
             "steps": f"{teacher:,} for the teacher, then {self._rounds} rounds x {sum(student.values()):,}",
             "kept in": short(run.folder),
         }.items():
-            self.console.print(f"{name:>9}  {value}", soft_wrap=True, highlight=False, markup=False)
+            print_line(self.console, f"{name:>9}  {value}")
         for notice in run.notices:
-            self.console.print(f"{'note':>9}  {notice}", soft_wrap=True, highlight=False, markup=False)
+            print_line(self.console, f"{'note':>9}  {notice}")
 
     def moved(self, place: Place) -> None:
         """The moving line, or a plain one when the phase is new."""
@@ -74,7 +74,7 @@ class Display(MovingLine):
         if self.console.is_terminal:
             self._move(where, place)
         elif self._said != (place.round, place.phase):
-            self.console.print(where, soft_wrap=True, highlight=False, markup=False)
+            print_line(self.console, where)
         self._said = (place.round, place.phase)
 
     def _move(self, where: str, place: Place) -> None:

@@ -14,7 +14,7 @@ from typer import Argument, Option
 
 from listflow.data.errors import InputError
 from listflow.data.files import short
-from listflow.flows.cli.console import counted, plain_console, prepare, print_json, say
+from listflow.flows.cli.console import counted, plain_console, prepare, print_json, print_line, say
 from listflow.flows.cli.options import AsJson, RunFolder, Verbose
 from listflow.pipeline.run.status import RunStatus, find_runs, rounds_of, status_of
 from listflow.pipeline.run.wording import percent
@@ -52,7 +52,7 @@ def report(folder: RunFolder, as_json: AsJson = False, verbose: Verbose = False)
     found, console = report_of(folder), plain_console(stderr=as_json)
     write_report(found, folder)
     console.print(text_table(found))
-    console.print(short(folder / "report.html"), soft_wrap=True, highlight=False)
+    print_line(console, short(folder / "report.html"))
     if as_json:
         print_json(found.to_dict(), is_ascii=False)
 
@@ -123,12 +123,10 @@ def _show_run(run: RunStatus, console: Console) -> None:
     console.print(f"stage {run.stage}, head {run.head}", highlight=False)
     console.print(table)
     if run.review:
-        console.print(
-            f"waits until {run.review.until} for a review of round {run.review.round}; look at it: "
-            f"listflow review {short(run.folder)}", soft_wrap=True, highlight=False,
-        )  # fmt: skip
+        words = f"waits until {run.review.until} for a review of round {run.review.round}; look at it"
+        print_line(console, f"{words}: listflow review {short(run.folder)}")
     if run.state == "interrupted":
-        console.print(f"go on with: listflow resume {short(run.folder)}", soft_wrap=True, highlight=False)
+        print_line(console, f"go on with: listflow resume {short(run.folder)}")
     elif run.state == "done":
         console.print(f"final accuracy {percent(run.accuracy)}; {short(run.folder / 'report.html')}", soft_wrap=True)
 
@@ -147,4 +145,4 @@ def _show_review(folder: Path, console: Console) -> None:
         f"fill in the column label of {path} where you know it, the teacher's where it is right; then:",
         f"listflow review {short(folder)} --file {path}",
     ):
-        console.print(line, soft_wrap=True, markup=False, highlight=False)
+        print_line(console, line)

@@ -18,6 +18,7 @@ from listflow.flows.cli.console import (
     plain_console,
     prepare,
     print_json,
+    print_line,
 )
 from listflow.flows.cli.options import AsJson, Asked, RunFolder, Verbose, asks
 from listflow.flows.cli.progress import Display, show_plan
@@ -107,9 +108,9 @@ def _show_outcome(folder: Path, as_json: bool) -> None:
     console, report = plain_console(stderr=as_json), report_of(folder)
     console.print(text_table(report))
     for name in ("report.html", "predictions.parquet"):
-        console.print(short(folder / name), soft_wrap=True, highlight=False)
+        print_line(console, short(folder / name))
     if grown := rows_since(load_config(folder)):
         words = f"{counted(grown, 'row')} ingested since this run began; learn from what is new with"
-        console.print(f"{words}: listflow run --continue {short(folder)}", soft_wrap=True, highlight=False)
+        print_line(console, f"{words}: listflow run --continue {short(folder)}")
     if as_json:
         print_json(report.to_dict(), is_ascii=False)

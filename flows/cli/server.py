@@ -11,7 +11,7 @@ from rich.table import Table
 from typer import Option
 
 from listflow.data.files import short
-from listflow.flows.cli.console import plain_console, prepare, print_json, say
+from listflow.flows.cli.console import plain_console, prepare, print_json, print_line, say
 from listflow.flows.cli.options import AsJson, RunFolder, Verbose
 
 
@@ -29,7 +29,7 @@ def server(
             f"a client connects with: . {short(ready.home / CLIENT)}",
             f"in a browser: {ready.url}, with the whole line in {short(ready.home / PASSWORD)}",
         ):
-            plain_console(stderr=True).print(line, soft_wrap=True, highlight=False)
+            print_line(plain_console(stderr=True), line)
         host(ready)
 
 
@@ -49,7 +49,7 @@ def serve(
     from listflow.flows.run.deployment import Wanted, serve_run
 
     wanted = Wanted(folder, cron, every, tuple(corpus or ()), name or folder.resolve().name)
-    serve_run(wanted, partial(plain_console().print, soft_wrap=True, highlight=False))
+    serve_run(wanted, partial(print_line, plain_console()))
 
 
 def automations(
