@@ -1,4 +1,4 @@
-"""The error that every refused input raises, and the likeliest name that many of its sentences end with."""
+"""The error that every refused input raises, and how its sentences are worded: the likeliest name, values cut short."""
 
 from __future__ import annotations
 
@@ -27,6 +27,14 @@ def nearest(wrong: str, known: Sequence[str]) -> str:
     """Return the end of a sentence: the nearest known name in this very case, or all of them where none is near."""
     found = _nearest(wrong, {name: name for name in known})
     return f"did you mean '{found}'?" if found is not None else f"use one of: {', '.join(known)}."
+
+
+def shortened(text: str, most: int) -> str:
+    """Return `text`, or its beginning and three dots where it is longer than `most` characters: `most` of them in all.
+
+    Here, and not with the other wording of pipeline/, as nothing lies below: the sentences of a schema use it too.
+    """
+    return text if len(text) <= most else f"{text[: most - 3]}..."
 
 
 def _nearest(word: str, known: Mapping[str, str]) -> str | None:

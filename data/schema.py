@@ -14,7 +14,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, ConfigDict, ValidationError
 from pydantic.fields import FieldInfo
 
-from listflow.data.errors import InputError, did_you_mean, nearest
+from listflow.data.errors import InputError, did_you_mean, nearest, shortened
 
 Loc = tuple[str | int, ...]
 Model = type[BaseModel]
@@ -119,8 +119,7 @@ def _quoted(context: dict[str, Any]) -> list[str]:
 
 
 def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
+    return shortened(repr(value), LONGEST)
 
 
 def _first(error: ValidationError) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 
-from listflow.flows.run.session import _WATCHERS
+from listflow.flows.run.session import WATCHERS
 from listflow.pipeline.run.run import Progress, Run
 
 
@@ -24,4 +24,4 @@ class Journal:
 
 
 def keep_journal() -> None:
-    _WATCHERS.set((Journal(os.environ["FAULTS_JOURNAL"]),))
+    WATCHERS.set((Journal(os.environ["FAULTS_JOURNAL"]),))

@@ -1,63 +1,25 @@
-"""How a command ends: 0 done, 2 bad input, 130 or 143 interrupted, 1 anything else; one sentence, no traceback."""
+"""How a command begins, prints, counts and ends.
+
+It ends with 0 when it is done, 2 after bad input, 130 or 143 when it was interrupted, and 1 after anything else; with
+one sentence, and no traceback.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from types import TracebackType
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from listflow.data.files import short
-
-
-def counted(count: int, noun: str) -> str:
-    """``count`` and ``noun``, which gets an s unless it is one."""
-    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
-
-
-def moving_line(console: Console) -> Progress:
-    """Description, bar, done of all, a note, time left; shown in a terminal only, and gone at the end."""
-    return Progress(
-        TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(),
-        TextColumn("{task.fields[note]}", markup=False), TimeRemainingColumn(),
-        console=console, transient=True, disable=not console.is_terminal,
-    )  # fmt: skip
-
-
-class Count:
-    """Shows what it is told, inside its block. ``words`` stand there before anything is counted."""
-
-    def __init__(self, console: Console, words: str) -> None:
-        self._console, self._bar = console, moving_line(console)
-        self._line = self._bar.add_task(words, total=None, note="")
-        self._said: tuple[str, int] | None = None
-
-    def __enter__(self) -> Count:
-        self._bar.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._bar.stop()
-
-    def show(self, done: int, total: int, words: str, note: str = "") -> None:
-        """``done`` of ``total``; the count begins anew where it is less than before."""
-        if self._bar.tasks[0].completed > done:
-            self._bar.reset(self._line)
-        self._bar.update(self._line, completed=done, total=total, description=words, note=note)
-        tenth = 10 * done // total
-        if not self._console.is_terminal and self._said != (words, tenth):
-            line = " ".join(filter(None, (f"{words}: {done:,} of {total:,}", note)))
-            self._console.print(line, markup=False, highlight=False)
-        self._said = words, tenth
-
-
+BAD_INPUT, UNEXPECTED, INTERRUPTED, TERMINATED = 2, 1, 130, 143
+# Prefect reads these when it is imported, so they come first, and this file imports nothing of it.
 ALWAYS = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "DO_NOT_TRACK": "1",
@@ -84,7 +46,70 @@ def plain_console(stderr: bool = False) -> Console:
     return Console(stderr=stderr, markup=False, emoji=False)
 
 
-BAD_INPUT, UNEXPECTED, INTERRUPTED, TERMINATED = 2, 1, 130, 143
+def print_line(console: Console, line: str) -> None:
+    """Prints ``line`` as it is, and unbroken: a path or a command in it can be copied."""
+    console.print(line, soft_wrap=True, highlight=False, markup=False)
+
+
+def print_json(result: object, is_ascii: bool = True) -> None:
+    """Prints ``result`` as one line of JSON on stdout: paths as text, and what is not ASCII escaped unless told."""
+    print(json.dumps(result, default=str, ensure_ascii=is_ascii))
+
+
+def counted(count: int, noun: str) -> str:
+    """``count`` and ``noun``, which gets an s unless it is one."""
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+@contextmanager
+def counting(console: Console, words: str, unit: str) -> Iterator[Callable[[int], None]]:
+    """Yields what adds to a count of ``unit``, in a terminal; ``words`` stand there before anything is counted."""
+    with console.status(words) as state:
+        done = 0
+
+        def add(more: int) -> None:
+            nonlocal done
+            done += more
+            state.update(f"{done:,} {unit}")
+
+        yield add
+
+
+class MovingLine:
+    """Description, bar, done of all, a note, time left: in a terminal only, inside its block, and gone at the end."""
+
+    def __init__(self, console: Console, words: str) -> None:
+        self.console = console
+        self.bar = Progress(
+            TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}", markup=False), TimeRemainingColumn(),
+            console=console, transient=True, disable=not console.is_terminal,
+        )  # fmt: skip
+        self.line = self.bar.add_task(words, total=None, note="")
+
+    def __enter__(self) -> Self:
+        self.bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.bar.stop()
+
+
+class Count(MovingLine):
+    """How far one long count is: a moving line in a terminal, a plain one for every tenth elsewhere."""
+
+    _said: tuple[str, int] | None = None
+
+    def show(self, done: int, total: int, words: str, note: str = "") -> None:
+        """``done`` of ``total``; the count begins anew where it is less than before."""
+        if self.bar.tasks[0].completed > done:
+            self.bar.reset(self.line)
+        self.bar.update(self.line, completed=done, total=total, description=words, note=note)
+        tenth = 10 * done // total
+        if not self.console.is_terminal and self._said != (words, tenth):
+            line = " ".join(filter(None, (f"{words}: {done:,} of {total:,}", note)))
+            self.console.print(line, markup=False, highlight=False)
+        self._said = words, tenth
 
 
 class Terminated(BaseException):
@@ -116,13 +141,6 @@ def fail(sentence: str, code: int) -> NoReturn:
     sys.exit(code)
 
 
-def interrupted(folder: Path | None, code: int) -> NoReturn:
-    """Ends an interrupted run, saying how to go on with it."""
-    fail(f"interrupted; {how_to_go_on(folder)}", code)
-
-
-def how_to_go_on(folder: Path | None) -> str:
-    """The end of a sentence on a run in ``folder`` that stopped."""
-    if folder is None:
-        return "the same command goes on from there."
-    return f"what is finished is kept. Go on with: listflow resume {short(folder)}"
+def interrupted(by: BaseException, how_to_go_on: str) -> NoReturn:
+    """Ends a command that ``by`` has interrupted: SIGTERM, or else Ctrl-C or a cancellation in the Prefect UI."""
+    fail(f"interrupted; {how_to_go_on}", TERMINATED if isinstance(by, Terminated) else INTERRUPTED)

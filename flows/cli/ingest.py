@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,23 +12,24 @@ from typer import Argument, Option
 from listflow.data.errors import InputError
 from listflow.data.files import short
 from listflow.flows.cli.console import (
-    INTERRUPTED,
-    TERMINATED,
     Terminated,
     counted,
-    fail,
+    counting,
     heeding_sigterm,
+    interrupted,
     plain_console,
     prepare,
+    print_json,
+    print_line,
     say,
 )
-from listflow.flows.cli.options import AsJson, Verbose
+from listflow.flows.cli.options import AsJson, TextColumns, Verbose
 
 if TYPE_CHECKING:
     from listflow.data.ingest import Ingested
 
 CORPORA = Path("corpora")
-STOPPED = "interrupted; nothing was added. The same command again adds all of it, and nothing twice."
+STOPPED = "nothing was added. The same command again adds all of it, and nothing twice."
 REASONS = {
     "exact": "were there before", "near": "differ from one before in case, space or punctuation only",
     "kept out": "are labelled or test rows", "blank": "have no text",
@@ -39,7 +39,7 @@ REASONS = {
 def ingest(
     corpus: Annotated[str, Argument(help="Its name; the first ingest makes it.")],
     files: Annotated[list[str], Argument(metavar="FILE...", help="Texts: csv, tsv, jsonl, parquet, or a hub id.")],
-    columns: Annotated[str | None, Option(help="Column names, such as text=body.")] = None,
+    columns: TextColumns = None,
     keep_out: Annotated[
         list[str] | None, Option(metavar="FILE", help="Labelled or test rows that may not come in; repeatable.")
     ] = None,
@@ -55,24 +55,25 @@ def ingest(
     from listflow.data.task import Columns, parse_columns
 
     folder, console = corpus_folder(home, corpus), plain_console(stderr=as_json)
-    with console.status("read") as state:
-        read = 0
-
-        def on_rows(rows: int) -> None:
-            nonlocal read
-            read += rows
-            state.update(f"{read:,} rows read")
-
+    with counting(console, "read", "rows read") as on_rows:
         named = parse_columns(columns) if columns else Columns()
         try:
             with heeding_sigterm():
                 done = append(folder, files, named, is_pair=pairs, keep_out=keep_out or (), on_rows=on_rows)
         except (KeyboardInterrupt, Terminated) as stopped:
-            fail(STOPPED, TERMINATED if isinstance(stopped, Terminated) else INTERRUPTED)
+            interrupted(stopped, STOPPED)
     _show(folder, done, console)
     _tell(folder, done)
     if as_json:
-        print(json.dumps({"added": done.added, "dropped": done.dropped, "corpus": asdict(done.manifest)}))
+        print_json({"added": done.added, "dropped": done.dropped, "corpus": asdict(done.manifest)})
+
+
+def _show(folder: Path, done: Ingested, console: Console) -> None:
+    console.print(f"{counted(done.added, 'new row')}; {folder.name} has {done.manifest.rows:,}", highlight=False)
+    for reason, words in REASONS.items():
+        if done.dropped.get(reason):
+            console.print(f"  {done.dropped[reason]:,} left out: they {words}", highlight=False)
+    print_line(console, f"use it with: --unlabelled {short(folder)}")
 
 
 def _tell(folder: Path, done: Ingested) -> None:
@@ -84,11 +85,3 @@ def _tell(folder: Path, done: Ingested) -> None:
     except InputError as error:
         seen = "the rows are in, and `listflow serve` sees them when it is started again"
         say(f"{seen}, but no run could be told now: {error}")
-
-
-def _show(folder: Path, done: Ingested, console: Console) -> None:
-    console.print(f"{counted(done.added, 'new row')}; {folder.name} has {done.manifest.rows:,}", highlight=False)
-    for reason, words in REASONS.items():
-        if done.dropped.get(reason):
-            console.print(f"  {done.dropped[reason]:,} left out: they {words}", highlight=False)
-    console.print(f"use it with: --unlabelled {short(folder)}", soft_wrap=True, highlight=False)

@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from rich.console import Console
 from typer import Argument, Option
 
 from listflow.data.files import short
 from listflow.flows.cli.console import (
-    INTERRUPTED,
-    TERMINATED,
     UNEXPECTED,
     Count,
     Terminated,
     counted,
     fail,
     heeding_sigterm,
+    interrupted,
     plain_console,
     prepare,
+    print_json,
+    print_line,
 )
-from listflow.flows.cli.options import AsJson, RunFolder, Verbose
+from listflow.flows.cli.options import AsJson, RunPath, Verbose
 
 if TYPE_CHECKING:
     from listflow.flows.labelling.request import LabelRequest
@@ -35,7 +35,7 @@ AGAIN = "what is labelled is kept; the same command again labels what is left."
 
 
 def label(
-    folder: RunFolder,
+    folder: RunPath,
     corpus: Annotated[Path, Argument(help="The folder of a corpus that `listflow ingest` made.")],
     output: Annotated[Path, Option(help="The folder of the labels: a Parquet data set, one file a shard.")],
     workers: Annotated[
@@ -73,7 +73,7 @@ def label(
     facts = _follow(request, console)
     _show(facts, output, console)
     if as_json:
-        print(json.dumps(facts, ensure_ascii=False))
+        print_json(facts, is_ascii=False)
 
 
 def _follow(request: LabelRequest, console: Console) -> dict[str, Any]:
@@ -88,10 +88,8 @@ def _follow(request: LabelRequest, console: Console) -> dict[str, Any]:
             check_server() if request.runner == "pool" else ensure_server()
             with _known_to_workers():
                 return label_corpus(request)
-    except (KeyboardInterrupt, Stopped):
-        _stopped(INTERRUPTED)
-    except Terminated:
-        _stopped(TERMINATED)
+    except (KeyboardInterrupt, Stopped, Terminated) as stopped:
+        interrupted(stopped, AGAIN)
     except Unlabelled as error:
         fail(f"{error}; {AGAIN}", UNEXPECTED)
 
@@ -106,10 +104,6 @@ def _known_to_workers() -> Iterator[None]:
         yield
 
 
-def _stopped(code: int) -> NoReturn:
-    fail(f"interrupted; {AGAIN}", code)
-
-
 def _shown(count: Count, found: Standing) -> None:
     count.show(found.rows, found.all_rows, "rows", f"in {found.shards:,} of {found.all_shards:,} shards")
 
@@ -120,4 +114,4 @@ def _show(facts: dict[str, Any], output: Path, console: Console) -> None:
     console.print(f"{done}{speed}", highlight=False)
     for name, count in sorted(facts["per_class"].items(), key=lambda item: -item[1])[:20]:
         console.print(f"{count:>12,}  {name}", highlight=False, markup=False)
-    console.print(f'read it with: pandas.read_parquet("{short(output)}")', soft_wrap=True, highlight=False)
+    print_line(console, f'read it with: pandas.read_parquet("{short(output)}")')

@@ -1,4 +1,7 @@
-"""The options that ``run`` and ``plan`` share, and the configuration they ask for."""
+"""Options that commands share, and the configuration that ``run`` and ``plan`` ask for.
+
+Values are given as a user writes them: YAML files, and ``a.b=value`` on the command line.
+"""
 
 from __future__ import annotations
 
@@ -14,49 +17,17 @@ from typer import Argument, Option
 from listflow.data.errors import InputError
 from listflow.pipeline.run.config import RunConfig, build_config
 
-RunFolder = Annotated[Path, Argument(help="The folder of a run.")]
-
-
 Values = dict[str, Any]
-
-
-def read_yaml(path: Path) -> Values:
-    """The nested values of a YAML file; InputError when there are none to read."""
-    try:
-        values = yaml.safe_load(path.read_text("utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); pass a YAML file to --config.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: is not valid YAML ({' '.join(str(error).split())}); correct it.") from error
-    if values is not None and not isinstance(values, dict):
-        raise InputError(f"{path}: must hold keys with values, such as 'rounds: {{count: 3}}'.")
-    return values or {}
-
-
-def parse_set(item: str) -> Values:
-    """The nested dict that ``a.b=value`` means, the value read as YAML; InputError for another shape."""
-    key, equals, text = item.partition("=")
-    if not (key and equals):
-        raise InputError(f"--set {item!r} is not KEY=VALUE; write for example student.steps=300.")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise InputError(f"--set {item!r}: the value is not valid YAML; put quotes around it.") from error
-    for part in reversed(key.split(".")):
-        value = {part: value}
-    return dict(value)
-
-
-def given_values(options: Values, items: Iterable[str]) -> Values:
-    """What a user gave: ``options`` that are not None, and ``--set`` items over them."""
-    given = {name: value for name, value in options.items() if value is not None}
-    for item in items:
-        given |= parse_set(item)
-    return given
-
-
+RunPath = Annotated[Path, Argument(help="The folder of a run.")]
+TextColumns = Annotated[str | None, Option(help="Column names, such as text=body.")]
+Seed = Annotated[int | None, Option(help="Decides every draw. Default: 1.")]
 Verbose = Annotated[bool, Option("--verbose", help="Show what Prefect logs, and tracebacks.")]
 AsJson = Annotated[bool, Option("--json", help="Print the result as one line of JSON, and all else on stderr.")]
+
+
+def set_option(words: str) -> Any:
+    """The option --set KEY=VALUE of a command, explained by ``words``."""
+    return Option("--set", metavar="KEY=VALUE", help=f"{words}; repeatable.")
 
 
 @dataclass(frozen=True)
@@ -85,20 +56,18 @@ class Asked:
     promote: Annotated[
         Literal["always", "gated"] | None, Option(help="Every student, or only one not worse. Default: always.")
     ] = None
-    seed: Annotated[int | None, Option(help="Decides every draw. Default: 1.")] = None
+    seed: Seed = None
     continues: Annotated[
         Path | None,
         Option("--continue", metavar="RUN", help="Go on from a finished run with rows that are new since. Gated."),
     ] = None
     run_dir: Annotated[str | None, Option(help="Where the run is kept. Default: runs/<task>-<id>.")] = None
     config: Annotated[Path | None, Option(help="YAML file of configuration values; options lie over it.")] = None
-    set: Annotated[
-        list[str] | None, Option("--set", metavar="KEY=VALUE", help="Any value, such as student.steps=300; repeatable.")
-    ] = None
+    set: Annotated[list[str] | None, set_option("Any value, such as student.steps=300")] = None
 
     def to_config(self) -> RunConfig:
         """Preset, then file, then options, then ``--set``; InputError for what does not fit."""
-        file = read_yaml(self.config) if self.config else {}
+        file = _read_yaml(self.config) if self.config else {}
         preset = self.preset or file.pop("preset", None) or "fast"
         before = _continued(self.continues) if self.continues else {}
         return build_config(str(preset), before, file, self._overlay(), *map(parse_set, self.set or ()))
@@ -145,6 +114,41 @@ def asks(command: Callable[..., None]) -> Callable[..., None]:
     with_options.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     with_options.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return with_options
+
+
+def given_values(options: Values, items: Iterable[str]) -> Values:
+    """What a user gave: ``options`` that are not None, and ``--set`` items over them."""
+    given = {name: value for name, value in options.items() if value is not None}
+    for item in items:
+        given |= parse_set(item)
+    return given
+
+
+def parse_set(item: str) -> Values:
+    """The nested dict that ``a.b=value`` means, the value read as YAML; InputError for another shape."""
+    key, equals, text = item.partition("=")
+    if not (key and equals):
+        raise InputError(f"--set {item!r} is not KEY=VALUE; write for example student.steps=300.")
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"--set {item!r}: the value is not valid YAML; put quotes around it.") from error
+    for part in reversed(key.split(".")):
+        value = {part: value}
+    return dict(value)
+
+
+def _read_yaml(path: Path) -> Values:
+    """The nested values of a YAML file; InputError when there are none to read."""
+    try:
+        values = yaml.safe_load(path.read_text("utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); pass a YAML file to --config.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: is not valid YAML ({' '.join(str(error).split())}); correct it.") from error
+    if values is not None and not isinstance(values, dict):
+        raise InputError(f"{path}: must hold keys with values, such as 'rounds: {{count: 3}}'.")
+    return values or {}
 
 
 def _continued(folder: Path) -> Values:

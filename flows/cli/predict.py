@@ -1,4 +1,4 @@
-"""``predict``: the labels of one finished run, or of several on one backbone."""
+"""``predict`` and ``export``: finished runs put to use, for labels or as a plain transformers model."""
 
 from __future__ import annotations
 
@@ -7,12 +7,33 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from listflow.flows.cli.console import counted, plain_console, prepare
-from listflow.flows.cli.options import RunFolder, Verbose
+from listflow.flows.cli.console import counted, counting, plain_console, prepare, print_line
+from listflow.flows.cli.options import RunPath, TextColumns, Verbose
+
+
+def predict(
+    folders: Annotated[list[Path], Argument(metavar="RUN...", help="The folders of runs on the same backbone.")],
+    input: Annotated[str, Option(help="File of texts: csv, tsv, jsonl or parquet.")],
+    output: Annotated[Path, Option(help="Where labels and probabilities go; the same formats.")],
+    columns: TextColumns = None,
+    task_column: Annotated[str | None, Option(help="Column that names the one run to label each row.")] = None,
+    verbose: Verbose = False,
+) -> None:
+    """Label the texts of a file with the final models of runs."""
+    prepare(verbose)
+    from listflow.pipeline.results.predictors import Predictors
+
+    with counting(plain_console(stderr=True), "load the model", "rows") as on_rows:
+        predictors = Predictors.open(folders)
+        if task_column is None:
+            rows = predictors.predict_file(input, output, columns, on_rows)
+        else:
+            rows = predictors.predict_file_by_task(input, output, task_column, columns, on_rows)
+    print_line(plain_console(), f"{counted(rows, 'row')} labelled in {output}")
 
 
 def export(
-    folder: RunFolder,
+    folder: RunPath,
     output: Annotated[Path, Option(help="A new folder for the model.")],
     verbose: Verbose = False,
 ) -> None:
@@ -22,33 +43,4 @@ def export(
 
     with plain_console(stderr=True).status("merge the model"):
         write(folder, output)
-    said = f"plain model in {output}; the code to use it is in {output / 'README.md'}"
-    plain_console().print(said, soft_wrap=True, highlight=False)
-
-
-def predict(
-    folders: Annotated[list[Path], Argument(metavar="RUN...", help="The folders of runs on the same backbone.")],
-    input: Annotated[str, Option(help="File of texts: csv, tsv, jsonl or parquet.")],
-    output: Annotated[Path, Option(help="Where labels and probabilities go; the same formats.")],
-    columns: Annotated[str | None, Option(help="Column names, such as text=body.")] = None,
-    task_column: Annotated[str | None, Option(help="Column that names the one run to label each row.")] = None,
-    verbose: Verbose = False,
-) -> None:
-    """Label the texts of a file with the final models of runs."""
-    prepare(verbose)
-    from listflow.pipeline.results.predictors import Predictors
-
-    console = plain_console(stderr=True)
-    with console.status("load the model") as state:
-        predictors, done = Predictors.open(folders), 0
-
-        def on_rows(rows: int) -> None:
-            nonlocal done
-            done += rows
-            state.update(f"{done:,} rows")
-
-        if task_column is None:
-            rows = predictors.predict_file(input, output, columns, on_rows)
-        else:
-            rows = predictors.predict_file_by_task(input, output, task_column, columns, on_rows)
-    plain_console().print(f"{counted(rows, 'row')} labelled in {output}", soft_wrap=True, highlight=False)
+    print_line(plain_console(), f"plain model in {output}; the code to use it is in {output / 'README.md'}")

@@ -1,26 +1,88 @@
-"""Where a run stands, for a person: one moving line in a terminal, one plain line a phase elsewhere."""
+"""What is shown of a run: where it stands while it goes, and what it would do.
+
+A run that goes is one moving line in a terminal, and one plain line a phase elsewhere.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
 
 from listflow.data.files import short
-from listflow.flows.cli.console import moving_line
+from listflow.flows.cli.console import MovingLine, print_line
 from listflow.pipeline.run.wording import duration, trained
-from listflow.pipeline.training.plan import Plan
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from listflow.pipeline.run.run import Progress as Place
     from listflow.pipeline.run.run import Run
+    from listflow.pipeline.training.plan import Plan
 
+PHASES = {
+    "tokenise": "tokenise",
+    "centre": "centre the label words",
+    "zero-shot": "measure without labels",
+    "labelled": "prompt-tune the teacher",
+    "folds": "look at labelled rows unseen",
+    "label": "pseudo-label",
+    "warmup": "train student, warm-up",
+    "reweighted": "train student, meta-reweighted",
+    "tail": "train student, labelled tail",
+    "judge": "look at the sample",
+    "test": "measure on test rows",
+    "predict": "predict every unlabelled row",
+}
 WIDTH, SHOWN_WORDS = 40, 20
+
+
+class Display(MovingLine):
+    """Shows a run while it goes. ``folder`` is where it is kept, as soon as that is known."""
+
+    def __init__(self, console: Console, rounds: int) -> None:
+        super().__init__(console, "start Prefect, load the backbone")
+        self.folder: Path | None = None
+        self._rounds = rounds
+        self._said: tuple[int, str] | None = None
+
+    def opened(self, run: Run) -> None:
+        """A short plan, before the work."""
+        from listflow.pipeline.training.plan import steps_of, trainable_parameters
+
+        self.folder = run.folder
+        teacher, student = steps_of(run)
+        backbone = f"{run.backbone.name}, {run.backbone.parameter_count():,} parameters, frozen"
+        rows = f"{len(run.gold)} labelled, {len(run.corpus):,} unlabelled, {len(run.inputs.test):,} test"
+        for name, value in {
+            "task": f"{run.inputs.task.name} ({len(run.labels)} classes)",
+            "rows": rows,
+            "backbone": f"{backbone}; {trainable_parameters(run):,} trainable",
+            "steps": f"{teacher:,} for the teacher, then {self._rounds} rounds x {sum(student.values()):,}",
+            "kept in": short(run.folder),
+        }.items():
+            print_line(self.console, f"{name:>9}  {value}")
+        for notice in run.notices:
+            print_line(self.console, f"{'note':>9}  {notice}")
+
+    def moved(self, place: Place) -> None:
+        """The moving line, or a plain one when the phase is new."""
+        words = PHASES.get(place.phase, place.phase)
+        where = f"round {place.round} of {self._rounds}: {words}" if place.round else words
+        if self.console.is_terminal:
+            self._move(where, place)
+        elif self._said != (place.round, place.phase):
+            print_line(self.console, where)
+        self._said = (place.round, place.phase)
+
+    def _move(self, where: str, place: Place) -> None:
+        shown: dict[str, Any] = {"description": where, "note": "" if place.loss is None else f"loss {place.loss:.3f}"}
+        if place.done <= 1 or self.bar.tasks[0].total != place.total:
+            self.bar.reset(self.line, total=place.total, completed=place.done, **shown)
+        else:
+            self.bar.update(self.line, completed=place.done, **shown)
 
 
 def show_plan(plan: Plan, console: Console) -> None:
@@ -73,73 +135,3 @@ def _work(plan: Plan) -> Iterator[str]:
     yield f"  teacher   {plan.teacher_steps:,}"
     yield f"  student   {phases}, in each of {plan.rounds} rounds"
     yield f"  in all    {plan.total_steps:,}, about {duration(plan.seconds)} on this machine"
-
-
-PHASES = {
-    "tokenise": "tokenise",
-    "centre": "centre the label words",
-    "zero-shot": "measure without labels",
-    "labelled": "prompt-tune the teacher",
-    "folds": "look at labelled rows unseen",
-    "label": "pseudo-label",
-    "warmup": "train student, warm-up",
-    "reweighted": "train student, meta-reweighted",
-    "tail": "train student, labelled tail",
-    "judge": "look at the sample",
-    "test": "measure on test rows",
-    "predict": "predict every unlabelled row",
-}
-
-
-class Display:
-    """Shows a run while it goes. ``folder`` is where it is kept, as soon as that is known."""
-
-    def __init__(self, console: Console, rounds: int) -> None:
-        self.folder: Path | None = None
-        self._console, self._rounds = console, rounds
-        self._said: tuple[int, str] | None = None
-        self._bar = moving_line(console)
-        self._line = self._bar.add_task("start Prefect, load the backbone", total=None, note="")
-
-    def __enter__(self) -> Display:
-        self._bar.start()
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._bar.stop()
-
-    def opened(self, run: Run) -> None:
-        """A short plan, before the work."""
-        from listflow.pipeline.training.plan import steps_of, trainable_parameters
-
-        self.folder = run.folder
-        teacher, student = steps_of(run)
-        backbone = f"{run.backbone.name}, {run.backbone.parameter_count():,} parameters, frozen"
-        rows = f"{len(run.gold)} labelled, {len(run.corpus):,} unlabelled, {len(run.inputs.test):,} test"
-        for name, value in {
-            "task": f"{run.inputs.task.name} ({len(run.labels)} classes)",
-            "rows": rows,
-            "backbone": f"{backbone}; {trainable_parameters(run):,} trainable",
-            "steps": f"{teacher:,} for the teacher, then {self._rounds} rounds x {sum(student.values()):,}",
-            "kept in": short(run.folder),
-        }.items():
-            self._console.print(f"{name:>9}  {value}", soft_wrap=True, highlight=False, markup=False)
-        for notice in run.notices:
-            self._console.print(f"{'note':>9}  {notice}", soft_wrap=True, highlight=False, markup=False)
-
-    def moved(self, place: Place) -> None:
-        """The moving line, or a plain one when the phase is new."""
-        words = PHASES.get(place.phase, place.phase)
-        where = f"round {place.round} of {self._rounds}: {words}" if place.round else words
-        if self._console.is_terminal:
-            self._move(where, place)
-        elif self._said != (place.round, place.phase):
-            self._console.print(where, soft_wrap=True, highlight=False, markup=False)
-        self._said = (place.round, place.phase)
-
-    def _move(self, where: str, place: Place) -> None:
-        shown: dict[str, Any] = {"description": where, "note": "" if place.loss is None else f"loss {place.loss:.3f}"}
-        if place.done <= 1 or self._bar.tasks[0].total != place.total:
-            self._bar.reset(self._line, total=place.total, completed=place.done, **shown)
-        else:
-            self._bar.update(self._line, completed=place.done, **shown)

@@ -1,8 +1,7 @@
-"""``status`` and ``report``: what runs that exist have come to."""
+"""``status``, ``report``, ``review`` and ``gc``: what runs that exist have come to, ask for, and can lose."""
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from dataclasses import asdict
 from pathlib import Path
@@ -15,11 +14,70 @@ from typer import Argument, Option
 
 from listflow.data.errors import InputError
 from listflow.data.files import short
-from listflow.flows.cli.console import counted, plain_console, prepare, say
-from listflow.flows.cli.options import AsJson, RunFolder, Verbose
+from listflow.flows.cli.console import counted, plain_console, prepare, print_json, print_line, say
+from listflow.flows.cli.options import AsJson, RunPath, Verbose
 from listflow.pipeline.run.status import RunStatus, find_runs, rounds_of, status_of
+from listflow.pipeline.run.wording import percent
+from listflow.pipeline.storage.run_folder import RunFolder
 
 RUNS = Path("runs")
+SHOWN_TEXT = 200
+
+
+def status(
+    folder: Annotated[Path | None, Argument(help="The folder of a run; without it, all runs below runs/.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show all runs, or the rounds of one and what is left. Of all, those that cannot be read are named on stderr."""
+    refused: list[InputError] = []
+    found = [status_of(folder)] if folder else find_runs(RUNS, refused.append)
+    console = plain_console(stderr=as_json)
+    if not (found or refused):
+        console.print(f"no runs in {RUNS}/; start one with: listflow run")
+    elif folder:
+        _show_run(found[0], console)
+    elif found:
+        console.print(_runs_table(found))
+    for error in refused:
+        say(error)
+    if as_json:
+        print_json([asdict(run) for run in found])
+
+
+def report(folder: RunPath, as_json: AsJson = False, verbose: Verbose = False) -> None:
+    """Draw report.html and the plots of a finished run again, and print its table."""
+    prepare(verbose)
+    from listflow.pipeline.results.outcome import report_of
+    from listflow.pipeline.results.rendering import text_table, write_report
+
+    found, console = report_of(folder), plain_console(stderr=as_json)
+    write_report(found, folder)
+    console.print(text_table(found))
+    print_line(console, short(RunFolder(folder).page))
+    if as_json:
+        print_json(found.to_dict(), is_ascii=False)
+
+
+def review(
+    folder: RunPath,
+    file: Annotated[
+        Path | None, Option(help="Answers: csv, tsv, jsonl or parquet with the columns row_id and label.")
+    ] = None,
+    by: Annotated[str, Option(help="Who answers, for the report.")] = "",
+    verbose: Verbose = False,
+) -> None:
+    """Show the contested rows that a run asks about, or answer with --file."""
+    prepare(verbose)
+    console = Console()
+    if file is None:
+        _show_review(folder, console)
+        return
+    from listflow.pipeline.run.review import answer_review, read_answers
+
+    ended = answer_review(folder.resolve(), read_answers(str(file)), by.strip())
+    verb = "is" if len(ended.rows) == 1 else "are"
+    words = f"{counted(len(ended.rows), 'row')} {verb} labelled from round {ended.round + 1} on"
+    console.print(words, highlight=False)
 
 
 def gc(
@@ -45,35 +103,36 @@ def gc(
     words = f"{freed / 1e6:.1f} MB freed" if delete else f"{total / 1e6:.1f} MB would be freed; do it with --delete"
     console.print(words if found else f"nothing to remove below {parent}", highlight=False)
     if as_json:
-        print(json.dumps({"bytes": total, "freed": freed, "paths": [str(removal.path) for removal in found]}))
+        print_json({"bytes": total, "freed": freed, "paths": [removal.path for removal in found]})
 
 
-SHOWN_TEXT = 200
+def _runs_table(found: list[RunStatus]) -> Table:
+    table = Table("run", "id", "task", "round", "state", "final accuracy")
+    for run in found:
+        round_words = f"{run.reached} of {run.rounds}"
+        state = "waits for review" if run.review else run.state
+        table.add_row(short(run.folder), run.run_id, run.task, round_words, state, percent(run.accuracy))
+    return table
 
 
-def review(
-    folder: RunFolder,
-    file: Annotated[
-        Path | None, Option(help="Answers: csv, tsv, jsonl or parquet with the columns row_id and label.")
-    ] = None,
-    by: Annotated[str, Option(help="Who answers, for the report.")] = "",
-    verbose: Verbose = False,
-) -> None:
-    """Show the contested rows that a run asks about, or answer with --file."""
-    prepare(verbose)
-    console = Console()
-    if file is None:
-        _show(folder, console)
-        return
-    from listflow.pipeline.run.review import answer_review, read_answers
-
-    ended = answer_review(folder.resolve(), read_answers(str(file)), by.strip())
-    verb = "is" if len(ended.rows) == 1 else "are"
-    words = f"{counted(len(ended.rows), 'row')} {verb} labelled from round {ended.round + 1} on"
-    console.print(words, highlight=False)
+def _show_run(run: RunStatus, console: Console) -> None:
+    table = Table("round", "pseudo labels", "model", "test accuracy", "verdict")
+    for found in rounds_of(run.folder, run.rounds):
+        verdict = "" if found.promoted is None else "promoted" if found.promoted else "kept"
+        table.add_row(str(found.number or "teacher"), found.pseudo, found.model, percent(found.accuracy), verdict)
+    console.print(f"{run.task}, run {run.run_id}: {run.state}, round {run.reached} of {run.rounds}", highlight=False)
+    console.print(f"stage {run.stage}, head {run.head}", highlight=False)
+    console.print(table)
+    if run.review:
+        words = f"waits until {run.review.until} for a review of round {run.review.round}; look at it"
+        print_line(console, f"{words}: listflow review {short(run.folder)}")
+    if run.state == "interrupted":
+        print_line(console, f"go on with: listflow resume {short(run.folder)}")
+    elif run.state == "done":
+        console.print(f"final accuracy {percent(run.accuracy)}; {short(RunFolder(run.folder).page)}", soft_wrap=True)
 
 
-def _show(folder: Path, console: Console) -> None:
+def _show_review(folder: Path, console: Console) -> None:
     from listflow.pipeline.run.review import CSV, open_review
 
     asked = open_review(folder.resolve())
@@ -87,70 +146,4 @@ def _show(folder: Path, console: Console) -> None:
         f"fill in the column label of {path} where you know it, the teacher's where it is right; then:",
         f"listflow review {short(folder)} --file {path}",
     ):
-        console.print(line, soft_wrap=True, markup=False, highlight=False)
-
-
-def status(
-    folder: Annotated[Path | None, Argument(help="The folder of a run; without it, all runs below runs/.")] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Show all runs, or the rounds of one and what is left. Of all, those that cannot be read are named on stderr."""
-    refused: list[InputError] = []
-    found = [status_of(folder)] if folder else find_runs(RUNS, refused.append)
-    console = plain_console(stderr=as_json)
-    if not (found or refused):
-        console.print(f"no runs in {RUNS}/; start one with: listflow run")
-    elif folder:
-        _show_run(found[0], console)
-    elif found:
-        console.print(_runs_table(found))
-    for error in refused:
-        say(error)
-    if as_json:
-        print(json.dumps([asdict(run) for run in found], default=str))
-
-
-def report(folder: RunFolder, as_json: AsJson = False, verbose: Verbose = False) -> None:
-    """Draw report.html and the plots of a finished run again, and print its table."""
-    prepare(verbose)
-    from listflow.pipeline.results.outcome import report_of
-    from listflow.pipeline.results.rendering import text_table, write_report
-
-    found, console = report_of(folder), plain_console(stderr=as_json)
-    write_report(found, folder)
-    console.print(text_table(found))
-    console.print(short(folder / "report.html"), soft_wrap=True, highlight=False)
-    if as_json:
-        print(json.dumps(found.to_dict(), ensure_ascii=False))
-
-
-def _runs_table(found: list[RunStatus]) -> Table:
-    table = Table("run", "id", "task", "round", "state", "final accuracy")
-    for run in found:
-        round_words = f"{run.reached} of {run.rounds}"
-        state = "waits for review" if run.review else run.state
-        table.add_row(short(run.folder), run.run_id, run.task, round_words, state, _percent(run.accuracy))
-    return table
-
-
-def _show_run(run: RunStatus, console: Console) -> None:
-    table = Table("round", "pseudo labels", "model", "test accuracy", "verdict")
-    for found in rounds_of(run.folder, run.rounds):
-        verdict = "" if found.promoted is None else "promoted" if found.promoted else "kept"
-        table.add_row(str(found.number or "teacher"), found.pseudo, found.model, _percent(found.accuracy), verdict)
-    console.print(f"{run.task}, run {run.run_id}: {run.state}, round {run.reached} of {run.rounds}", highlight=False)
-    console.print(f"stage {run.stage}, head {run.head}", highlight=False)
-    console.print(table)
-    if run.review:
-        console.print(
-            f"waits until {run.review.until} for a review of round {run.review.round}; look at it: "
-            f"listflow review {short(run.folder)}", soft_wrap=True, highlight=False,
-        )  # fmt: skip
-    if run.state == "interrupted":
-        console.print(f"go on with: listflow resume {short(run.folder)}", soft_wrap=True, highlight=False)
-    elif run.state == "done":
-        console.print(f"final accuracy {_percent(run.accuracy)}; {short(run.folder / 'report.html')}", soft_wrap=True)
-
-
-def _percent(share: float | None) -> str:
-    return "-" if share is None else f"{100 * share:.1f} %"
+        print_line(console, line)

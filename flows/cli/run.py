@@ -1,8 +1,7 @@
-"""``run``, ``resume`` and ``plan``."""
+"""``run``, ``resume`` and ``plan``: a run, from what is asked to what it came to."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,22 +10,22 @@ from rich.console import Console
 
 from listflow.data.files import short
 from listflow.flows.cli.console import (
-    INTERRUPTED,
-    TERMINATED,
     UNEXPECTED,
     Terminated,
     counted,
     fail,
     heeding_sigterm,
-    how_to_go_on,
     interrupted,
     plain_console,
     prepare,
+    print_json,
+    print_line,
 )
-from listflow.flows.cli.options import AsJson, Asked, RunFolder, Verbose, asks
-from listflow.flows.cli.progress import Display
+from listflow.flows.cli.options import AsJson, Asked, RunPath, Verbose, asks
+from listflow.flows.cli.progress import Display, show_plan
 from listflow.pipeline.run.config import RunConfig
 from listflow.pipeline.run.wording import name_of, name_of_head
+from listflow.pipeline.storage.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from listflow.pipeline.run.opening import Found
@@ -39,7 +38,7 @@ def run(asked: Asked, as_json: AsJson = False, verbose: Verbose = False) -> None
     _train(asked.to_config(), as_json)
 
 
-def resume(folder: RunFolder, as_json: AsJson = False, verbose: Verbose = False) -> None:
+def resume(folder: RunPath, as_json: AsJson = False, verbose: Verbose = False) -> None:
     """Go on with an interrupted run; repair a damaged one. One that is finished and whole is only shown."""
     prepare(verbose)
     from listflow.pipeline.results.outcome import is_whole
@@ -56,13 +55,12 @@ def resume(folder: RunFolder, as_json: AsJson = False, verbose: Verbose = False)
 def plan(asked: Asked, as_json: AsJson = False, verbose: Verbose = False) -> None:
     """Show what a run would do, and how long it would take. Trains nothing and keeps nothing."""
     prepare(verbose)
-    from listflow.flows.cli.progress import show_plan
     from listflow.pipeline.training.plan import make_plan
 
     found = make_plan(asked.to_config())
     show_plan(found, Console(stderr=as_json))
     if as_json:
-        print(json.dumps(asdict(found), ensure_ascii=False))
+        print_json(asdict(found), is_ascii=False)
 
 
 def _train(config: RunConfig, as_json: bool) -> None:
@@ -89,17 +87,22 @@ def _follow(found: Found, display: Display) -> Path:
         with heeding_sigterm(), display, watched_by(display), looked_up(found), tags("listflow", *_kinds(config)):
             ensure_server()
             return Path(self_train(config)["run"])
-    except (KeyboardInterrupt, Stopped):
-        interrupted(display.folder, INTERRUPTED)
-    except Terminated:
-        interrupted(display.folder, TERMINATED)
+    except (KeyboardInterrupt, Stopped, Terminated) as stopped:
+        interrupted(stopped, _how_to_go_on(display.folder))
     except TransportError as error:
-        fail(f"the Prefect server went away ({error}); {how_to_go_on(display.folder)}", UNEXPECTED)
+        fail(f"the Prefect server went away ({error}); {_how_to_go_on(display.folder)}", UNEXPECTED)
 
 
 def _kinds(config: RunConfig) -> list[str]:
     """What is trained, for a list of runs to be filtered by."""
     return [name.partition(" (")[0] for name in (name_of(config.stage), name_of_head(config.head))]
+
+
+def _how_to_go_on(folder: Path | None) -> str:
+    """The end of a sentence on a run in ``folder`` that stopped."""
+    if folder is None:
+        return "the same command goes on from there."
+    return f"what is finished is kept. Go on with: listflow resume {short(folder)}"
 
 
 def _show_outcome(folder: Path, as_json: bool) -> None:
@@ -110,10 +113,11 @@ def _show_outcome(folder: Path, as_json: bool) -> None:
 
     console, report = plain_console(stderr=as_json), report_of(folder)
     console.print(text_table(report))
-    for name in ("report.html", "predictions.parquet"):
-        console.print(short(folder / name), soft_wrap=True, highlight=False)
+    files = RunFolder(folder)
+    for path in (files.page, files.predictions):
+        print_line(console, short(path))
     if grown := rows_since(load_config(folder)):
         words = f"{counted(grown, 'row')} ingested since this run began; learn from what is new with"
-        console.print(f"{words}: listflow run --continue {short(folder)}", soft_wrap=True, highlight=False)
+        print_line(console, f"{words}: listflow run --continue {short(folder)}")
     if as_json:
-        print(json.dumps(report.to_dict(), ensure_ascii=False))
+        print_json(report.to_dict(), is_ascii=False)

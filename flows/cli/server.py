@@ -1,9 +1,9 @@
-"""``server``: a Prefect server for this machine, in the foreground."""
+"""``server``, ``serve`` and ``automations``: a Prefect server, and what goes on by itself with its help."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -11,28 +11,26 @@ from rich.table import Table
 from typer import Option
 
 from listflow.data.files import short
-from listflow.flows.cli.console import plain_console, prepare
+from listflow.flows.cli.console import plain_console, prepare, print_json, print_line, say
 from listflow.flows.cli.options import AsJson, RunFolder, Verbose
 
 
-def automations(
-    remove: Annotated[bool, Option("--remove", help="Take them away again.")] = False,
-    as_json: AsJson = False,
-    verbose: Verbose = False,
+def server(
+    home: Annotated[Path, Option(help="Its folder: password, client.env, database.")] = Path(".server"),
+    port: Annotated[int, Option(min=1, max=65535)] = 4200,
 ) -> None:
-    """Have the Prefect server notice runs that died silently, and start crashed ones again. Again: no change."""
-    prepare(verbose)
-    from listflow.flows.server.automations import apply_automations, remove_automations
-    from listflow.flows.server.client import check_server
+    """Start a Prefect server on this machine, behind a password. On SQLite, unless
+    PREFECT_API_DATABASE_CONNECTION_URL names a PostgreSQL database."""
+    prepare(verbose=True)
+    from listflow.flows.server.hosting import CLIENT, PASSWORD, host, prepared_server
 
-    check_server()
-    found, console = remove_automations() if remove else apply_automations(), plain_console(stderr=as_json)
-    table = Table("automation", "what it does", "now")
-    for one in found:
-        table.add_row(one.name, one.words, one.fate if one.enabled else f"{one.fate}, switched off")
-    console.print(table if found else "the server has no automation of listflow", highlight=False)
-    if as_json:
-        print(json.dumps([asdict(one) for one in found]))
+    with prepared_server(home, port) as ready:
+        for line in (
+            f"a client connects with: . {short(ready.home / CLIENT)}",
+            f"in a browser: {ready.url}, with the whole line in {short(ready.home / PASSWORD)}",
+        ):
+            print_line(plain_console(stderr=True), line)
+        host(ready)
 
 
 def serve(
@@ -50,22 +48,29 @@ def serve(
     prepare(verbose)
     from listflow.flows.run.deployment import Wanted, serve_run
 
-    serve_run(Wanted(folder, cron, every, tuple(corpus or ()), name or folder.resolve().name))
+    wanted = Wanted(folder, cron, every, tuple(corpus or ()), name or folder.resolve().name)
+    serve_run(wanted, partial(print_line, plain_console()))
 
 
-def server(
-    home: Annotated[Path, Option(help="Its folder: password, client.env, database.")] = Path(".server"),
-    port: Annotated[int, Option(min=1, max=65535)] = 4200,
+def automations(
+    remove: Annotated[bool, Option("--remove", help="Take them away again.")] = False,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
 ) -> None:
-    """Start a Prefect server on this machine, behind a password. On SQLite, unless
-    PREFECT_API_DATABASE_CONNECTION_URL names a PostgreSQL database."""
-    prepare(verbose=True)
-    from listflow.flows.server.hosting import CLIENT, PASSWORD, host, prepared_server
+    """Have the Prefect server notice runs that died silently, and start crashed ones again. Again: no change."""
+    prepare(verbose)
+    from listflow.flows.server.automations import apply_automations, remove_automations
+    from listflow.flows.server.client import check_server
+    from listflow.flows.server.deployments import outdated_deployments
 
-    with prepared_server(home, port) as ready:
-        for line in (
-            f"a client connects with: . {short(ready.home / CLIENT)}",
-            f"in a browser: {ready.url}, with the whole line in {short(ready.home / PASSWORD)}",
-        ):
-            plain_console(stderr=True).print(line, soft_wrap=True, highlight=False)
-        host(ready)
+    check_server()
+    found, console = remove_automations() if remove else apply_automations(), plain_console(stderr=as_json)
+    table = Table("automation", "what it does", "now")
+    for one in found:
+        table.add_row(one.name, one.words, one.fate if one.enabled else f"{one.fate}, switched off")
+    console.print(table if found else "the server has no automation of listflow", highlight=False)
+    # An automation would start their runs again and again, to no avail.
+    for words in outdated_deployments():
+        say(words)
+    if as_json:
+        print_json([asdict(one) for one in found])

@@ -1,4 +1,7 @@
-"""The flow that labels a whole corpus with the final model of a run, on one machine or many."""
+"""The flow that labels a whole corpus with the final model of a run, on one machine or many.
+
+How far it is, and what it came to, is told to whoever listens, and to the Prefect UI under stable keys.
+"""
 
 import time
 from collections import Counter
@@ -8,96 +11,37 @@ from contextvars import ContextVar
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 from httpx import HTTPError
 from prefect import flow, task
-from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
+from prefect.artifacts import create_table_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.serializers import JSONSerializer
 from prefect.states import State
 
 from listflow.data.errors import InputError
 from listflow.data.shards import check_shard
-from listflow.flows.labelling.request import LabelRequest, Reason, check_request, or_refused
-from listflow.flows.labelling.runners import Range, check_scheduler, run_tasks
+from listflow.flows.labelling.request import LabelRequest, Reason, check_request
+from listflow.flows.labelling.runners import Range, check_scheduler, label_told, run_tasks
 from listflow.flows.labelling.work_pool import check_pool, run_children
 from listflow.flows.run.cancellation import Heed, cancellable
-from listflow.pipeline.results.label_worker import label_range
+from listflow.flows.server.client import ProgressArtifact
 from listflow.pipeline.results.labelling import Labelling, Standing
 
 PROGRESS, LABELS = "list-labelling-progress", "list-labelling"
-SECONDS_BETWEEN_UPDATES = 5.0
 MOST_CLASSES = 100
-
-Tell = Callable[[Standing], None]
-
-
-@contextmanager
-def told(tell: Tell) -> Iterator[None]:
-    """Every labelling inside the block calls ``tell`` now and then."""
-    token = _TOLD.set((*_TOLD.get(), tell))
-    try:
-        yield
-    finally:
-        _TOLD.reset(token)
-
-
-_TOLD: ContextVar[tuple[Tell, ...]] = ContextVar("told", default=())
-
-
-class Watch:
-    """Looks at a labelling, and shows what it sees; one progress artifact, updated every few seconds at most."""
-
-    def __init__(self, work: Labelling) -> None:
-        self._work = work
-        self._artifact: UUID | None = None
-        self._updated = 0.0
-
-    def look(self) -> None:
-        """Tells everyone how far the labelling is now."""
-        found = self._work.standing()
-        for tell in _TOLD.get():
-            tell(found)
-        if time.monotonic() - self._updated >= SECONDS_BETWEEN_UPDATES:
-            self._updated = time.monotonic()
-            # A server that is away for a moment must not end a labelling.
-            with suppress(HTTPError):
-                self._show(found)
-
-    def _show(self, found: Standing) -> None:
-        done = 100 * found.rows / found.all_rows
-        words = f"{found.shards:,} of {found.all_shards:,} shards, {found.rows:,} of {found.all_rows:,} rows"
-        if self._artifact is None:
-            made = create_progress_artifact(done, PROGRESS, words)
-            assert isinstance(made, UUID)  # outside of async code it is no coroutine
-            self._artifact = made
-        else:
-            update_progress_artifact(self._artifact, done, words)
-
-
-def show_labels(work: Labelling, fresh: int, seconds: float) -> dict[str, Any]:
-    """What a complete labelling came to, also as a table; ``fresh`` rows were labelled now, in ``seconds``."""
-    records = work.done().values()
-    classes: Counter[str] = Counter()
-    for record in records:
-        classes.update(record.per_class)
-    facts = {"shards": len(records), "rows": classes.total(), "rows_now": fresh, "rows_a_second": fresh / seconds}
-    largest = dict(classes.most_common(MOST_CLASSES))
-    row = {"shards": len(records), "rows": classes.total(), "labelled now": fresh, "rows/s": round(fresh / seconds)}
-    create_table_artifact([row | largest], LABELS, f"Labels of {work.manifest.name} by {work.run.name}")
-    return {"output": str(work.folder), **facts, "per_class": {label: classes[label] for label in work.labels}}
-
-
 TASKS_A_PASS = (40, 20)
 CHILDREN_A_WORKER = 4
+
+Tell = Callable[[Standing], None]
+_TOLD: ContextVar[tuple[Tell, ...]] = ContextVar("told", default=())
 
 
 class Unlabelled(RuntimeError):
     """Some shards could not be labelled; the message says why, and how to go on."""
 
 
-# As in list_flow.py: types and not text as annotations, and no pickle of exceptions.
+# As in flows/run/self_training.py: types and not text as annotations, and no pickle of exceptions.
 @flow(name="listflow-label", flow_run_name="{request.title}", persist_result=False, result_serializer=JSONSerializer())
 def label_corpus(request: LabelRequest) -> dict[str, Any]:
     """Every row of a corpus gets a label: shards that have none are given to workers, a range of them to each.
@@ -116,7 +60,7 @@ def label_corpus(request: LabelRequest) -> dict[str, Any]:
         reasons = [reason for most in TASKS_A_PASS for reason in _label(work, request, most, heed)]
         _check_all(work, reasons)
         work.sweep()
-        return show_labels(work, sum(shard.rows for shard in waiting), time.monotonic() - began)
+        return _show_labels(work, sum(shard.rows for shard in waiting), time.monotonic() - began)
 
 
 @task(
@@ -127,7 +71,35 @@ def label_some(
     run: str, corpus: str, output: str, first: int, last: int, threads: int, driver: str
 ) -> int | State[Any]:
     """How many of a range of shards it labelled: those that were not."""
-    return or_refused(lambda: label_range(Path(run), Path(corpus), Path(output), first, last, threads, driver))
+    return label_told(run, corpus, output, first, last, threads, driver)
+
+
+@contextmanager
+def told(tell: Tell) -> Iterator[None]:
+    """Every labelling inside the block calls ``tell`` now and then."""
+    token = _TOLD.set((*_TOLD.get(), tell))
+    try:
+        yield
+    finally:
+        _TOLD.reset(token)
+
+
+class Watch:
+    """Looks at a labelling, and shows what it sees; in the UI every few seconds at most."""
+
+    def __init__(self, work: Labelling) -> None:
+        self._work, self._artifact = work, ProgressArtifact(PROGRESS, at_once=True)
+
+    def look(self) -> None:
+        """Tells everyone how far the labelling is now."""
+        found = self._work.standing()
+        for tell in _TOLD.get():
+            tell(found)
+        if self._artifact.is_due():
+            words = f"{found.shards:,} of {found.all_shards:,} shards, {found.rows:,} of {found.all_rows:,} rows"
+            # A server that is away for a moment must not end a labelling.
+            with suppress(HTTPError):
+                self._artifact.show(100 * found.rows / found.all_rows, words)
 
 
 def ranges_of(numbers: list[int], most: int) -> list[Range]:
@@ -162,5 +134,18 @@ def _check_all(work: Labelling, reasons: list[Reason]) -> None:
         for reason in reasons:
             if reason.is_refusal:
                 raise InputError(reason.words)
-        told = f" ({reasons[-1].words})" if reasons else ""
-        raise Unlabelled(f"{len(left):,} of {len(work.manifest.shards):,} shards are not labelled{told}")
+        why = f" ({reasons[-1].words})" if reasons else ""
+        raise Unlabelled(f"{len(left):,} of {len(work.manifest.shards):,} shards are not labelled{why}")
+
+
+def _show_labels(work: Labelling, fresh: int, seconds: float) -> dict[str, Any]:
+    """What a complete labelling came to, also as a table; ``fresh`` rows were labelled now, in ``seconds``."""
+    records = work.done().values()
+    classes: Counter[str] = Counter()
+    for record in records:
+        classes.update(record.per_class)
+    facts = {"shards": len(records), "rows": classes.total(), "rows_now": fresh, "rows_a_second": fresh / seconds}
+    largest = dict(classes.most_common(MOST_CLASSES))
+    row = {"shards": len(records), "rows": classes.total(), "labelled now": fresh, "rows/s": round(fresh / seconds)}
+    create_table_artifact([row | largest], LABELS, f"Labels of {work.manifest.name} by {work.run.name}")
+    return {"output": str(work.folder), **facts, "per_class": {label: classes[label] for label in work.labels}}

@@ -1,4 +1,7 @@
-"""What is asked of a labelling: the form that the Prefect UI shows, and what cannot be asked."""
+"""What is asked of a labelling: the form that the Prefect UI shows, what cannot be asked, and what was refused.
+
+Why a range of shards was not labelled to its end is carried by the state of its task or flow run: from any machine.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,27 +16,6 @@ from listflow.data.errors import InputError
 from listflow.data.schema import Section
 
 REFUSED = "Refused"
-
-
-@dataclass(frozen=True)
-class Reason:
-    """``is_refusal``: the words are the sentence of an InputError."""
-
-    words: str
-    is_refusal: bool = False
-
-
-def or_refused(label: Callable[[], int]) -> int | State[Any]:
-    """What ``label`` returns, or a state that says the sentence of its InputError."""
-    try:
-        return label()
-    except InputError as error:
-        return Failed(name=REFUSED, message=str(error))
-
-
-def reason_of(state: State[Any]) -> Reason | None:
-    """Why what has ended in ``state`` failed; None where it did not."""
-    return None if state.is_completed() else Reason(str(state.message), state.name == REFUSED)
 
 
 class LabelRequest(Section):
@@ -73,3 +55,24 @@ def check_request(request: LabelRequest) -> None:
         raise InputError(
             "--runner pool and --pool-deployment NAME go together: NAME is a deployment of listflow-label-shards."
         )
+
+
+@dataclass(frozen=True)
+class Reason:
+    """``is_refusal``: the words are the sentence of an InputError."""
+
+    words: str
+    is_refusal: bool = False
+
+
+def or_refused(label: Callable[[], int]) -> int | State[Any]:
+    """What ``label`` returns, or a state that says the sentence of its InputError."""
+    try:
+        return label()
+    except InputError as error:
+        return Failed(name=REFUSED, message=str(error))
+
+
+def reason_of(state: State[Any]) -> Reason | None:
+    """Why what has ended in ``state`` failed; None where it did not."""
+    return None if state.is_completed() else Reason(str(state.message), state.name == REFUSED)

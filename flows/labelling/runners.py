@@ -13,11 +13,12 @@ from typing import Any
 
 from prefect import Task
 from prefect.futures import PrefectWrappedFuture
+from prefect.states import State
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
 
 from listflow.data.errors import InputError
-from listflow.flows.labelling.request import LabelRequest, Reason, reason_of
-from listflow.pipeline.results.label_worker import workers_here
+from listflow.flows.labelling.request import LabelRequest, Reason, or_refused, reason_of
+from listflow.pipeline.results.label_worker import label_range, workers_here
 from listflow.pipeline.results.labelling import Labelling
 
 SECONDS_BETWEEN_LOOKS = 0.5
@@ -63,6 +64,13 @@ def parameters(work: Labelling, request: LabelRequest, a_range: Range) -> dict[s
     first, last = a_range
     paths = {"run": request.run, "corpus": request.corpus, "output": request.output}
     return {**paths, "first": first, "last": last, "threads": request.threads, "driver": work.driver}
+
+
+def label_told(
+    run: str, corpus: str, output: str, first: int, last: int, threads: int, driver: str
+) -> int | State[Any]:
+    """What a task or a child flow does with its ``parameters``: how many of the shards it labelled, or a refusal."""
+    return or_refused(lambda: label_range(Path(run), Path(corpus), Path(output), first, last, threads, driver))
 
 
 def local_cluster(workers: int) -> dict[str, Any]:

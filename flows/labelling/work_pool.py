@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -19,14 +18,16 @@ from prefect.settings import PREFECT_API_URL
 from prefect.states import Cancelling, State
 
 from listflow.data.errors import InputError
-from listflow.flows.labelling.request import LabelRequest, Reason, or_refused, reason_of
-from listflow.flows.labelling.runners import Range, parameters
+from listflow.flows.labelling.request import LabelRequest, Reason, reason_of
+from listflow.flows.labelling.runners import Range, label_told, parameters
 from listflow.flows.server.client import if_it_answers, server_client
-from listflow.pipeline.results.label_worker import label_range
+from listflow.flows.server.deployments import how_to_deploy, outdated
 from listflow.pipeline.results.labelling import Labelling
 
+SECONDS_BETWEEN_LOOKS = 2.0
 
-# As in list_flow.py: types and not text as annotations, and no pickle of exceptions.
+
+# As in flows/run/self_training.py: types and not text as annotations, and no pickle of exceptions.
 @flow(
     name="listflow-label-shards", flow_run_name="shards {first} to {last}", persist_result=False,
     result_serializer=JSONSerializer(),
@@ -38,10 +39,7 @@ def label_shards(
 
     ``driver`` is the id of the labelling that it works for: it ends with it.
     """
-    return or_refused(lambda: label_range(Path(run), Path(corpus), Path(output), first, last, threads, driver))
-
-
-SECONDS_BETWEEN_LOOKS = 2.0
+    return label_told(run, corpus, output, first, last, threads, driver)
 
 
 def run_children(
@@ -62,17 +60,18 @@ def run_children(
 
 
 def check_pool(request: LabelRequest) -> None:
-    """Returns when there is a server that knows the deployment; InputError otherwise."""
+    """Returns when there is a server that knows the deployment, and its workers find the flow; InputError otherwise."""
     name = _full_name(request)
     try:
         with server_client() as client:
-            client.read_deployment_by_name(name)
+            deployment = client.read_deployment_by_name(name)
     except ObjectNotFound as error:
         raise InputError(
             f"the server at {PREFECT_API_URL.value()} has no deployment {name}; make it with "
-            "`python -c \"from listflow.flows.labelling.work_pool import deploy; "
-            f"deploy('{request.deployment}', 'POOL')\"`."
+            f"{how_to_deploy(str(request.deployment), 'POOL')}."
         ) from error
+    if words := outdated(label_shards.name, deployment):
+        raise InputError(words)
 
 
 def deploy(name: str, pool: str) -> None:
@@ -82,10 +81,6 @@ def deploy(name: str, pool: str) -> None:
         name, work_pool_name=pool, entrypoint_type=EntrypointType.MODULE_PATH, tags=["listflow"],
         description="Labels a range of a corpus's shards; resumable.",
     ).apply()  # type: ignore[union-attr]  # fmt: skip
-
-
-def _full_name(request: LabelRequest) -> str:
-    return f"{label_shards.name}/{request.deployment}"
 
 
 @contextmanager
@@ -112,3 +107,7 @@ def _start(work: Labelling, request: LabelRequest, a_range: Range) -> UUID:
 
 def _read(client: SyncPrefectClient, ids: list[UUID]) -> list[FlowRun]:
     return client.read_flow_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=ids)))
+
+
+def _full_name(request: LabelRequest) -> str:
+    return f"{label_shards.name}/{request.deployment}"

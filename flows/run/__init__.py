@@ -1,1 +1,11 @@
-"""flows/run."""
+"""The flow of a run: self-training as Prefect stages, and the flow that goes on from a run by itself.
+
+self_training.py  the flow, as algorithm 1 reads
+tasks.py          its stages as tasks whose cached results are believed only while their files are what they were
+session.py        the run that a flow has open, and who watches it
+cancellation.py   heeding a flow run that is cancelled
+review.py         the pause in which a person answers, and what they see
+artifacts.py      what the Prefect pages show of a run
+continuation.py   the flow that a schedule or a new corpus starts
+deployment.py     that flow, served from one process
+"""

@@ -1,45 +1,68 @@
-"""What the Prefect UI shows of a run while it goes. Keys are stable, so every artifact has a history across runs."""
+"""What the Prefect UI shows of a run: how far it is, the table of its rounds, and in the end the report.
+
+Keys are stable, so every artifact has a history across runs. Texts come from anywhere: a page shows them, and neither
+loads nor runs what they hold.
+"""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from html import escape
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
-from prefect.artifacts import (
-    create_markdown_artifact,
-    create_progress_artifact,
-    create_table_artifact,
-    update_progress_artifact,
-)
+from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
-from listflow.flows.server.client import RETRIES, if_it_answers
+from listflow.data.errors import shortened
+from listflow.flows.server.client import RETRIES, ProgressArtifact, if_it_answers
 from listflow.pipeline.results.outcome import report_of
 from listflow.pipeline.results.report import Drift, RunReport, headline, trained_words
 from listflow.pipeline.run.run import Progress, Run
 from listflow.pipeline.run.wording import decimals, duration, percent
+from listflow.pipeline.storage.run_folder import RunFolder
 from listflow.pipeline.training.review import weighed_rows
 
+PROGRESS, ROUNDS, BALANCE, WEIGHTS, WEIGHED, CALIBRATION, DRIFTED, REPORT = (
+    "list-progress", "list-rounds", "list-pseudo-labels", "list-meta-weights", "list-weighed-rows", "list-calibration",
+    "list-drift", "list-report",
+)  # fmt: skip
+MOST_LABELS, MOST_ROWS, LONGEST_TEXT = 100, 10, 120
 
-def code(text: str) -> str:
-    """``text`` as code on one line."""
-    words = " ".join(text.split()).replace("`", "'")
-    return f"`{words}`" if words else ""
-
-
-def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """The lines of a table; every column but the first is aligned right where ``header`` ends it with a colon."""
-    escaped = "\\|"
-    names = [name.removesuffix(":") for name in header]
-    rules = ["---:" if name.endswith(":") else "---" for name in header]
-    return [f"| {' | '.join(cell.replace('|', escaped) for cell in cells)} |" for cells in (names, rules, *rows)]
+Facts = dict[str, Any]
 
 
-CALIBRATION, DRIFTED, REPORT = "list-calibration", "list-drift", "list-report"
-MOST_LABELS = 100
+class Meter:
+    """A watcher of a run: one progress artifact a training, updated every few seconds at most."""
+
+    def __init__(self) -> None:
+        self._artifact = ProgressArtifact(PROGRESS)
+
+    def opened(self, run: Run) -> None:
+        """Nothing to show before the first long training."""
+
+    def moved(self, progress: Progress) -> None:
+        """Shows a training step, unless one was shown a moment ago."""
+        if progress.loss is None or not self._artifact.is_due():
+            return
+        training = progress.round, progress.total
+        with if_it_answers():
+            self._artifact.show(100 * progress.done / progress.total, _words(progress), training)
+
+
+def show_rounds(run: Run, teacher: Facts, history: Sequence[Facts]) -> None:
+    """The tables of all rounds so far; each item of ``history`` holds what a round's three stages found."""
+    tables = {
+        ROUNDS: ("Every round and its verdict; what it changed in test accuracy", list(_rounds(run, teacher, history))),
+        BALANCE: ("Rows of every class by the teacher's top label, the largest classes first", map(_balance, history)),
+        WEIGHTS: ("How the meta weights of each round's reweighted steps were spread", map(_weights, history)),
+        WEIGHED: (
+            "The rows of the last round that its meta weights spoke for and against; 1 is an equal share",
+            list(_weighed(run, len(history))),
+        ),
+    }
+    for key, (words, rows) in tables.items():
+        with if_it_answers(RETRIES):
+            create_table_artifact(list(rows), key, words)
 
 
 def show_report(run: Path) -> None:
@@ -62,32 +85,6 @@ def show_report(run: Path) -> None:
     _page(_report(report, run), REPORT, headline(report))
 
 
-def _page(lines: Iterator[str], key: str, words: str) -> None:
-    with if_it_answers(RETRIES):
-        create_markdown_artifact("\n".join(lines), key, words)
-
-
-def _report(report: RunReport, run: Path) -> Iterator[str]:
-    yield f"# {escape(report.task)}, run {report.run_id}"
-    yield f"\n{headline(report)}\n"
-    words, begun = report.beginning
-    measured = {"no labels": report.zero_shot, words: begun, "final": report.final}
-    rows = [
-        (escape(name), percent(found.accuracy), percent(found.macro_f1), percent(found.ece))
-        for name, found in measured.items()
-        if found
-    ]
-    yield from table(("model", "accuracy:", "macro F1:", "calibration error:"), rows) if rows else ()
-    yield (
-        f"\n{trained_words(report)}; backbone {escape(report.backbone.name)}; {report.data.labelled} labelled, "
-        f"{report.data.unlabelled:,} unlabelled and {report.data.test:,} test rows; {duration(report.seconds)}.\n"
-    )
-    yield from (f"- {escape(notice, quote=False)}" for notice in report.notices)
-    yield "\nOn the machine that ran it (browsers may refuse to follow such links; the paths are for copying):\n"
-    for name, what in (("report.html", "report"), ("predictions.parquet", "predictions"), ("final", "model")):
-        yield f"- [{what}]({(run / name).as_uri()}): {code(str(run / name))}"
-
-
 def drift_page(drift: Drift) -> Iterator[str]:
     """The lines of a page on the text of a continued run."""
     old, new = drift.old, drift.new
@@ -104,57 +101,18 @@ def drift_page(drift: Drift) -> Iterator[str]:
     yield from table(("shard", "rows:", "alike:"), shards)
 
 
-Facts = dict[str, Any]
-ROUNDS, BALANCE, WEIGHTS, WEIGHED, PROGRESS = (
-    "list-rounds", "list-pseudo-labels", "list-meta-weights", "list-weighed-rows", "list-progress"
-)  # fmt: skip
-SECONDS_BETWEEN_UPDATES = 5.0
-MOST_CLASSES, MOST_ROWS, LONGEST_TEXT = 100, 10, 120
+def code(text: str) -> str:
+    """``text`` as code on one line."""
+    words = " ".join(text.split()).replace("`", "'")
+    return f"`{words}`" if words else ""
 
 
-def show_rounds(run: Run, teacher: Facts, history: Sequence[Facts]) -> None:
-    """The tables of all rounds so far; each item of ``history`` holds what a round's three stages found."""
-    tables = {
-        ROUNDS: ("Every round and its verdict; what it changed in test accuracy", list(_rounds(run, teacher, history))),
-        BALANCE: ("Rows of every class by the teacher's top label, the largest classes first", map(_balance, history)),
-        WEIGHTS: ("How the meta weights of each round's reweighted steps were spread", map(_weights, history)),
-        WEIGHED: (
-            "The rows of the last round that its meta weights spoke for and against; 1 is an equal share",
-            list(_weighed(run, len(history))),
-        ),
-    }
-    for key, (words, rows) in tables.items():
-        with if_it_answers(RETRIES):
-            create_table_artifact(list(rows), key, words)
-
-
-class Meter:
-    """One progress artifact a training, updated every few seconds at most."""
-
-    def __init__(self) -> None:
-        self._artifact: UUID | None = None
-        self._training: tuple[int, int] | None = None
-        self._updated = time.monotonic()
-
-    def opened(self, run: Run) -> None:
-        """Nothing to show before the first long training."""
-
-    def moved(self, progress: Progress) -> None:
-        """Shows a training step, unless one was shown a moment ago."""
-        now = time.monotonic()
-        if progress.loss is None or now - self._updated < SECONDS_BETWEEN_UPDATES:
-            return
-        self._updated = now
-        with if_it_answers():
-            self._show((progress.round, progress.total), 100 * progress.done / progress.total, _words(progress))
-
-    def _show(self, training: tuple[int, int], done: float, words: str) -> None:
-        if self._artifact is None or training != self._training:
-            made = create_progress_artifact(done, PROGRESS, words)
-            assert isinstance(made, UUID)  # outside of async code it is no coroutine
-            self._artifact, self._training = made, training
-        else:
-            update_progress_artifact(self._artifact, done, words)
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """The lines of a table; every column but the first is aligned right where ``header`` ends it with a colon."""
+    escaped = "\\|"
+    names = [name.removesuffix(":") for name in header]
+    rules = ["---:" if name.endswith(":") else "---" for name in header]
+    return [f"| {' | '.join(cell.replace('|', escaped) for cell in cells)} |" for cells in (names, rules, *rows)]
 
 
 def _words(progress: Progress) -> str:
@@ -191,7 +149,7 @@ def _points(after: float | None, before: float | None) -> str:
 
 
 def _balance(facts: Facts) -> Facts:
-    largest = sorted(facts["per_class"].items(), key=lambda item: -item[1])[:MOST_CLASSES]
+    largest = sorted(facts["per_class"].items(), key=lambda item: -item[1])[:MOST_LABELS]
     return {"round": facts["round"], **dict(largest)}
 
 
@@ -209,7 +167,34 @@ def _weights(facts: Facts) -> Facts:
 def _weighed(run: Run, number: int) -> Iterator[Facts]:
     for side, rows in zip(("for", "against"), weighed_rows(run, number, MOST_ROWS), strict=True):
         for row in rows:
-            text = row.text if len(row.text) <= LONGEST_TEXT else f"{row.text[: LONGEST_TEXT - 3]}..."
+            text = shortened(row.text, LONGEST_TEXT)
             yield {
                 "spoke": side, "row id": row.row_id, "text": text, "label": row.label, "weight": decimals(row.weight)
             }  # fmt: skip
+
+
+def _page(lines: Iterator[str], key: str, words: str) -> None:
+    with if_it_answers(RETRIES):
+        create_markdown_artifact("\n".join(lines), key, words)
+
+
+def _report(report: RunReport, run: Path) -> Iterator[str]:
+    yield f"# {escape(report.task)}, run {report.run_id}"
+    yield f"\n{headline(report)}\n"
+    words, begun = report.beginning
+    measured = {"no labels": report.zero_shot, words: begun, "final": report.final}
+    rows = [
+        (escape(name), percent(found.accuracy), percent(found.macro_f1), percent(found.ece))
+        for name, found in measured.items()
+        if found
+    ]
+    yield from table(("model", "accuracy:", "macro F1:", "calibration error:"), rows) if rows else ()
+    yield (
+        f"\n{trained_words(report)}; backbone {escape(report.backbone.name)}; {report.data.labelled} labelled, "
+        f"{report.data.unlabelled:,} unlabelled and {report.data.test:,} test rows; {duration(report.seconds)}.\n"
+    )
+    yield from (f"- {escape(notice, quote=False)}" for notice in report.notices)
+    yield "\nOn the machine that ran it (browsers may refuse to follow such links; the paths are for copying):\n"
+    files = RunFolder(run)
+    for what, path in (("report", files.page), ("predictions", files.predictions), ("model", files.final)):
+        yield f"- [{what}]({path.as_uri()}): {code(str(path))}"

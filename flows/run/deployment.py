@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -20,7 +21,6 @@ from prefect.runner import Runner
 
 from listflow.data.errors import InputError
 from listflow.data.shards import NAME
-from listflow.flows.cli.console import plain_console
 from listflow.flows.run.continuation import go_on, has_news
 from listflow.flows.server.client import check_server
 from listflow.flows.server.events import CORPUS_ADDED
@@ -46,8 +46,11 @@ class Serving(Runner):
         signal.raise_signal(signal.SIGINT)
 
 
-def serve_run(wanted: Wanted) -> None:
-    """Serves until it is stopped. InputError for a schedule that cannot be read, no run, or no server."""
+def serve_run(wanted: Wanted, tell: Callable[[str], None]) -> None:
+    """Serves until it is stopped, and tells so when it begins.
+
+    InputError for a schedule that cannot be read, no run, or no server.
+    """
     options = deployment_of(wanted)
     check_server()
     runner = Serving(name=wanted.name, limit=1)
@@ -56,7 +59,7 @@ def serve_run(wanted: Wanted) -> None:
     # From here on an event starts a run. One that came before, or that no server heard, is made good.
     if wanted.corpora and has_news(wanted.run):
         run_deployment(deployment, timeout=0)
-    plain_console().print(f"serves {deployment}, until it is stopped", soft_wrap=True, highlight=False)
+    tell(f"serves {deployment}, until it is stopped")
     with suppress(KeyboardInterrupt, TerminationSignal):
         asyncio.run(runner.start())
 

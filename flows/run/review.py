@@ -1,4 +1,7 @@
-"""The pause in which a person corrects contested rows: in the form of the Prefect UI or by a file, the first counts."""
+"""The pause in which a person corrects contested rows: in the form of the Prefect UI or by a file, the first counts.
+
+What they see is the same rows above the form and as an artifact.
+"""
 
 import csv
 import io
@@ -43,56 +46,6 @@ from listflow.pipeline.training.review import ask
 
 REVIEW = "list-review"
 SHOWN_ROWS, SHOWN_TEXT = 100, 300
-
-
-def show_review(asked: Asked, run: Path) -> None:
-    """The review queue as an artifact, and where to answer."""
-    with if_it_answers(RETRIES):
-        words = f"Rows that round {asked.round} asks a person about"
-        create_markdown_artifact("\n".join(_page(asked, run)), REVIEW, words)
-
-
-def form_text(asked: Asked, wrong: str) -> str:
-    """What stands above the form: why it is shown again, if it is, what to write, and the rows."""
-    lines = [f"**Not taken:** {code(wrong)}", ""] if wrong else []
-    lines += [f"Which of these rows has the teacher of round {asked.round} labelled wrongly? {_labels(asked)}"]
-    lines += [
-        "Write a label behind the comma where you know it, in *Corrections*; a line left as it is is no answer.",
-        "",
-    ]
-    return "\n".join([*lines, *_rows(asked)])
-
-
-def lines_to_fill_in(asked: Asked) -> str:
-    """A line for each shown row that lacks only its label: a line that is left so is no answer."""
-    lines = io.StringIO()
-    csv.writer(lines, lineterminator="\n").writerows((row.row_id, "") for row in asked.rows[:SHOWN_ROWS])
-    return lines.getvalue()
-
-
-def _page(asked: Asked, run: Path) -> Iterator[str]:
-    yield f"# Round {asked.round}: {len(asked.rows)} contested rows"
-    yield ""
-    yield "Answer with *Resume* on the flow run, or fill in the column `label` of the file and run"
-    yield code(f"listflow review {run} --file {asked.folder / CSV}")
-    yield ""
-    yield _labels(asked)
-    yield ""
-    yield from _rows(asked)
-
-
-def _labels(asked: Asked) -> str:
-    return f"Labels: {', '.join(code(label) for label in asked.labels)}."
-
-
-def _rows(asked: Asked) -> Iterator[str]:
-    """A list: a narrow form breaks its lines, and would cut the texts of a table."""
-    for row in asked.rows[:SHOWN_ROWS]:
-        yield f"- {code(row.row_id)} is {code(row.label)} ({code(row.why)}): {code(row.shown(SHOWN_TEXT))}"
-    if len(asked.rows) > SHOWN_ROWS:
-        yield f"\nand {len(asked.rows) - SHOWN_ROWS} more, in {code(str(asked.folder / CSV))}"
-
-
 SECONDS_BETWEEN_LOOKS = 2
 # A pause that Prefect itself ends fails the flow run, so this module ends it long before, by the same clock: a machine
 # may sleep in between.
@@ -111,7 +64,7 @@ def review(run: Run, number: int) -> None:
     asked = ask(run, number)
     if asked is None or read_reviewed(run.folder, number) is not None:
         return
-    show_review(asked, run.folder)
+    _show(asked, run.folder)
     minutes = run.config.review.timeout
     if not minutes:
         _say(run, number, f"round {number} asks about {len(asked.rows)} rows: listflow review {short(run.folder)}")
@@ -121,6 +74,24 @@ def review(run: Run, number: int) -> None:
         _say(run, number, f"the run goes on without a review of round {number}: {ended.unanswered}")
     else:
         _say(run, number, f"{len(ended.rows)} rows of round {number} are labelled{_whose(ended)}")
+
+
+def form_text(asked: Asked, wrong: str) -> str:
+    """What stands above the form: why it is shown again, if it is, what to write, and the rows."""
+    lines = [f"**Not taken:** {code(wrong)}", ""] if wrong else []
+    lines += [f"Which of these rows has the teacher of round {asked.round} labelled wrongly? {_labels(asked)}"]
+    lines += [
+        "Write a label behind the comma where you know it, in *Corrections*; a line left as it is is no answer.",
+        "",
+    ]
+    return "\n".join([*lines, *_rows(asked)])
+
+
+def lines_to_fill_in(asked: Asked) -> str:
+    """A line for each shown row that lacks only its label: a line that is left so is no answer."""
+    lines = io.StringIO()
+    csv.writer(lines, lineterminator="\n").writerows((row.row_id, "") for row in asked.rows[:SHOWN_ROWS])
+    return lines.getvalue()
 
 
 def _answered(run: Run, asked: Asked, minutes: float) -> Reviewed:
@@ -210,3 +181,33 @@ def _say(run: Run, number: int, words: str) -> None:
     """In the log of the flow run, and to whoever watches the run."""
     get_run_logger().info(words)
     run.notify(Progress(number, words, 0, 1))
+
+
+def _show(asked: Asked, run: Path) -> None:
+    """The review queue as an artifact, and where to answer."""
+    with if_it_answers(RETRIES):
+        words = f"Rows that round {asked.round} asks a person about"
+        create_markdown_artifact("\n".join(_page(asked, run)), REVIEW, words)
+
+
+def _page(asked: Asked, run: Path) -> Iterator[str]:
+    yield f"# Round {asked.round}: {len(asked.rows)} contested rows"
+    yield ""
+    yield "Answer with *Resume* on the flow run, or fill in the column `label` of the file and run"
+    yield code(f"listflow review {run} --file {asked.folder / CSV}")
+    yield ""
+    yield _labels(asked)
+    yield ""
+    yield from _rows(asked)
+
+
+def _labels(asked: Asked) -> str:
+    return f"Labels: {', '.join(code(label) for label in asked.labels)}."
+
+
+def _rows(asked: Asked) -> Iterator[str]:
+    """A list: a narrow form breaks its lines, and would cut the texts of a table."""
+    for row in asked.rows[:SHOWN_ROWS]:
+        yield f"- {code(row.row_id)} is {code(row.label)} ({code(row.why)}): {code(row.shown(SHOWN_TEXT))}"
+    if len(asked.rows) > SHOWN_ROWS:
+        yield f"\nand {len(asked.rows) - SHOWN_ROWS} more, in {code(str(asked.folder / CSV))}"

@@ -1,7 +1,5 @@
 """The flow: lite self-training from end to end, as the paper's algorithm 1 reads (arXiv 2110.06274)."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from prefect import flow

@@ -35,11 +35,16 @@ class Session:
     made_from: str
 
 
+_SESSION: ContextVar[Session] = ContextVar("session")
+WATCHERS: ContextVar[tuple[Watcher, ...]] = ContextVar("watchers", default=())
+_FOUND: ContextVar[Found | None] = ContextVar("found", default=None)
+
+
 @contextmanager
 def session(config: RunConfig, *watchers: Watcher) -> Iterator[Run]:
     """The run of ``config``, open and locked, as the one that tasks inside the block work on."""
     heed = Heed()
-    everyone = (heed, *watchers, *_WATCHERS.get())
+    everyone = (heed, *watchers, *WATCHERS.get())
 
     def notify(progress: Progress) -> None:
         for watcher in everyone:
@@ -57,19 +62,19 @@ def session(config: RunConfig, *watchers: Watcher) -> Iterator[Run]:
             _SESSION.reset(token)
 
 
-_SESSION: ContextVar[Session] = ContextVar("session")
-_WATCHERS: ContextVar[tuple[Watcher, ...]] = ContextVar("watchers", default=())
-_FOUND: ContextVar[Found | None] = ContextVar("found", default=None)
+def current() -> Session:
+    """The session of the flow that is running."""
+    return _SESSION.get()
 
 
 @contextmanager
 def watched_by(watcher: Watcher) -> Iterator[None]:
     """Every run opened inside the block tells ``watcher``."""
-    token = _WATCHERS.set((*_WATCHERS.get(), watcher))
+    token = WATCHERS.set((*WATCHERS.get(), watcher))
     try:
         yield
     finally:
-        _WATCHERS.reset(token)
+        WATCHERS.reset(token)
 
 
 @contextmanager
@@ -80,8 +85,3 @@ def looked_up(found: Found) -> Iterator[None]:
         yield
     finally:
         _FOUND.reset(token)
-
-
-def current() -> Session:
-    """The session of the flow that is running."""
-    return _SESSION.get()

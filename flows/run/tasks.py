@@ -1,4 +1,9 @@
-"""The stages of a run as Prefect tasks: each calls one function of ``pipeline`` and returns paths and figures."""
+"""The stages of a run as Prefect tasks: each calls one function of ``pipeline`` and returns paths and figures.
+
+Their cached results are believed only while their files are what they were. The key of a result chains over the run's
+fingerprint, its folder, and the contents of all files that earlier stages wrote: the same inputs find it again, in any
+process, and another folder never does.
+"""
 
 from __future__ import annotations
 
@@ -27,6 +32,16 @@ class Stage(Protocol):
     def __call__(self, number: int, made_from: str) -> Facts: ...
 
 
+def settle(work: Task[[int, str], Facts], number: int) -> Facts:
+    """The facts of a stage: from Prefect's cache if the files they speak of are intact, else made again."""
+    now = current()
+    facts = work(number, now.made_from)
+    if not _intact(facts["files"]):
+        facts = work.with_options(refresh_cache=True)(number, now.made_from)
+    now.made_from = _chained(now.made_from, facts["files"])
+    return facts
+
+
 def stage(run_name: str) -> Callable[[Stage], Task[[int, str], Facts]]:
     """Decorator: a task with readable ``run_name`` (``{number}`` is the round) and a cache that outlives it."""
     return task(
@@ -38,44 +53,8 @@ def stage(run_name: str) -> Callable[[Stage], Task[[int, str], Facts]]:
     )
 
 
-def settle(work: Task[[int, str], Facts], number: int) -> Facts:
-    """The facts of a stage: from Prefect's cache if the files they speak of are intact, else made again."""
-    now = current()
-    facts = work(number, now.made_from)
-    if not _intact(facts["files"]):
-        facts = work.with_options(refresh_cache=True)(number, now.made_from)
-    now.made_from = _chained(now.made_from, facts["files"])
-    return facts
-
-
-def folder_files(folder: Path) -> dict[str, str]:
-    """Path and sha256 of everything in a complete folder."""
-    manifest = verified(folder)
-    assert manifest is not None, f"{folder} was not completed"
-    files = {str(folder / name): digest for name, digest in manifest["files"].items()}
-    return files | plain_files(folder / MANIFEST)
-
-
-def plain_files(*paths: Path) -> dict[str, str]:
-    """Path and sha256 of single files."""
-    return {str(path): file_digest(path) for path in paths}
-
-
 def _key(context: TaskRunContext, parameters: Mapping[str, Any]) -> str:
     return f"{context.task.name}-{parameters['number']}-{parameters['made_from'][:40]}"
-
-
-def _intact(files: Mapping[str, str]) -> bool:
-    try:
-        return all(file_digest(Path(path)) == digest for path, digest in files.items())
-    except OSError:
-        return False
-
-
-def _chained(before: str, files: Mapping[str, str]) -> str:
-    # A manifest holds the seconds that the work took, so making a folder again changes it and nothing else.
-    lasting = [f"{path} {digest}" for path, digest in sorted(files.items()) if Path(path).name != MANIFEST]
-    return sha256("\n".join([before, *lasting]).encode()).hexdigest()
 
 
 @stage("prompt-tune the teacher")
@@ -83,7 +62,7 @@ def prompt_tune(number: int, made_from: str) -> Facts:
     """Round 0: the teacher, tuned on the labelled rows only."""
     run = current().run
     found = rounds.prompt_tune(run)
-    return _pick(found, "zero_shot", "test", "seconds") | {"files": folder_files(run.round(0).model)}
+    return _pick(found, "zero_shot", "test", "seconds") | {"files": _folder_files(run.round(0).model)}
 
 
 @stage("pseudo-label, round {number}")
@@ -91,7 +70,7 @@ def pseudo_label(number: int, made_from: str) -> Facts:
     """The teacher's soft labels for the rows of a round, of which none was corrected before."""
     run = current().run
     found = rounds.pseudo_label(run, number)
-    files = folder_files(run.round(number).pseudo) | plain_files(*correction_files(run, number))
+    files = _folder_files(run.round(number).pseudo) | _plain_files(*correction_files(run, number))
     return _pick(found, "round", "teacher_round", "rows", "per_class", "mean_confidence") | {"files": files}
 
 
@@ -100,7 +79,7 @@ def train_student(number: int, made_from: str) -> Facts:
     """A fresh student: warm-up, meta-reweighted steps, labelled tail."""
     run = current().run
     found = rounds.train_student(run, number)
-    return _pick(found, "round", "test", "reweight", "seconds") | {"files": folder_files(run.round(number).model)}
+    return _pick(found, "round", "test", "reweight", "seconds") | {"files": _folder_files(run.round(number).model)}
 
 
 @stage("judge, round {number}")
@@ -108,7 +87,7 @@ def judge(number: int, made_from: str) -> Facts:
     """Whether the student becomes the teacher, and whether the rounds may stop."""
     run = current().run
     found = rounds.judge(run, number)
-    files = plain_files(run.round(number).verdict)
+    files = _plain_files(run.round(number).verdict)
     return _pick(found, "round", "promoted", "reason", "agreement", "stop") | {"files": files}
 
 
@@ -122,9 +101,35 @@ def publish(number: int, made_from: str) -> Facts:
     return {
         "run": str(run.folder),
         "final_round": found["round"],
-        "files": folder_files(files.final) | plain_files(*pages),
+        "files": _folder_files(files.final) | _plain_files(*pages),
     }
 
 
 def _pick(facts: Facts, *names: str) -> Facts:
     return {name: facts[name] for name in names}
+
+
+def _folder_files(folder: Path) -> dict[str, str]:
+    """Path and sha256 of everything in a complete folder."""
+    manifest = verified(folder)
+    assert manifest is not None, f"{folder} was not completed"
+    files = {str(folder / name): digest for name, digest in manifest["files"].items()}
+    return files | _plain_files(folder / MANIFEST)
+
+
+def _plain_files(*paths: Path) -> dict[str, str]:
+    """Path and sha256 of single files."""
+    return {str(path): file_digest(path) for path in paths}
+
+
+def _intact(files: Mapping[str, str]) -> bool:
+    try:
+        return all(file_digest(Path(path)) == digest for path, digest in files.items())
+    except OSError:
+        return False
+
+
+def _chained(before: str, files: Mapping[str, str]) -> str:
+    # A manifest holds the seconds that the work took, so making a folder again changes it and nothing else.
+    lasting = [f"{path} {digest}" for path, digest in sorted(files.items()) if Path(path).name != MANIFEST]
+    return sha256("\n".join([before, *lasting]).encode()).hexdigest()

@@ -1,1 +1,8 @@
-"""flows/server."""
+"""The Prefect server: listflow's side of it.
+
+client.py       the server that a command talks to, and one that is away for a while
+hosting.py      a server of one's own, behind a password
+events.py       a corpus has grown
+automations.py  what the server does by itself about runs that crash
+deployments.py  those that name a module by a former name
+"""

@@ -1,7 +1,7 @@
 """Tokens of a pool, and what the frozen layers give for every text: made once, memory-mapped, used in all rounds.
 
 All layers below the first tuned one see the same texts with the same weights in every round, so their output is
-kept on disk and training starts above them. It is kept in pieces of texts, each named by what it was made of: a pool
+kept on disk and training starts above them. It is kept in pieces of texts, each named by what it was made of: a corpus
 that has grown copies the old ones.
 
 tokens:    ids.bin  lengths.bin  mask_at.bin

@@ -64,7 +64,7 @@ class Finished:
     def name(self) -> str:
         """The name of the run's folder."""
         whole = self.run.resolve()
-        return whole.parent.name if whole.name == "final" else whole.name
+        return whole.parent.name if whole.name == RunFolder(whole.parent).final.name else whole.name
 
     def digest(self) -> str:
         """sha256 over the model: its weights, its task, and the checksum of the backbone that it needs."""

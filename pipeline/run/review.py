@@ -19,7 +19,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from listflow.data.errors import InputError, did_you_mean
+from listflow.data.errors import InputError, did_you_mean, shortened
 from listflow.data.formats import open_source, records_of
 from listflow.pipeline.storage.checkpoint import FORMAT, LOCK, read_json, write_json
 from listflow.pipeline.storage.run_folder import RunFolder
@@ -48,7 +48,7 @@ class Contested:
     def shown(self, most: int) -> str:
         """Its texts on one line, ``most`` characters at most."""
         words = " ".join((self.text if self.pair is None else f"{self.text} / {self.pair}").split())
-        return words if len(words) <= most else f"{words[: most - 3]}..."
+        return shortened(words, most)
 
 
 @dataclass(frozen=True)

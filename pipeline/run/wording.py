@@ -7,6 +7,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from listflow.data.errors import shortened
 from listflow.pipeline.model.config import AnyHead
 from listflow.pipeline.stages.config import KINDS, AnyStage, Unified
 from listflow.pipeline.stages.presets import STAGE_PRESETS
@@ -109,7 +110,7 @@ def _spelled(value: Any) -> str:
     if isinstance(value, tuple):
         return "+".join(str(item) for item in value)
     text = f"{value:g}" if isinstance(value, float) else str(value)
-    return text if len(text) <= LONGEST else f"{text[: LONGEST - 3]}..."
+    return shortened(text, LONGEST)
 
 
 def _rounded(count: int) -> str:

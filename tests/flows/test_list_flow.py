@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from uuid import UUID, uuid4
 
 import pytest
 from conftest import tiny_overlay
@@ -187,17 +188,29 @@ def test_the_form_of_the_ui_has_sections_limits_and_help() -> None:
 
 
 def test_the_meter_updates_every_few_seconds_only(server: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    from listflow.flows.run import artifacts
+    from listflow.flows.run.artifacts import Meter
+    from listflow.flows.server import client
     from listflow.pipeline.run.run import Progress
 
-    shown: list[float] = []
-    monkeypatch.setattr(artifacts.Meter, "_show", lambda self, training, done, words: shown.append(done))
+    made: list[tuple[float, str]] = []
+    updated: list[float] = []
+
+    def make(percent: float, key: str, words: str) -> UUID:
+        made.append((percent, key))
+        return uuid4()
+
+    monkeypatch.setattr(client, "create_progress_artifact", make)
+    monkeypatch.setattr(client, "update_progress_artifact", lambda artifact, percent, words: updated.append(percent))
     clock = iter_seconds(0.1)
-    monkeypatch.setattr(artifacts.time, "monotonic", lambda: next(clock))
-    meter = artifacts.Meter()
+    monkeypatch.setattr(client.time, "monotonic", lambda: next(clock))
+    meter = Meter()
     for step in range(1, 201):
         meter.moved(Progress(1, "warmup", step, 200, 0.5))
-    assert 3 <= len(shown) <= 4
+    assert 3 <= len(made) + len(updated) <= 4
+    assert [key for _, key in made] == ["list-progress"]
+    for step in range(1, 201):
+        meter.moved(Progress(2, "warmup", step, 200, 0.5))
+    assert len(made) == 2  # an artifact a training
 
 
 def iter_seconds(step: float) -> Iterator[float]:

@@ -176,16 +176,17 @@ def test_serve_looks_once_for_what_came_before_it(first: Path, corpus: Path, mon
             told.append("started")
 
     monkeypatch.setattr("listflow.flows.run.deployment.Serving", Runner)
-    monkeypatch.setattr("listflow.flows.server.client.check_server", lambda: None)
+    monkeypatch.setattr("listflow.flows.run.deployment.check_server", lambda: None)
     monkeypatch.setattr("listflow.flows.run.deployment.run_deployment", lambda name, timeout: told.append(name))
     by_corpus, by_time = (Wanted(first, *rest, "weekly") for rest in ((None, None, ("tickets",)), (None, 2.5, ())))
-    serve_run(by_corpus)
-    assert told == ["registered", "started"]
+    serve_run(by_corpus, told.append)
+    said = "serves listflow-continue/weekly, until it is stopped"
+    assert told == ["registered", said, "started"]
     grow(corpus, 20, 5)
     for wanted, run in ((by_corpus, ["listflow-continue/weekly"]), (by_time, [])):
         told.clear()
-        serve_run(wanted)
-        assert told == ["registered", *run, "started"]
+        serve_run(wanted, told.append)
+        assert told == ["registered", *run, said, "started"]
 
 
 def test_what_goes_on_has_news(first: Path, corpus: Path, tiny_files: dict[str, Path]) -> None:
