@@ -12,7 +12,7 @@ from typer import Option
 
 from listflow.data.files import short
 from listflow.flows.cli.console import plain_console, prepare, print_json, print_line, say
-from listflow.flows.cli.options import AsJson, RunFolder, Verbose
+from listflow.flows.cli.options import AsJson, RunPath, Verbose
 
 
 def server(
@@ -34,7 +34,7 @@ def server(
 
 
 def serve(
-    folder: RunFolder,
+    folder: RunPath,
     cron: Annotated[str | None, Option(help="When to go on, such as '0 6 * * mon'.")] = None,
     every: Annotated[float | None, Option(help="Or: hours from one run to the next.")] = None,
     corpus: Annotated[
