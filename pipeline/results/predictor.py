@@ -224,12 +224,11 @@ def _files(folder: Path) -> Files:
 
 
 def _are_whole(files: Files, folder: Path) -> bool:
-    """Whether ``files`` are those of which the manifest among them speaks, as ``verified`` asks of a folder."""
-    try:
-        digests = json_of(folder / MANIFEST, files[MANIFEST])["files"]
-        return all(hashlib.sha256(files[name]).hexdigest() == digests[name] for name in (WEIGHTS, CARD))
-    except (KeyError, TypeError):
+    """Whether all are there, and are what the manifest among them says, as ``verified`` asks of a folder."""
+    if files.keys() != {WEIGHTS, CARD, MANIFEST}:
         return False
+    digests = json_of(folder / MANIFEST, files[MANIFEST])["files"]
+    return all(hashlib.sha256(files[name]).hexdigest() == digests[name] for name in files.keys() & digests.keys())
 
 
 def _home(predictor: Predictor) -> Home:
