@@ -11,8 +11,10 @@ import copy
 import ctypes
 import hashlib
 import json
+import os
 import platform
 from collections.abc import Mapping
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -138,6 +140,7 @@ def load_backbone(name: str, precision: Precision = "auto", device: str = "auto"
         model, tokenizer = load_minilm(update)
     else:
         model, tokenizer, has_head = load_pretrained(name)
+    one_thread_after_fork()
     where = torch.device(resolve_device(device))
     dtype = torch.bfloat16 if resolve_precision(precision, where.type) == "bf16" else torch.float32
     if where.type == "cpu":
@@ -211,3 +214,13 @@ def keep_freed_memory() -> None:
         libc = ctypes.CDLL(None)
         libc.mallopt(M_MMAP_THRESHOLD, LARGEST_KEPT)
         libc.mallopt(M_TRIM_THRESHOLD, KEPT_IN_ALL)
+
+
+@cache
+def one_thread_after_fork() -> None:
+    """From now on a process that is forked from this one computes with one thread; this one keeps its own.
+
+    A fork takes no thread along but the one that forks, and OpenMP does not know it: the first operation that is split
+    among threads would wait for the others for ever.
+    """
+    os.register_at_fork(after_in_child=partial(torch.set_num_threads, 1))

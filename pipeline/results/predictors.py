@@ -15,14 +15,18 @@ from listflow.data.errors import InputError, did_you_mean
 from listflow.data.rows import Row, read_rows
 from listflow.data.task import Columns, parse_columns
 from listflow.pipeline.backbone.prompt import Text
-from listflow.pipeline.results.predictor import ROWS_AT_ONCE, Finished, Predictor, write_tables
+from listflow.pipeline.results.predictor import ROWS_AT_ONCE, Finished, Predictor
+from listflow.pipeline.results.tables import write_tables
 
 Rows = dict[str, list[Row]]
 
 
 @dataclass(frozen=True)
 class Predictors:
-    """Classifiers by name, all on one backbone; a name is its task's, or its run folder's where tasks repeat."""
+    """Classifiers by name, all on one backbone; a name is its task's, or its run folder's where tasks repeat.
+
+    They can be pickled, as each of them can, and share one backbone where they arrive.
+    """
 
     by_name: Mapping[str, Predictor]
 
@@ -42,11 +46,12 @@ class Predictors:
         return Predictors({name: Predictor.of(run, backbone) for name, run in zip(names, runs, strict=True)})
 
     def __getitem__(self, name: str) -> Predictor:
+        """The classifier of that name; KeyError where there is none."""
         return self.by_name[name]
 
     @property
     def names(self) -> list[str]:
-        """In the order of the runs."""
+        """The names of all classifiers, in the order of the runs."""
         return list(self.by_name)
 
     def predict(self, texts: Sequence[Text | str]) -> dict[str, list[str]]:

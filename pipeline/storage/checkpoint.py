@@ -67,9 +67,16 @@ def write_json(path: Path, value: Any) -> None:
 def read_json(path: Path) -> Any:
     """The JSON at ``path``; InputError when it is missing, damaged or of a newer format."""
     try:
-        value = json.loads(path.read_text("utf-8"))
+        content = path.read_bytes()
     except FileNotFoundError as error:
         raise InputError(f"{path} is missing; is {path.parent} the folder of a run?") from error
+    return json_of(path, content)
+
+
+def json_of(path: Path, content: bytes) -> Any:
+    """The JSON in the ``content`` of the file at ``path``; InputError when it is damaged or of a newer format."""
+    try:
+        value = json.loads(content.decode())
     except ValueError as error:
         # What a person asked for cannot be made again, and other files of its folder may hold a person's answers.
         remedy = "restore it from a copy" if path.name in ASKED_FOR else "restore it, or delete it and resume the run"
