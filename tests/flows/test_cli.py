@@ -11,21 +11,11 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from commands import COMMAND, Cli, Result
+from commands import COMMAND, Cli, Result, refused
 
 from listflow.pipeline.storage.checkpoint import single_writer, verified
 
 pytest_plugins = ["flow_fixtures"]
-
-
-def refused(result: Result, *words: str) -> None:
-    """Exit code 2, one sentence on stderr with these words, no traceback."""
-    assert result.returncode == 2, result.stderr
-    assert result.stderr.startswith("listflow: ")
-    assert result.stderr.count("\n") == 1
-    assert "Traceback" not in result.stderr
-    for word in words:
-        assert word in result.stderr
 
 
 def test_a_list_of_runs_can_be_filtered_by_what_they_train(finished: tuple[Path, Result]) -> None:

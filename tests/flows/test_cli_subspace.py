@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from commands import Cli
-from conftest import tiny_overlay
+from tiny import tiny_overlay
 
 from listflow.pipeline.run.config import build_config
 from listflow.pipeline.self_training import self_train

@@ -11,9 +11,8 @@ from pathlib import Path
 from shutil import copytree
 
 import pytest
-from commands import COMMAND, Cli, Result, cancel
-from conftest import tiny_overlay
-from test_cli import refused
+from commands import COMMAND, Cli, Result, cancel, refused
+from tiny import tiny_overlay
 
 from listflow.pipeline.run.config import RunConfig, build_config
 from listflow.pipeline.storage.checkpoint import load_checked, read_json, write_json

@@ -15,7 +15,7 @@ import httpx
 import psutil
 import pytest
 from commands import COMMAND
-from conftest import sentences, tiny_overlay, write_jsonl
+from tiny import sentences, tiny_overlay, write_jsonl
 
 from listflow.data.ingest import ingest
 from listflow.data.task import Columns

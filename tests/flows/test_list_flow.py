@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import tiny_overlay
+from tiny import tiny_overlay
 
 from listflow.data.errors import InputError
 from listflow.pipeline.run.config import RunConfig, build_config

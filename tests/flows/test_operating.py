@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import yaml
 from commands import COMMAND
-from conftest import tiny_overlay
 from prefect.flows import load_flow_from_entrypoint
 from real_server import PREFECT, Client, grow, real_server, wait_until
+from tiny import tiny_overlay
 
 from listflow.pipeline.run.config import build_config
 from listflow.pipeline.run.lineage import continued

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 from commands import COMMAND, Cli, cancel
-from conftest import tiny_overlay
+from tiny import tiny_overlay
 
 from listflow.pipeline.run.config import RunConfig, build_config
 from listflow.pipeline.run.review import Reviewed, answer_review, read_answers, read_asked, read_reviewed, waits_until

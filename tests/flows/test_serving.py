@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 from commands import Cli
-from conftest import sentences, tiny_overlay, write_jsonl
 from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
+from tiny import sentences, tiny_overlay, write_jsonl
 
 from listflow.data.errors import InputError
 from listflow.data.ingest import ingest

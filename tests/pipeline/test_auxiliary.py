@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import CONFIGS, FILLER, tiny_backbone, tiny_overlay
-from test_ptuning import TASK, build
-from test_resume import killed_and_resumed
-from test_reweight import step_of
+from interruptions import killed_and_resumed
+from meta_step import step_of
+from pseudo_token_models import TASK, build
+from tiny import CONFIGS, FILLER, tiny_backbone, tiny_overlay
 from torch import Tensor
 
 from listflow.data.errors import InputError

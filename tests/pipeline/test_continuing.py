@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import sentences, tiny_overlay, write_jsonl
+from tiny import sentences, tiny_overlay, write_jsonl
 
 from listflow.data.errors import InputError
 from listflow.data.ingest import ingest

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import CONFIGS, tiny_backbone, tiny_overlay
+from meta_step import TASK
 from safetensors.torch import load_file, save_file
-from test_reweight import TASK
+from tiny import CONFIGS, tiny_backbone, tiny_overlay
 
 from listflow.data.errors import InputError
 from listflow.pipeline.backbone.backbone import Backbone, load_backbone

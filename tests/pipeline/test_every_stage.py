@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from _pytest.mark import ParameterSet
-from conftest import sentences, write_jsonl
+from tiny import sentences, write_jsonl
 
 from listflow.data.task import Task
 from listflow.pipeline.backbone.backbone import Backbone, load_backbone
@@ -42,7 +42,7 @@ from listflow.pipeline.stages.presets import STAGE_PRESETS, stages
 from listflow.pipeline.storage.checkpoint import file_digest, load_tensors
 from listflow.pipeline.training.rounds import load_model
 
-WORKER = Path(__file__).parent / "step_killer.py"
+WORKER = Path(__file__).parents[1] / "helpers" / "step_killer.py"
 COMPOSITE = "prefix + bitfit"
 # The kinds that there are, read off the union that the configuration accepts.
 HEADS = [head.model_fields["kind"].default for head in get_args(get_args(AnyHead)[0])]

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import sentences, tiny_overlay, write_jsonl
-from test_resume import Interrupted, hashed
+from interruptions import Interrupted, hashed
+from tiny import sentences, tiny_overlay, write_jsonl
 
 from listflow.data.errors import InputError
 from listflow.data.ingest import ingest

@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import CONFIGS, sentences, tiny_backbone, tiny_overlay, write_jsonl
 from filelock import FileLock
+from tiny import CONFIGS, sentences, tiny_backbone, tiny_overlay, write_jsonl
 from torch import Tensor, nn
 
 from listflow.data.task import Task

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import tiny_backbone, tiny_overlay
-from test_stages import SHAPED_LIKE_BERT, TEXTS, batch_of, build, logits, perturb, small
+from stage_models import SHAPED_LIKE_BERT, TEXTS, batch_of, build, logits, perturb, small
+from tiny import tiny_backbone, tiny_overlay
 
 from listflow.pipeline.model.classifier import flat, logits_of
 from listflow.pipeline.results.predictor import Predictor

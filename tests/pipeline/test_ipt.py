@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import tiny_backbone, tiny_overlay
+from meta_step import step_of
 from prompt_runs import DIM, SMALL, TOKENS, ipt_stage
-from test_ptuning import TASK
-from test_reweight import step_of
+from pseudo_token_models import TASK
+from tiny import tiny_backbone, tiny_overlay
 
 from listflow.data.errors import InputError
 from listflow.pipeline.backbone.prompt import Prompt

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from conftest import tiny_overlay
+from tiny import tiny_overlay
 
 from listflow.data.errors import InputError
 from listflow.pipeline.results.outcome import publish

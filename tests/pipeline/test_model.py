@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from conftest import CONFIGS, tiny_backbone
+from tiny import CONFIGS, tiny_backbone
 
 from listflow.data.task import Task
 from listflow.pipeline.backbone.prompt import Prompt

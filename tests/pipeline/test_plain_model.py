@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 import pytest
 import torch
-from conftest import CONFIGS, tiny_backbone
 from pydantic import TypeAdapter
-from test_stages import perturb, small
+from stage_models import perturb, small
+from tiny import CONFIGS, tiny_backbone
 from transformers import AutoModelForMaskedLM, DebertaV2Config
 
 from listflow.data.errors import InputError

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from conftest import tiny_overlay
+from tiny import tiny_overlay
 
 from listflow.data.errors import InputError
 from listflow.pipeline.run.config import build_config

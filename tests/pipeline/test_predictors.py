@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow.csv
 import pytest
 import torch
-from conftest import sentences, tiny_backbone, tiny_overlay, write_jsonl
+from tiny import sentences, tiny_backbone, tiny_overlay, write_jsonl
 
 from listflow.data.errors import InputError
 from listflow.data.ingest import ingest

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from conftest import tiny_backbone
+from tiny import tiny_backbone
 
 from listflow.data.errors import InputError
 from listflow.data.task import Task

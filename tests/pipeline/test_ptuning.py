@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import CONFIGS, tiny_backbone, tiny_overlay
-from test_reweight import step_of
+from meta_step import step_of
+from pseudo_token_models import ENCODERS, LABELS, TASK, TEXTS, build, logits, plain
+from tiny import CONFIGS, tiny_backbone, tiny_overlay
 from torch import nn
 
 from listflow.data.errors import InputError
@@ -29,32 +30,6 @@ from listflow.pipeline.storage.checkpoint import load_tensors, read_json
 from listflow.pipeline.training.plan import make_plan
 from listflow.pipeline.training.rounds import load_model
 from listflow.pipeline.training.trainer import Material, Recipe, Trainer
-
-LABELS = {"no": "bad", "yes": "good", "so": "fine"}
-TASK = Task(name="t", template="{text} it was {mask} .", labels=LABELS)
-TEXTS = [("w1 w2 good", None), ("w3 w4 w5 w6 poor w7 w8", None), ("w9", None)]
-ENCODERS = ["lstm", "mlp", "none"]
-
-
-def build(family: str = "bert", template: str = TASK.template, **stage: object) -> tuple[Classifier, Prompt]:
-    backbone = tiny_backbone(family)
-    task = TASK.model_copy(update={"template": template})
-    chosen = stages("ptuning", **{"tokens": 3} | stage)
-    words = label_word_ids(task, backbone.tokenizer, backbone.word_rows)
-    model = Classifier(backbone, chosen, VerbalizerHead(), words, seed=1)
-    return model, Prompt(task, backbone.tokenizer, 48, pseudo_tokens(chosen))
-
-
-def plain(family: str, template: str = TASK.template) -> tuple[Classifier, Prompt]:
-    backbone = tiny_backbone(family)
-    task = TASK.model_copy(update={"template": template})
-    words = label_word_ids(task, backbone.tokenizer, backbone.word_rows)
-    return Classifier(backbone, stages("none"), VerbalizerHead(), words), Prompt(task, backbone.tokenizer, 48)
-
-
-def logits(model: Classifier, prompt: Prompt) -> torch.Tensor:
-    with torch.no_grad():
-        return model(prompt.encode(TEXTS).batch(range(len(TEXTS))))
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import CONFIGS, tiny_backbone
-from test_ptuning import TEXTS, build, logits
+from pseudo_token_models import TEXTS, build, logits
+from tiny import CONFIGS, tiny_backbone
 from torch import Tensor, nn
 
 from listflow.pipeline.backbone.prompt import Prompt

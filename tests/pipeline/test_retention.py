@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from conftest import sentences, tiny_overlay, write_jsonl
+from tiny import sentences, tiny_overlay, write_jsonl
 
 from listflow.pipeline.results.outcome import report_of
 from listflow.pipeline.results.predictor import Predictor

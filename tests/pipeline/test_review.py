@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from conftest import sentences, tiny_overlay, write_jsonl
+from tiny import sentences, tiny_overlay, write_jsonl
 
 from listflow.data.errors import InputError
 from listflow.pipeline.method.gate import Evidence, gate

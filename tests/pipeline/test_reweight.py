@@ -5,17 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import CONFIGS, FILLER, tiny_backbone
+from meta_step import TASK, step_of
+from tiny import CONFIGS, tiny_backbone
 
-from listflow.data.task import Task
 from listflow.pipeline.backbone.prompt import Prompt
-from listflow.pipeline.method.reweight import ENGINES, Step, fused, kl, normalise
+from listflow.pipeline.method.reweight import ENGINES, fused, kl, normalise
 from listflow.pipeline.model.classifier import Classifier
 from listflow.pipeline.model.config import VerbalizerHead
 from listflow.pipeline.model.verbalizer import label_word_ids
 from listflow.pipeline.stages.presets import stages
-
-TASK = Task(name="t", template="{text} it was {mask} .", labels={"no": "bad", "yes": "good", "so": "fine"})
 
 
 def classifier(family: str, seed: int = 0) -> tuple[Classifier, Prompt]:
@@ -23,19 +21,6 @@ def classifier(family: str, seed: int = 0) -> tuple[Classifier, Prompt]:
     words = label_word_ids(TASK, backbone.tokenizer, backbone.word_rows)
     model = Classifier(backbone, stages("list", width=4, init_std=0.1), VerbalizerHead(), words, seed)
     return model, Prompt(TASK, backbone.tokenizer, 48)
-
-
-def step_of(prompt: Prompt, seed: int, unlabelled: int = 7) -> Step:
-    """Rows of unlike lengths, so that padding takes part; V is longer than U."""
-    generator = torch.Generator().manual_seed(seed)
-
-    def texts(lengths: list[int]) -> list[tuple[str, None]]:
-        draws = [torch.randint(0, len(FILLER), (n,), generator=generator).tolist() for n in lengths]
-        return [(" ".join(FILLER[i] for i in draw), None) for draw in draws]
-
-    u, v = prompt.encode(texts([2 + i for i in range(unlabelled)])), prompt.encode(texts([3, 9, 14]))
-    soft = (3 * torch.randn(unlabelled, 3, generator=generator)).softmax(-1)
-    return Step(u.batch(range(unlabelled)), soft, v.batch(range(3)), torch.tensor([0, 2, 1]))
 
 
 @pytest.mark.parametrize("family", CONFIGS)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import tiny_backbone, tiny_overlay
+from tiny import tiny_backbone, tiny_overlay
 
 from listflow.pipeline.backbone.batch import Batch
 from listflow.pipeline.model.classifier import Classifier, logits_of

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import tiny_overlay
 from prompt_runs import DIM, SMALL, TOKENS, prompt_run
+from tiny import tiny_overlay
 from torch import Tensor
 
 from listflow.data.errors import InputError

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import CONFIGS, tiny_overlay, tiny_tokenizer
-from test_ptuning import LABELS, TASK, TEXTS, build, logits, plain
+from pseudo_token_models import LABELS, TASK, TEXTS, build, logits, plain
+from tiny import CONFIGS, tiny_overlay, tiny_tokenizer
 from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 from transformers import PreTrainedTokenizerFast

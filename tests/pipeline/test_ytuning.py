@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import CONFIGS, tiny_backbone, tiny_overlay
-from test_reweight import TASK, step_of
+from meta_step import TASK, step_of
+from tiny import CONFIGS, tiny_backbone, tiny_overlay
 from torch import Tensor
 
 from listflow.pipeline.backbone.backbone import Backbone

@@ -23,7 +23,7 @@ from typing import Any
 import httpx
 import pytest
 from commands import COMMAND, Result
-from conftest import sentences, tiny_overlay, write_jsonl
+from tiny import sentences, tiny_overlay, write_jsonl
 
 from listflow.pipeline.run.config import build_config
 from listflow.pipeline.self_training import self_train

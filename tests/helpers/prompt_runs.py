@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from conftest import tiny_overlay
+from tiny import tiny_overlay
 
 from listflow.pipeline.pretraining.msf import SubspaceConfig
 from listflow.pipeline.run.config import build_config

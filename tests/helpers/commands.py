@@ -16,3 +16,13 @@ def cancel(flow_run: object) -> None:
 
     with get_client(sync_client=True) as client:
         client.set_flow_run_state(flow_run, Cancelling())  # type: ignore[arg-type]
+
+
+def refused(result: Result, *words: str) -> None:
+    """Exit code 2, one sentence on stderr with these words, no traceback."""
+    assert result.returncode == 2, result.stderr
+    assert result.stderr.startswith("listflow: ")
+    assert result.stderr.count("\n") == 1
+    assert "Traceback" not in result.stderr
+    for word in words:
+        assert word in result.stderr

@@ -1,6 +1,6 @@
 """Three finished runs of prompt tuning and the subspace of their prompts, for all tests of intrinsic prompt tuning.
 
-A plugin that test modules name, as a second conftest would hide the first from ``import conftest``.
+A plugin that test modules of several folders name.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """One temporary Prefect server and one finished tiny run for all tests of the flow and the command line.
 
-A plugin that test modules name, as a second conftest would hide the first from ``import conftest``.
+A plugin that test modules of several folders name.
 """
 
 from __future__ import annotations
