@@ -11,7 +11,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
 # Whole runs that are killed, engines on the verbalizer, the identity at the start.
-TESTS = ("test_every_stage.py", "test_stages.py")
+TESTS = ("whole/test_every_stage.py", "pipeline/stages/test_presets.py")
 CHOSEN = "scaling-verbalizer or (scaling and (every_engine or identity or saved_tensors))"
 
 
@@ -53,7 +53,7 @@ def test_the_stage_of_the_docs_works_when_it_is_added_as_the_docs_say(tmp_path: 
     (new,), (lines,) = blocks("python"), blocks("diff")
     add_file(tmp_path, new)
     change_lines(tmp_path, lines)
-    tests = [f"tests/pipeline/{name}" for name in TESTS]
+    tests = [f"tests/{name}" for name in TESTS]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *tests, "-k", CHOSEN],
         cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, check=False,
