@@ -11,7 +11,6 @@ import torch
 from interruptions import Interrupted, digests, hashed, interrupted_after, killed_and_resumed
 from safetensors import SafetensorError
 from tiny import tiny_overlay
-from torch import nn
 
 from listflow.data.errors import InputError
 from listflow.pipeline.run.config import RunConfig, build_config
@@ -19,8 +18,6 @@ from listflow.pipeline.run.opening import open_run
 from listflow.pipeline.run.run import Progress
 from listflow.pipeline.self_training import self_train
 from listflow.pipeline.storage.checkpoint import load_checked, save_checked, verified
-from listflow.pipeline.training.models import teacher_recipe
-from listflow.pipeline.training.trainer import Material, Trainer
 
 
 def test_three_kills_change_no_byte(tiny_files: dict[str, Path], tmp_path: Path) -> None:
@@ -90,20 +87,6 @@ def test_a_second_signal_does_not_cost_the_checkpoint_of_the_first(
         signal.signal(signal.SIGTERM, before)
     self_train(config, interrupt)
     assert told[2:4] == [3, 4]
-
-
-def test_a_snapshot_is_whole_where_the_model_was_torn(tiny_files: dict[str, Path], tmp_path: Path) -> None:
-    """Forward-mode passes put tensors of their own in the place of parameters, and may be cut before putting back."""
-    with open_run(build_config("fast", tiny_overlay(tiny_files, tmp_path / "run"))) as run:
-        model = run.new_classifier(0, None)
-        trainer = Trainer(model, teacher_recipe(run, len(run.gold)), Material(run.labelled, run.gold))
-        trainer.run()
-        whole = trainer.snapshot()
-        model.head = nn.Identity()
-        torn = trainer.snapshot()
-    assert any(name.startswith("exp_avg/head.") for name in whole)
-    assert torn.keys() == whole.keys()
-    assert all(torch.equal(torn[name], whole[name]) for name in whole)
 
 
 def test_no_step_checkpoint_outlives_a_run(tiny_files: dict[str, Path], tmp_path: Path) -> None:

@@ -1,8 +1,12 @@
-"""An encoder saved without a masked-LM head serves the heads that read none, and no random one is ever used."""
+"""Encoders without a masked-LM head serve the heads that read none; what a process pays for the memory of tensors."""
 
 from __future__ import annotations
 
 import json
+import os
+import platform
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -27,6 +31,18 @@ from listflow.pipeline.self_training import self_train
 from listflow.pipeline.stages.presets import stages
 
 HEADS: list[AnyHead] = [LinearHead(), YTuningHead(width=16)]
+FAULTS = """
+import resource, sys, torch
+from listflow.pipeline.backbone.backbone import keep_freed_memory
+if sys.argv[1] == "kept":
+    keep_freed_memory()
+for _ in range(20):
+    torch.zeros(2**20)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(50):
+    torch.zeros(2**20)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
 
 
 def saved(folder: Path, family: str, head: bool) -> str:
@@ -136,3 +152,14 @@ def test_a_tokenizer_without_a_mask_is_refused(tmp_path: Path) -> None:
     path.write_text(json.dumps(facts))
     with pytest.raises(InputError, match="has no mask token"):
         load_backbone(name)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's allocator only")
+def test_that_freed_memory_is_used_again_where_the_environment_forbids_it() -> None:
+    """A tensor of 4 MiB is a thousand pages; dask starts its workers with this threshold."""
+    environment = os.environ | {"MALLOC_TRIM_THRESHOLD_": "65536"}
+    faults = {
+        kept: int(subprocess.check_output([sys.executable, "-c", FAULTS, kept], env=environment, text=True))
+        for kept in ("kept", "not")
+    }
+    assert faults["kept"] * 10 < faults["not"]

@@ -1,4 +1,4 @@
-"""Layers below the tuned ones: split exactly, run once per text, kept on disk."""
+"""Frozen features: run once per text, kept on disk, made again where they are gone or damaged."""
 
 from __future__ import annotations
 
@@ -9,108 +9,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from filelock import FileLock
-from tiny import CONFIGS, sentences, tiny_backbone, tiny_overlay, write_jsonl
-from torch import Tensor, nn
+from tiny import sentences, tiny_backbone, tiny_overlay, write_jsonl
+from torch import nn
 
 from listflow.data.task import Task
-from listflow.pipeline.backbone import cache as features
-from listflow.pipeline.backbone import cache as pieces
-from listflow.pipeline.backbone import layers as split
+from listflow.pipeline.backbone import cache, layers
 from listflow.pipeline.backbone.backbone import Backbone
 from listflow.pipeline.backbone.cache import _copied, content_key, known_places, pieces_of, with_features
-from listflow.pipeline.backbone.layers import SHAPED_LIKE_BERT, lower, narrow, upper
 from listflow.pipeline.backbone.prompt import Prompt, Text
-from listflow.pipeline.model.classifier import Classifier
-from listflow.pipeline.model.config import VerbalizerHead
 from listflow.pipeline.results.outcome import report_of
 from listflow.pipeline.run.config import build_config
 from listflow.pipeline.run.feature_cache import forget_oldest, frozen_layers
 from listflow.pipeline.run.opening import open_run
 from listflow.pipeline.self_training import self_train
-from listflow.pipeline.stages.presets import stages
-from listflow.pipeline.training.trainer import Material, Recipe, Trainer
 
 TOP = {"stage": {"layers": "top:1"}}
-
-
-def texts() -> tuple[Tensor, Tensor]:
-    """(ids, attention), three texts, one padded."""
-    ids = torch.randint(5, 40, (3, 12), generator=torch.Generator().manual_seed(0))
-    attention = torch.ones_like(ids)
-    attention[1, 8:] = 0
-    return ids, attention
-
-
-@pytest.mark.parametrize("family", CONFIGS)
-@torch.no_grad()
-def test_both_halves_are_the_whole_encoder(family: str) -> None:
-    backbone, (ids, attention) = tiny_backbone(family), texts()
-    whole = backbone.view()(input_ids=ids, attention_mask=attention).last_hidden_state
-    hidden = lower(backbone, 1)(input_ids=ids, attention_mask=attention).last_hidden_state
-    assert not torch.allclose(hidden, whole)
-    above = upper(backbone, 1)(inputs_embeds=hidden, attention_mask=attention).last_hidden_state
-    assert torch.equal(above[attention.bool()], whole[attention.bool()])
-
-
-@pytest.mark.parametrize("family", CONFIGS)
-@torch.no_grad()
-def test_all_layers_below_are_the_whole_encoder(family: str) -> None:
-    backbone, (ids, attention) = tiny_backbone(family), texts()
-    whole = backbone.view()(input_ids=ids, attention_mask=attention).last_hidden_state
-    assert torch.equal(lower(backbone, 2)(input_ids=ids, attention_mask=attention).last_hidden_state, whole)
-
-
-@pytest.mark.parametrize("attention_kind", ["eager", "sdpa"])
-@pytest.mark.parametrize("family", sorted(SHAPED_LIKE_BERT))
-@torch.no_grad()
-def test_a_narrow_last_layer_gives_the_mask_row_of_the_whole_one(family: str, attention_kind: str) -> None:
-    backbone, (ids, attention) = tiny_backbone(family), texts()
-    backbone.model.set_attn_implementation(attention_kind)
-    at = torch.tensor([2, 7, 11])
-    for seen in (attention, torch.ones_like(attention)):
-        whole = backbone.view()(input_ids=ids, attention_mask=seen).last_hidden_state[torch.arange(3), at]
-        view = backbone.view()
-        assert narrow(view, backbone)
-        row = view(input_ids=ids, attention_mask=seen, mask_at=at).last_hidden_state
-        assert row.shape == (3, 1, 32)
-        torch.testing.assert_close(row[:, 0], whole, rtol=1e-5, atol=1e-5)
-
-
-def test_other_families_keep_their_last_layer_whole() -> None:
-    backbone = tiny_backbone("modernbert")
-    assert not narrow(backbone.view(), backbone)
-
-
-def test_large_deberta_is_not_divided() -> None:
-    backbone = tiny_backbone("deberta-v2")
-    backbone.model.config.conv_kernel_size = 3
-    try:
-        assert not split.divisible(backbone)
-        assert Classifier(backbone, stages("list", layers="top:1", width=4), VerbalizerHead(), [5, 6]).below is None
-    finally:
-        del backbone.model.config.conv_kernel_size
-
-
-def test_layers_below_never_drop_and_take_no_gradient() -> None:
-    model = Classifier(tiny_backbone(), stages("list", layers="top:1", width=4), VerbalizerHead(), [5, 6]).train()
-    assert model.below is not None
-    assert not any(module.training for module in model.below.modules())
-    assert any(module.training for module in model.encoder.modules() if isinstance(module, nn.Dropout))
-
-
-def test_training_on_kept_features_takes_the_same_steps(tiny_files: dict[str, Path], tmp_path: Path) -> None:
-    config = build_config("fast", tiny_overlay(tiny_files, tmp_path / "run"), TOP)
-    losses = {}
-    for keep in (True, False):
-        with open_run(config, keep_features=keep) as run:
-            assert (run.corpus.features is not None) is keep
-            soft = torch.tensor([[0.99, 0.01]]).expand(len(run.corpus), 2)
-            material = Material(run.labelled, run.gold, run.corpus, soft)
-            recipe = Recipe((("warmup", 4), ("reweighted", 4), ("tail", 4)), 1e-2, 6, 4, 4)
-            losses[keep] = Trainer(run.new_classifier(1, None), recipe, material).run().losses
-    np.testing.assert_allclose(losses[True], losses[False], rtol=1e-4)
 
 
 @pytest.fixture
@@ -119,12 +33,12 @@ def passed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     seen: list[int] = []
 
     def counted(backbone: object, depth: int) -> nn.Module:
-        below = split.lower(backbone, depth)  # type: ignore[arg-type]
+        below = layers.lower(backbone, depth)  # type: ignore[arg-type]
         plain = below.forward
         below.forward = lambda **given: seen.append(len(given["input_ids"])) or plain(**given)  # type: ignore[method-assign,func-returns-value]
         return below
 
-    monkeypatch.setattr(features, "lower", counted)
+    monkeypatch.setattr(cache, "lower", counted)
     monkeypatch.setattr("listflow.pipeline.backbone.layers.lower", counted)
     return seen
 
@@ -157,7 +71,7 @@ def test_runs_that_share_a_folder_pass_every_text_once_in_all(
 def test_a_continued_run_passes_what_is_new(
     tiny_files: dict[str, Path], tmp_path: Path, passed: list[int], monkeypatch: pytest.MonkeyPatch, shared: bool
 ) -> None:
-    monkeypatch.setattr(pieces, "ROWS", 16)
+    monkeypatch.setattr(cache, "ROWS", 16)
     backbone = {"backbone": {"cache_dir": str(tmp_path / "cache") if shared else ""}}
     pool = tmp_path / "pool.jsonl"
     files = tiny_files | {"unlabelled": write_jsonl(pool, sentences(60, 2, labelled=False))}

@@ -1,4 +1,4 @@
-"""A configuration that does not fit is refused in one sentence, by the key that the user wrote."""
+"""Presets are what they say, and a configuration that does not fit is refused in one sentence, by the key written."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from listflow.data.errors import InputError
 from listflow.data.schema import refusal
 from listflow.pipeline.model.config import LinearHead, VerbalizerHead
 from listflow.pipeline.pretraining.learner import AdaptConfig
-from listflow.pipeline.run.config import build_config
+from listflow.pipeline.run.config import PRESETS, RunConfig, build_config
 
 LAYERS = "must be all, top:N, or a list of layer numbers from 0 upward"
 CASES: dict[str, tuple[dict[str, Any], str]] = {
@@ -146,3 +146,25 @@ def test_the_fast_preset_suits_a_list_as_it_suits_one_stage() -> None:
     assert alone.teacher != both.teacher
     released = build_config("released", {"stage": ["prefix", "lora"]})
     assert [getattr(stage, "layers", "") for stage in released.stage] == ["all", "all"]
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_presets_are_valid_and_survive_json(preset: str) -> None:
+    config = build_config(preset)
+    assert RunConfig.model_validate_json(config.model_dump_json()) == config
+
+
+def test_released_preset_is_what_the_public_script_does() -> None:
+    config = build_config("released")
+    assert (config.teacher.learning_rate, config.teacher.epochs, config.teacher.batch) == (5e-6, 50, 4)
+    assert (config.student.learning_rate, config.student.steps, config.student.batch) == (1e-4, 1000, 16)
+    assert (config.student.warmup, config.student.tail_epochs, config.stage[0].width) == (0.6, 50, 128)
+    assert (config.stage[0].init_std, config.reweight.eps, config.pseudo.confidence) == (2e-4, 0.2, 0.0)
+    published = build_config("published")
+    assert (published.teacher.epochs, published.stage[0].init_std, published.pseudo.confidence) == (400, 0.02, 0.8)
+
+
+@pytest.mark.parametrize("overlay", [{"studnt": {}}, {"student": {"stps": 1}}, {"rounds": {"count": 0}}])
+def test_unknown_keys_and_bad_values_name_the_key(overlay: dict[str, object]) -> None:
+    with pytest.raises(InputError, match=r"config key '(studnt|student\.stps|rounds\.count)'"):
+        build_config("fast", overlay)

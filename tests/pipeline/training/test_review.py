@@ -16,7 +16,6 @@ import torch
 from tiny import sentences, tiny_overlay, write_jsonl
 
 from listflow.data.errors import InputError
-from listflow.pipeline.method.gate import Evidence, gate
 from listflow.pipeline.results.outcome import publish
 from listflow.pipeline.run.config import ReviewConfig, RunConfig, build_config
 from listflow.pipeline.run.opening import open_run
@@ -326,14 +325,6 @@ def test_only_what_decides_belongs_to_the_identity_of_a_run(tiny_files: dict[str
         open_run(config_of(tiny_files, tmp_path / "off", timeout=2)),
     ):
         pass
-
-
-def test_the_gate_compares_rows_that_both_have() -> None:
-    sample = np.array([0, 1])
-    teacher = Evidence(np.array([False, True]), sample)
-    student = Evidence(np.array([False, True, True, True, True]), sample)
-    judged = gate(teacher, student, 2)
-    assert (judged.promote, judged.reason) == (True, "1 of 2 labelled rows wrong before the tail, the teacher 1")
 
 
 def test_a_gated_run_with_answers_ends(tiny_files: dict[str, Path], tmp_path: Path) -> None:
