@@ -8,7 +8,7 @@ import pytest
 from tiny import sentences, tiny_backbone, write_jsonl
 
 # Helpers that assert: a failure in them shows its values too.
-pytest.register_assert_rewrite("commands", "interruptions", "real_server", "stage_models")
+pytest.register_assert_rewrite("commands", "interruptions", "real_server", "reviews", "stage_models")
 
 
 @pytest.fixture(scope="session")

@@ -29,7 +29,7 @@ HEADS: dict[str, dict[str, Any]] = {
 }
 SHAPED_LIKE_BERT = ["bert", "electra", "roberta"]
 D, LAYERS = 32, 2
-# Stages of the input, whose prompts hold tokens of their own, are tested in test_ptuning.py.
+# Stages of the input, whose prompts hold tokens of their own, are tested in stages/test_ptuning.py.
 IN_LAYERS = [name for name in STAGE_PRESETS if name == "none" or lives_in_layers(name)]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import time
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,6 @@ from typing import Any
 import pytest
 from commands import Cli
 from prefect.client.orchestration import get_client
-from prefect.settings import PREFECT_API_URL, temporary_settings
 from tiny import sentences, tiny_overlay, write_jsonl
 
 from listflow.data.errors import InputError
@@ -20,7 +18,6 @@ from listflow.data.ingest import ingest
 from listflow.data.task import Columns
 from listflow.flows.run.continuation import go_on, has_news
 from listflow.flows.run.deployment import Wanted, deployment_of, serve_run
-from listflow.flows.server.events import corpus_added
 from listflow.pipeline.run.config import build_config
 from listflow.pipeline.run.lineage import lineage, next_of
 from listflow.pipeline.run.opening import open_run
@@ -199,27 +196,6 @@ def test_what_goes_on_has_news(first: Path, corpus: Path, tiny_files: dict[str, 
         assert has_news(first)  # its run says what is wrong
     finally:
         moved.rename(tiny_files["labelled"])
-
-
-def test_an_ingest_tells_the_server(server: None, corpus: Path) -> None:
-    corpus.parent.mkdir()
-    rows = write_jsonl(corpus.parent / "more.jsonl", sentences(3, 2, labelled=False))
-    done = ingest(corpus, [str(rows)], Columns())
-    assert corpus_added(corpus, done)
-    assert not corpus_added(corpus, ingest(corpus, [str(rows)], Columns()))
-
-
-def test_an_ingest_without_its_server_is_done_and_says_so(cli: Cli, tmp_path: Path) -> None:
-    rows = write_jsonl(tmp_path / "more.jsonl", sentences(3, 2, labelled=False))
-    with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
-        began = time.monotonic()
-        done = cli("ingest", "tickets", rows, f"--home={tmp_path}")
-    assert time.monotonic() - began < 5
-    assert done.returncode == 0
-    assert "3 new rows" in done.stdout
-    assert done.stderr.count("\n") == 1
-    assert "the rows are in" in done.stderr
-    assert "no Prefect server answers at http://127.0.0.1:9/api" in done.stderr
 
 
 def test_the_command_line_goes_on_too(cli: Cli, first: Path, corpus: Path, tmp_path: Path) -> None:

@@ -17,8 +17,19 @@ import pytest
 from commands import COMMAND, Cli, cancel
 from tiny import tiny_overlay
 
+from listflow.flows.run.review import form_text, lines_to_fill_in
 from listflow.pipeline.run.config import RunConfig, build_config
-from listflow.pipeline.run.review import Reviewed, answer_review, read_answers, read_asked, read_reviewed, waits_until
+from listflow.pipeline.run.review import (
+    Asked,
+    Contested,
+    Reviewed,
+    answer_review,
+    parse_answers,
+    read_answers,
+    read_asked,
+    read_reviewed,
+    waits_until,
+)
 
 pytest_plugins = ["flow_fixtures"]
 
@@ -196,3 +207,19 @@ def test_a_run_of_its_own_waits_again_after_ctrl_c_and_kill(
     assert (code, words.strip()) == (0, "1 row is labelled from round 2 on")
     assert process.wait(200) == 0
     assert any("by cy" in notice for notice in json.loads((folder / "report.json").read_text())["notices"])
+
+
+def test_the_form_shows_rows_and_what_was_wrong() -> None:
+    row = Contested("pool:3", 2, "so <i>good</i>", "or | bad", "bad", 0.5, "good", 1.0, "0.50 against 0.50")
+    asked = Asked(Path("review"), 2, ("bad", "good"), (row,))
+    lines = form_text(asked, "unknown `label`").splitlines()
+    assert lines[0] == "**Not taken:** `unknown 'label'`"
+    assert lines[-1] == "- `pool:3` is `bad` (`0.50 against 0.50`): `so <i>good</i> / or | bad`"
+
+
+def test_what_is_left_as_it_was_is_no_answer() -> None:
+    rows = tuple(Contested(row_id, 0, "x", None, "a", 0.5, "b", 1.0, "") for row_id in ("p:1", "a,b:2"))
+    text = lines_to_fill_in(Asked(Path("review"), 1, ("a", "b"), rows))
+    assert text == 'p:1,\n"a,b:2",\n'
+    assert list(parse_answers(text)) == []
+    assert [answer.row_id for answer in parse_answers(text.replace('2",', '2",b'))] == ["a,b:2"]

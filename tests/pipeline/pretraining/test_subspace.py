@@ -1,4 +1,4 @@
-"""The five settings: an unseen task stays unseen, and each setting measures what it says."""
+"""`listflow subspace`: found once; an unseen task stays unseen, and each setting measures what it says."""
 
 from __future__ import annotations
 
@@ -119,3 +119,16 @@ def test_relative_scores() -> None:
     assert relative([*same, Score("s", "t", "r", 0.5, 0.0)]) == 1.0
     assert relative([Score("s", "t", "r", 0.5, 0.0)]) is None
     assert relative([Score("s", "t", "r", 0.3, 0.6), Score("s", "t", "r", 0.9, 0.6)]) == pytest.approx(1.0)
+
+
+def test_a_finished_subspace_is_not_found_again(runs: list[Path], space: Path, tmp_path: Path) -> None:
+    steps: list[object] = []
+    outcome = make_subspace(runs, space, SMALL, on_step=lambda name, tick: steps.append(tick))
+    assert not steps
+    assert outcome.prompts == 9
+    assert outcome.tasks == ("other", "tiny")
+    with pytest.raises(InputError, match="other runs or settings"):
+        make_subspace(runs[:1], space, SMALL)
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match="no folder of a subspace"):
+        make_subspace(runs, tmp_path, SMALL)

@@ -11,7 +11,7 @@ from listflow.data.errors import InputError
 from listflow.data.schema import refusal
 from listflow.pipeline.model.config import LinearHead, VerbalizerHead
 from listflow.pipeline.pretraining.learner import AdaptConfig
-from listflow.pipeline.run.config import PRESETS, RunConfig, build_config
+from listflow.pipeline.run.config import PRESETS, ReviewConfig, RunConfig, build_config
 
 LAYERS = "must be all, top:N, or a list of layer numbers from 0 upward"
 CASES: dict[str, tuple[dict[str, Any], str]] = {
@@ -168,3 +168,18 @@ def test_released_preset_is_what_the_public_script_does() -> None:
 def test_unknown_keys_and_bad_values_name_the_key(overlay: dict[str, object]) -> None:
     with pytest.raises(InputError, match=r"config key '(studnt|student\.stps|rounds\.count)'"):
         build_config("fast", overlay)
+
+
+def test_which_rounds_ask() -> None:
+    def asking(count: int, **values: object) -> list[int]:
+        return [n for n in range(1, count + 1) if ReviewConfig(**{"rows": 1, **values}).asks(n, count)]
+
+    assert asking(3) == [1]
+    assert asking(3, rounds="all") == [1, 2]
+    assert asking(4, rounds=[1, 3]) == [1, 3]
+    assert asking(3, rounds="all", rows=0) == []
+    for rounds in ({"count": 1}, {"count": 2}):
+        with pytest.raises(InputError, match=r"round \d of \d cannot ask for a review"):
+            build_config("fast", {"rounds": rounds, "review": {"rows": 1, "rounds": [rounds["count"]]}})
+    with pytest.raises(InputError, match=r"review\.rounds.*must be first, all"):
+        build_config("fast", {"review": {"rounds": "last"}})

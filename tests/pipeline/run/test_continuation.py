@@ -12,9 +12,7 @@ from tiny import sentences, tiny_overlay, write_jsonl
 from listflow.data.errors import InputError
 from listflow.data.ingest import ingest
 from listflow.data.task import Columns
-from listflow.pipeline.results.drift import warnings_of
 from listflow.pipeline.results.outcome import report_of
-from listflow.pipeline.results.report import Side
 from listflow.pipeline.run.config import RunConfig, build_config
 from listflow.pipeline.run.continuation import Parent
 from listflow.pipeline.run.opening import open_run
@@ -245,14 +243,3 @@ def test_drift_is_told_where_there_is_some(tiny_files: dict[str, Path], corpus: 
     assert "New text beside the old" in page
     assert "tickets/000003" in page
     assert "New text beside the old" not in (tmp_path / "one" / "report.html").read_text()
-
-
-def test_differences_must_be_large_and_sure() -> None:
-    def side(rows: int, first: float, confidence: float = 0.9, unseen: float = 0.1) -> Side:
-        return Side(rows, {"a": first, "b": 1 - first}, confidence, unseen)
-
-    assert not list(warnings_of(side(500, 0.5), side(500, 0.54)))
-    assert not list(warnings_of(side(20, 0.5), side(20, 0.7)))
-    assert len(list(warnings_of(side(500, 0.5), side(500, 0.7)))) == 2
-    assert "less sure" in next(iter(warnings_of(side(500, 0.5), side(500, 0.5, confidence=0.7))))
-    assert "other words" in next(iter(warnings_of(side(500, 0.5), side(500, 0.5, unseen=0.4))))

@@ -1,4 +1,4 @@
-"""Intrinsic prompt tuning: a stage that moves coordinates alone, wrong decoders and half starts refused."""
+"""Intrinsic prompt tuning: a decoder of the right size, coordinates alone moved, half starts refused."""
 
 from __future__ import annotations
 
@@ -27,7 +27,15 @@ from listflow.pipeline.results.predictor import Predictor
 from listflow.pipeline.run.config import build_config
 from listflow.pipeline.run.opening import open_run
 from listflow.pipeline.self_training import self_train
-from listflow.pipeline.stages.ipt import START_STD, AutoEncoder, IntrinsicPrompt, Origin, load_decoder, save_subspace
+from listflow.pipeline.stages.ipt import (
+    START_STD,
+    AutoEncoder,
+    Decoder,
+    IntrinsicPrompt,
+    Origin,
+    load_decoder,
+    save_subspace,
+)
 from listflow.pipeline.stages.presets import pseudo_tokens
 from listflow.pipeline.storage.checkpoint import load_tensors, read_json
 from listflow.pipeline.training.rounds import load_model
@@ -272,3 +280,27 @@ def test_a_prompt_that_does_not_fit_is_refused(
 def test_half_a_start_is_refused(stage: dict[str, object]) -> None:
     with pytest.raises(InputError, match="start prompt"):
         build_config("fast", {"stage": {"kind": "soft_prompt"} | stage})
+
+
+def test_the_decoder_makes_one_prompt_or_many() -> None:
+    decoder = Decoder(DIM, 8, TOKENS, 16)
+    assert decoder(torch.randn(DIM)).shape == (TOKENS, 16)
+    assert decoder(torch.randn(5, DIM)).shape == (5, TOKENS, 16)
+
+
+def test_the_decoder_is_bounded_by_its_last_map() -> None:
+    decoder = Decoder(DIM, 8, TOKENS, 16)
+    bound = decoder.out.weight.abs().sum(1) + decoder.out.bias.abs()
+    for scale in (1.0, 100.0, 1e6):
+        assert bool((decoder(torch.randn(50, DIM) * scale).flatten(1).abs() <= bound + 1e-5).all())
+
+
+@pytest.mark.parametrize(("dim", "tokens", "size"), [(5, 100, 768), (250, 100, 768)])
+def test_the_size_is_that_of_the_paper(dim: int, tokens: int, size: int) -> None:
+    """n = 100, d = 768: 59.45 M at 5 coordinates and 78.45 M at 250, encoder and decoder together."""
+    with torch.device("meta"):
+        auto = AutoEncoder(dim, 768, tokens, size)
+    flat_size = tokens * size
+    formula = flat_size * dim + dim + dim * 768 + 768 + 768 * flat_size + flat_size
+    assert sum(p.numel() for p in auto.parameters()) == formula
+    assert formula / 1e6 == pytest.approx({5: 59.45, 250: 78.45}[dim], abs=0.01)

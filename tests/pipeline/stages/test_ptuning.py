@@ -1,20 +1,20 @@
-"""Pseudo tokens stand where they should, act like words, train alone, and need no encoder in the end."""
+"""Pseudo tokens act like words, train alone, need no encoder in the end, and have the encoders of peft."""
 
 from __future__ import annotations
 
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from meta_step import step_of
-from pseudo_token_models import ENCODERS, LABELS, TASK, TEXTS, build, logits, plain
+from pseudo_token_models import ENCODERS, TASK, TEXTS, build, logits, plain
 from tiny import CONFIGS, tiny_backbone, tiny_overlay
-from torch import nn
+from torch import Tensor, nn
 
 from listflow.data.errors import InputError
-from listflow.data.task import Task
 from listflow.pipeline.backbone.prompt import Prompt
 from listflow.pipeline.method.reweight import ENGINES, kl
 from listflow.pipeline.model.classifier import Classifier, flat, logits_of
@@ -31,56 +31,13 @@ from listflow.pipeline.training.plan import make_plan
 from listflow.pipeline.training.rounds import load_model
 from listflow.pipeline.training.trainer import Material, Recipe, Trainer
 
-
-@pytest.mark.parametrize(
-    ("template", "place", "expected"),
-    [
-        ("{text} it was {mask} .", "auto", "w9 [P1] [P2] [P3] it was [MASK] ."),
-        ("{text} it was {mask} .", "before_text", "[P1] [P2] [P3] w9 it was [MASK] ."),
-        ("{text} it was {mask} .", "around_mask", "w9 it was [P1] [P2] [MASK] [P3] ."),
-        ("{mask} : {text}", "before_clause", "[P1] [P2] [P3] [MASK] [UNK] w9"),
-        ("{soft:2} {text} it {soft} was {mask} .", "auto", "[P1] [P2] w9 it [P3] was [MASK] ."),
-        ("{soft:2} {text} it {soft} was {mask} .", "before_clause", "w9 [P1] [P2] [P3] it was [MASK] ."),
-    ],
-)
-def test_places(template: str, place: str, expected: str) -> None:
-    _, prompt = build(template=template, place=place)
-    encoded = prompt.encode([("w9", None)])
-    assert prompt.spell(encoded.ids.tolist()) == f"[CLS] {expected} [SEP]"
-    assert encoded.ids[encoded.mask_at[0]] == prompt.tokenizer.mask_token_id
-
-
-def test_marks_stand_for_nothing_where_no_stage_has_pseudo_tokens() -> None:
-    marked, bare = "{soft:2} {text} it {soft} was {mask} .", "{text} it was {mask} ."
-    tokens = tiny_backbone().tokenizer
-    found, expected = (Prompt(Task(name="t", template=t, labels=LABELS), tokens, 32) for t in (marked, bare))
-    assert found.parts == expected.parts
-
-
-@pytest.mark.parametrize(
-    ("template", "reason"), [(TASK.template, "has no {soft:N}"), ("{soft:5} {text} {mask}", "set stage.tokens=5")]
-)
-def test_marks_that_do_not_fit_are_refused(template: str, reason: str) -> None:
-    with pytest.raises(InputError, match=reason):
-        build(template=template, place="marks")
-
-
-@pytest.mark.parametrize(
-    ("values", "reason"),
-    [
-        ({"start": "words"}, "give both or neither"),
-        ({"encoder": "none", "hidden": 4}, "hidden belongs to an encoder"),
-        ({"layers": "top:1"}, "layers"),
-    ],
-)
-def test_settings_that_make_no_sense_are_refused(values: dict[str, object], reason: str) -> None:
-    with pytest.raises(ValueError, match=reason):
-        stages("ptuning", **values)
-
-
-def test_two_stages_with_pseudo_tokens_are_refused() -> None:
-    with pytest.raises(ValueError, match="a prompt has those of one"):
-        stages(["ptuning", "soft_prompt"])
+PEFT_TOKENS, PEFT_SIZE = 5, 32
+# Their LSTM has a head of 2h, 2h and d, ours of 2h, d and d: the same where 2h = d, which is our default.
+SHAPES: dict[str, dict[str, Any]] = {
+    "MLP": {"encoder": "mlp", "hidden": 24, "depth": 3},
+    "LSTM": {"encoder": "lstm"},
+}
+_PARTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
 
 def test_more_words_than_tokens_are_refused() -> None:
@@ -91,15 +48,6 @@ def test_more_words_than_tokens_are_refused() -> None:
 def test_a_preset_with_layers_can_be_overlaid_by_a_stage_without() -> None:
     for name in ("ptuning", "soft_prompt", "none"):
         assert build_config("fast", {"stage": name}).stage == stages(name)
-
-
-@pytest.mark.parametrize("place", ["auto", "before_text", "around_mask"])
-def test_a_long_text_is_cut_and_the_pseudo_tokens_stay(place: str) -> None:
-    _, prompt = build(place=place)
-    encoded = prompt.encode([("w1 " * 500, None)])
-    assert len(encoded.ids) == prompt.max_length
-    assert sorted(i for i in encoded.ids.tolist() if i < 0) == [-3, -2, -1]
-    assert encoded.ids[encoded.mask_at[0]] == prompt.tokenizer.mask_token_id
 
 
 @pytest.mark.parametrize("family", CONFIGS)
@@ -282,3 +230,89 @@ def test_a_bf16_backbone_still_gives_fp32_gradients() -> None:
     found = ENGINES["fused"](model, list(model.tunable().values()), step_of(prompt, seed=4))
     assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in model.tunable().values())
     assert torch.isfinite(found.scores).all()
+
+
+def theirs(kind: str) -> Any:
+    peft = pytest.importorskip("peft")
+    torch.manual_seed(7)
+    config = peft.PromptEncoderConfig(
+        num_virtual_tokens=PEFT_TOKENS, token_dim=PEFT_SIZE, num_transformer_submodules=1,
+        encoder_reparameterization_type=kind, encoder_hidden_size=24 if kind == "MLP" else PEFT_SIZE // 2,
+        encoder_dropout=0.0,
+    )  # fmt: skip
+    return peft.PromptEncoder(config).eval()
+
+
+@torch.no_grad()
+def copied(encoder: Any, kind: str, family: str = "bert") -> tuple[Classifier, Prompt]:
+    """Our classifier with the weights of their encoder."""
+    model, prompt = build(family, tokens=PEFT_TOKENS, **SHAPES[kind])
+    ours = model.stage[0]
+    ours.embedding.copy_(encoder.embedding.weight)
+    mlp = ours.encoder if kind == "MLP" else ours.encoder[-1]
+    for mine, other in zip(mlp, encoder.mlp_head, strict=True):
+        mine.load_state_dict(other.state_dict())
+    if kind == "LSTM":
+        for layer, lstm in enumerate(ours.encoder[:-1]):
+            for direction, suffix in enumerate(("", "_reverse")):
+                part = {name: getattr(encoder.lstm_head, f"{name}_l{layer}{suffix}") for name in _PARTS}
+                lstm.weight_in[direction].copy_(part["weight_ih"].T)
+                lstm.weight_hidden[direction].copy_(part["weight_hh"].T)
+                lstm.bias[direction].copy_(part["bias_ih"] + part["bias_hh"])
+    return model, prompt
+
+
+@torch.no_grad()
+def vectors(encoder: nn.Module) -> Tensor:
+    return encoder(torch.arange(PEFT_TOKENS).unsqueeze(0))[0]
+
+
+@pytest.mark.parametrize("kind", SHAPES)
+def test_the_same_weights_give_the_same_pseudo_tokens(kind: str) -> None:
+    encoder = theirs(kind)
+    model, _ = copied(encoder, kind)
+    found = model.stage[0].flat()[1]["embedding"]
+    torch.testing.assert_close(found, vectors(encoder), rtol=1e-5, atol=1e-6)
+    assert found.std() > 1e-3
+    fresh, _ = build(tokens=PEFT_TOKENS, **SHAPES[kind])
+    assert (fresh.stage[0].flat()[1]["embedding"] - found).abs().max() > 1e-2
+    assert sum(p.numel() for p in model.stage.parameters()) == sum(
+        p.numel() for name, p in encoder.named_parameters() if "bias_hh" not in name
+    )
+
+
+@pytest.mark.parametrize("family", [name for name in CONFIGS if name != "electra"])  # its embeddings are narrower
+@pytest.mark.parametrize("kind", SHAPES)
+def test_their_pseudo_tokens_at_our_places_give_our_logits(kind: str, family: str) -> None:
+    """peft puts its tokens before everything; fed through the whole masked LM where ours stand, label words agree."""
+    encoder = theirs(kind)
+    model, prompt = copied(encoder, kind, family)
+    batch, backbone = prompt.encode(TEXTS).batch(range(len(TEXTS))), tiny_backbone(family)
+    embeds = backbone.model.get_input_embeddings()(batch.ids.clamp(min=0)).clone()
+    soft = batch.ids < 0
+    embeds[soft] = vectors(encoder)[-1 - batch.ids[soft]]
+    with torch.no_grad():
+        whole = backbone.model(inputs_embeds=embeds, attention_mask=batch.attention).logits
+    words = backbone.tokenizer.convert_tokens_to_ids(["bad", "good", "fine"])
+    expected = whole[torch.arange(len(batch)), batch.mask_at][:, words]
+    torch.testing.assert_close(logits(model, prompt), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", SHAPES)
+def test_gradients_agree_too(kind: str) -> None:
+    """Of one loss on the pseudo tokens, tensor by tensor where the two have the same one."""
+    encoder = theirs(kind)
+    model, _ = copied(encoder, kind)
+    towards = torch.randn(PEFT_TOKENS, PEFT_SIZE, generator=torch.Generator().manual_seed(1))
+    ours = model.stage[0]
+    (ours(towards.unsqueeze(0))[0] * towards).sum().backward()
+    (encoder(torch.arange(PEFT_TOKENS).unsqueeze(0))[0] * towards).sum().backward()
+    torch.testing.assert_close(ours.embedding.grad, encoder.embedding.weight.grad, rtol=1e-4, atol=1e-6)
+    mlp = ours.encoder if kind == "MLP" else ours.encoder[-1]
+    for mine, other in zip(mlp.parameters(), encoder.mlp_head.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, other.grad, rtol=1e-4, atol=1e-6)
+
+
+def test_the_depth_is_that_of_an_mlp_alone() -> None:
+    with pytest.raises(ValueError, match="depth belongs to encoder mlp"):
+        build(encoder="lstm", depth=3)

@@ -1,23 +1,21 @@
-"""Contested rows, answers to them, and what answers change: the rounds after, and nothing before."""
+"""Contested rows, and what answers to them change: the rounds after, and nothing before."""
 
 from __future__ import annotations
 
 import csv
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from tiny import sentences, tiny_overlay, write_jsonl
+from reviews import answered, config_of, first_round
+from tiny import sentences, write_jsonl
 
 from listflow.data.errors import InputError
 from listflow.pipeline.results.outcome import publish
-from listflow.pipeline.run.config import ReviewConfig, RunConfig, build_config
 from listflow.pipeline.run.opening import open_run
 from listflow.pipeline.run.record import load_config
 from listflow.pipeline.run.review import (  # fmt: skip
@@ -32,7 +30,6 @@ from listflow.pipeline.run.review import (  # fmt: skip
     read_reviewed,
     review_notices,
 )
-from listflow.pipeline.run.run import Run
 from listflow.pipeline.self_training import self_train
 from listflow.pipeline.storage.checkpoint import read_json, write_json
 from listflow.pipeline.storage.pseudo_labels import PseudoLabels, save_meta_weights
@@ -41,30 +38,6 @@ from listflow.pipeline.training.rounds import evidence, judge, prompt_tune, pseu
 
 WEIGHTS = "round-{:02d}/student/weights.safetensors"
 LABELS = "round-{:02d}/pseudo/labels.parquet"
-
-
-def config_of(files: dict[str, Path], folder: Path, *overlays: dict[str, object], **review: object) -> RunConfig:
-    rounds = {"rounds": {"count": 3}}
-    return build_config("fast", tiny_overlay(files, folder), rounds, {"review": {"rows": 5} | review}, *overlays)
-
-
-def first_round(run: Run) -> Asked:
-    """What round 1 of ``run`` asks."""
-    prompt_tune(run)
-    pseudo_label(run, 1)
-    asked = ask(run, 1)
-    assert asked is not None
-    return asked
-
-
-def answered(config: RunConfig, count: int = 3, by: str = "ann") -> Asked:
-    """Opens a run and answers its first round: its first ``count`` rows are of the other class."""
-    with open_run(config) as run:
-        asked = first_round(run)
-    other = {"negative": "positive", "positive": "negative"}
-    lines = [f"{row.row_id},{other[row.label]}" for row in asked.rows[:count]]
-    answer_review(Path(str(config.run_dir)), parse_answers("\n".join(reversed(lines))), by)
-    return asked
 
 
 @pytest.fixture(scope="module")
@@ -229,53 +202,6 @@ def test_without_answers_the_review_changes_no_byte(tiny_files: dict[str, Path],
         answer_review(tmp_path / "run", parse_answers("x,positive"), "")
 
 
-BAD = {
-    "unknown row": ("row_id,label\nunlabelled:999,positive\n", "does not ask about row 'unlabelled:999'"),
-    "unknown label": ("row_id,label\n{0},postive\n", r"unknown label 'postive' \(did you mean 'positive'\?\)"),
-    "two labels": ("row_id,label\n{0},positive\n{0},negative\n", "is given as 'positive' and as 'negative'"),
-    "no label": ("row_id,label\n{0},\n", "no row has a label"),
-    "no column": ("row_id,text\n{0},x\n", "no column 'label', only 'row_id', 'text'; add it"),
-}
-
-
-@pytest.fixture(scope="module")
-def waiting(tiny_files: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a run whose first review is open."""
-    folder = tmp_path_factory.mktemp("waiting") / "run"
-    with open_run(config_of(tiny_files, folder)) as run:
-        first_round(run)
-    return folder
-
-
-@pytest.mark.parametrize("name", BAD)
-def test_a_bad_file_changes_nothing(waiting: Path, tmp_path: Path, name: str) -> None:
-    text, words = BAD[name]
-    (tmp_path / "answers.csv").write_text(text.format(open_review(waiting).rows[0].row_id))
-    before = sorted(waiting.rglob("*"))
-    with pytest.raises(InputError, match=words):
-        answer_review(waiting, read_answers(str(tmp_path / "answers.csv")), "ann")
-    assert sorted(waiting.rglob("*")) == before
-
-
-def test_other_formats_and_other_columns_are_read(waiting: Path, tmp_path: Path) -> None:
-    asked = open_review(waiting)
-    ids = [row.row_id for row in asked.rows]
-    table = pa.table({"text": ["x", "y", "z"], "row_id": ids[:3], "label": ["positive", None, " negative "]})
-    pq.write_table(table, tmp_path / "answers.parquet")
-    lines = [{"row_id": ids[0], "label": "positive"}, {"label": "negative", "row_id": ids[2], "sure": True}]
-    (tmp_path / "answers.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    found = [check_answers(asked, read_answers(str(tmp_path / f"answers.{end}"))) for end in ("parquet", "jsonl")]
-    assert found[0] == found[1]
-    assert [row.label for row in found[0]] == ["positive", "negative"]
-
-
-def test_the_first_answer_counts(tiny_files: dict[str, Path], tmp_path: Path) -> None:
-    config = config_of(tiny_files, tmp_path / "run")
-    asked = answered(config)
-    with pytest.raises(InputError, match=r"the review of round 1 .* was answered by ann"):
-        answer_review(tmp_path / "run", parse_answers(f"{asked.rows[4].row_id},positive"), "bob")
-
-
 def test_runs_that_do_not_ask_say_so(plain: Path, tiny_files: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(InputError, match="does not ask for a review"):
         open_review(plain)
@@ -283,48 +209,6 @@ def test_runs_that_do_not_ask_say_so(plain: Path, tiny_files: dict[str, Path], t
         pass
     with pytest.raises(InputError, match="has not asked yet"):
         open_review(tmp_path / "run")
-
-
-def test_lines_of_a_form() -> None:
-    text = 'row_id,label\n\n a:1 , good \nb:2,\n"c,d:3",bad; e:4,good\n'
-    assert [(a.row_id, a.label) for a in parse_answers(text)] == [("a:1", "good"), ("c,d:3", "bad"), ("e:4", "good")]
-    with pytest.raises(InputError, match="line 1, 'a:1 good', is not row_id,label"):
-        list(parse_answers("a:1 good"))
-
-
-def test_which_rounds_ask() -> None:
-    def asking(count: int, **values: object) -> list[int]:
-        return [n for n in range(1, count + 1) if ReviewConfig(**{"rows": 1, **values}).asks(n, count)]
-
-    assert asking(3) == [1]
-    assert asking(3, rounds="all") == [1, 2]
-    assert asking(4, rounds=[1, 3]) == [1, 3]
-    assert asking(3, rounds="all", rows=0) == []
-    for rounds in ({"count": 1}, {"count": 2}):
-        with pytest.raises(InputError, match=r"round \d of \d cannot ask for a review"):
-            build_config("fast", {"rounds": rounds, "review": {"rows": 1, "rounds": [rounds["count"]]}})
-    with pytest.raises(InputError, match=r"review\.rounds.*must be first, all"):
-        build_config("fast", {"review": {"rounds": "last"}})
-
-
-def test_only_what_decides_belongs_to_the_identity_of_a_run(tiny_files: dict[str, Path], tmp_path: Path) -> None:
-    off = config_of(tiny_files, tmp_path / "off", rows=0)
-    with open_run(off) as run:
-        never = run.fingerprint
-    stored = read_json(tmp_path / "off" / "config.json")
-    del stored["config"]["review"]  # as a version without reviews wrote it
-    write_json(tmp_path / "off" / "config.json", stored)
-    with open_run(load_config(tmp_path / "off")) as run:
-        assert run.fingerprint == never
-    with open_run(config_of(tiny_files, tmp_path / "off", rows=0, rounds="all", timeout=1)) as run:
-        assert run.fingerprint == never
-    with pytest.raises(InputError, match="seed is 1 there"), open_run(off.model_copy(update={"seed": 2})):
-        pass
-    with (
-        pytest.raises(InputError, match=r"review\.rows is 0 there and 5 here"),
-        open_run(config_of(tiny_files, tmp_path / "off", timeout=2)),
-    ):
-        pass
 
 
 def test_a_gated_run_with_answers_ends(tiny_files: dict[str, Path], tmp_path: Path) -> None:
@@ -367,10 +251,3 @@ def test_answers_are_labelled_rows_of_runs_that_go_on(tiny_files: dict[str, Path
     shutil.rmtree(tmp_path / "one" / "round-01" / "review")
     with pytest.raises(InputError, match="other input files"):
         self_train(load_config(tmp_path / "two"))
-
-
-@pytest.mark.parametrize("text", ["", "row_id,label\n"])
-def test_a_file_without_answers_is_empty(tmp_path: Path, text: str) -> None:
-    (tmp_path / "a.csv").write_text(text)
-    with pytest.raises(InputError, match=r"a\.csv: is empty; it needs at least one row of data\."):
-        list(read_answers(str(tmp_path / "a.csv")))
