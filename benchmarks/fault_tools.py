@@ -27,9 +27,9 @@ from listflow.pipeline.run.config import build_config
 from listflow.pipeline.self_training import self_train
 
 HERE = Path(__file__).parent
-sys.path.insert(0, str(HERE.parent / "tests"))
+sys.path.insert(0, str(HERE.parent / "tests" / "helpers"))
 
-from conftest import sentences, tiny_backbone, write_jsonl  # noqa: E402
+from tiny import sentences, tiny_backbone, write_jsonl  # noqa: E402
 
 COMMAND = (sys.executable, "-W", "ignore", "-c", "from listflow.flows.cli.main import main; main()")
 PATIENCE = 300.0

@@ -1,84 +1,14 @@
-"""Tiny random models and texts that every test can build in milliseconds, with no network."""
+"""The files of a tiny run, for every test."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
-import torch
-from tokenizers import Tokenizer
-from tokenizers.models import WordLevel
-from tokenizers.pre_tokenizers import Whitespace
-from transformers import (
-    AutoModelForMaskedLM,
-    BertConfig,
-    DebertaV2Config,
-    DistilBertConfig,
-    ElectraConfig,
-    ModernBertConfig,
-    PreTrainedTokenizerFast,
-    RobertaConfig,
-)
+from tiny import sentences, tiny_backbone, write_jsonl
 
-from listflow.pipeline.backbone.backbone import Backbone
-
-SPECIAL = ["[PAD]", "[CLS]", "[SEP]", "[MASK]", "[UNK]"]
-WORDS = ["good", "bad", "fine", "poor", "film", "plot", "it", "was", "a", "the", "very", "not", ".", ",", "?"]
-FILLER = [f"w{i}" for i in range(40)]
-
-_SMALL = {"num_hidden_layers": 2, "num_attention_heads": 2, "hidden_size": 32, "intermediate_size": 48}
-CONFIGS = {
-    "bert": BertConfig(**_SMALL, max_position_embeddings=64),
-    "roberta": RobertaConfig(**_SMALL, max_position_embeddings=66, pad_token_id=0),
-    "distilbert": DistilBertConfig(n_layers=2, n_heads=2, dim=32, hidden_dim=48, max_position_embeddings=64),
-    "deberta-v2": DebertaV2Config(
-        **_SMALL, max_position_embeddings=64, relative_attention=True, pos_att_type=["p2c", "c2p"]
-    ),
-    "electra": ElectraConfig(**_SMALL, embedding_size=16, max_position_embeddings=64),
-    "modernbert": ModernBertConfig(
-        **_SMALL, max_position_embeddings=64, pad_token_id=0, cls_token_id=1, sep_token_id=2, bos_token_id=1,
-        eos_token_id=2,
-    ),
-}  # fmt: skip
-
-
-def tiny_tokenizer() -> PreTrainedTokenizerFast:
-    vocabulary = {word: i for i, word in enumerate(SPECIAL + WORDS + FILLER)}
-    raw = Tokenizer(WordLevel(vocabulary, unk_token="[UNK]"))
-    raw.pre_tokenizer = Whitespace()
-    names = ("pad_token", "cls_token", "sep_token", "mask_token", "unk_token")
-    return PreTrainedTokenizerFast(tokenizer_object=raw, **dict(zip(names, SPECIAL, strict=True)))
-
-
-def tiny_backbone(family: str = "bert", seed: int = 0) -> Backbone:
-    """A random fp32 masked LM of 2 layers; weights wide enough that logits differ clearly."""
-    torch.manual_seed(seed)
-    config = CONFIGS[family]
-    config.vocab_size = len(SPECIAL + WORDS + FILLER)
-    model = AutoModelForMaskedLM.from_config(config).float()
-    for parameter in model.parameters():
-        if parameter.dim() > 1:
-            torch.nn.init.normal_(parameter, std=0.15)
-    return Backbone(model, tiny_tokenizer(), f"tiny-{family}")
-
-
-def sentences(count: int, seed: int, labelled: bool = True) -> list[dict[str, str]]:
-    """Short texts whose label shows in one word, hidden among filler."""
-    generator = torch.Generator().manual_seed(seed)
-    rows = []
-    for i in range(count):
-        label = ("negative", "positive")[i % 2]
-        length = int(torch.randint(3, 12, (1,), generator=generator))
-        words = [FILLER[int(j)] for j in torch.randint(0, len(FILLER), (length,), generator=generator)]
-        words.insert(length // 2, ("poor", "fine")[i % 2])
-        rows.append({"text": " ".join(words) + f" {seed} {i}"} | ({"label": label} if labelled else {}))
-    return rows
-
-
-def write_jsonl(path: Path, rows: list[dict[str, str]]) -> Path:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
-    return path
+# Helpers that assert: a failure in them shows its values too.
+pytest.register_assert_rewrite("commands", "interruptions", "real_server", "reviews", "stage_models")
 
 
 @pytest.fixture(scope="session")
@@ -97,20 +27,3 @@ def tiny_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         "unlabelled": write_jsonl(folder / "unlabelled.jsonl", sentences(60, 2, labelled=False)),
         "test": write_jsonl(folder / "test.jsonl", sentences(20, 3)),
     }
-
-
-def tiny_overlay(files: dict[str, Path], run_dir: Path) -> dict[str, object]:
-    """A configuration overlay for a run of seconds on ``tiny_files``."""
-    return {
-        "task": str(files["task"]),
-        "data": {
-            "labelled": str(files["labelled"]), "unlabelled": [str(files["unlabelled"])], "test": str(files["test"]),
-        },
-        "backbone": {"name": str(files["backbone"]), "precision": "fp32", "device": "cpu"},
-        "teacher": {"epochs": 2, "batch": 4},
-        "student": {"steps": 8, "batch": 6, "warmup": 0.6, "tail_epochs": 2, "tail_batch": 4},
-        "stage": {"width": 4, "layers": "all"},
-        "reweight": {"batch": 4},
-        "rounds": {"count": 2, "sample": 20},
-        "run_dir": str(run_dir),
-    }  # fmt: skip

@@ -1,0 +1,210 @@
+"""Going on from a run again and again: what comes next, what is deployed, what is refused."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from commands import Cli
+from prefect.client.orchestration import get_client
+from tiny import sentences, tiny_overlay, write_jsonl
+
+from listflow.data.errors import InputError
+from listflow.data.ingest import ingest
+from listflow.data.task import Columns
+from listflow.flows.run.continuation import go_on, has_news
+from listflow.flows.run.deployment import Wanted, deployment_of, serve_run
+from listflow.pipeline.run.config import build_config
+from listflow.pipeline.run.lineage import lineage, next_of
+from listflow.pipeline.run.opening import open_run
+from listflow.pipeline.self_training import self_train
+from listflow.pipeline.storage.checkpoint import read_json, single_writer
+from listflow.pipeline.training.rounds import prompt_tune
+
+pytest_plugins = ["flow_fixtures"]
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    return tmp_path / "corpora" / "tickets"
+
+
+@pytest.fixture
+def first(tiny_files: dict[str, Path], corpus: Path, tmp_path: Path) -> Path:
+    """A finished run on a corpus of 60 rows."""
+    grow(corpus, 60, 2)
+    folder = tmp_path / "runs" / "tickets"
+    overlay = tiny_overlay(tiny_files | {"unlabelled": corpus}, folder)
+    self_train(build_config("fast", overlay, {"rounds": {"count": 1}}))
+    return folder
+
+
+def grow(corpus: Path, count: int, seed: int) -> None:
+    corpus.parent.mkdir(parents=True, exist_ok=True)
+    ingest(corpus, [str(write_jsonl(corpus.parent / "more.jsonl", sentences(count, seed, labelled=False)))], Columns())
+
+
+def test_a_lineage_goes_on_resumes_and_waits(first: Path, corpus: Path) -> None:
+    grow(corpus, 20, 5)
+    two = next_of(first)
+    assert two.config is not None
+    assert (two.words, two.config.run_dir) == ("continues tickets", f"{first}-002")
+    assert two.config.rounds.promote == "gated"
+    with open_run(two.config) as run:
+        prompt_tune(run)
+        assert next_of(first).words == "tickets-002 is running"
+    again = next_of(first)
+    assert again.words == "resumes tickets-002"
+    assert again.config is not None
+    self_train(again.config)
+    assert next_of(first).words == "continues tickets-002"
+    assert [status.folder.name for status in lineage(first)] == ["tickets", "tickets-002"]
+
+
+def continue_into(before: Path, folder: Path) -> None:
+    """As much of a continued run as a lineage looks at."""
+    shutil.copytree(before, folder)
+    record = read_json(folder / "config.json")
+    record["config"]["continues"] = str(before)
+    (folder / "config.json").write_text(json.dumps(record))
+
+
+def test_a_manual_continuation_is_no_part_of_a_lineage(first: Path) -> None:
+    for before, folder in (("", "-002"), ("-002", "-003"), ("", "-0a1b2c3d4e5f"), ("", "-123456789012")):
+        continue_into(Path(f"{first}{before}"), Path(f"{first}{folder}"))
+    assert [run.folder.name for run in lineage(first)] == ["tickets", "tickets-002", "tickets-003"]
+    four = next_of(first)
+    assert four.config is not None
+    assert (four.words, four.config.run_dir) == ("continues tickets-003", f"{first}-004")
+
+
+def test_a_lineage_takes_a_free_number(first: Path) -> None:
+    Path(f"{first}-003", "of somebody else").mkdir(parents=True)
+    Path(f"{first}-004", "inputs").mkdir(parents=True)  # what a run leaves that was killed before it was recorded
+    four = next_of(first)
+    assert four.config is not None
+    assert (four.words, four.config.run_dir) == ("continues tickets", f"{first}-004")
+
+
+def test_nothing_new_and_a_running_one_are_no_errors(server: None, first: Path, corpus: Path) -> None:
+    state = go_on(str(first), return_state=True)
+    assert state.is_completed()
+    assert "no unlabelled row is new" in (state.message or "")
+    assert not Path(f"{first}-002").exists()
+    with single_writer(first):
+        assert "is running" in (go_on(str(first), return_state=True).message or "")
+
+
+def test_the_flow_goes_on(server: None, first: Path, corpus: Path) -> None:
+    grow(corpus, 20, 5)
+    outcome = go_on(str(first))
+    assert outcome["run"] == f"{first}-002"  # type: ignore[index]
+    assert "with the model of tickets" in Path(f"{first}-002", "report.html").read_text("utf-8")
+    with get_client(sync_client=True) as client:
+        (rounds,) = (found for found in client.read_latest_artifacts() if found.key == "list-rounds")
+    assert "on the earlier model" in rounds.data
+
+
+def test_an_interrupted_run_is_resumed_though_its_corpus_has_grown(server: None, first: Path, corpus: Path) -> None:
+    grow(corpus, 20, 5)
+    two = next_of(first)
+    assert two.config is not None
+    with open_run(two.config) as run:
+        prompt_tune(run)
+    grow(corpus, 10, 6)
+    assert next_of(first).words == "resumes tickets-002"
+    assert go_on(str(first))["run"] == f"{first}-002"  # type: ignore[index]
+    three = next_of(first)
+    assert (three.words, three.config is not None) == ("continues tickets-002", True)
+    with open_run(three.config or two.config) as run:
+        assert any("10 of 90 unlabelled rows are new since tickets-002" in notice for notice in run.notices)
+
+
+def test_a_finished_run_says_what_its_corpus_has_got_since(cli: Cli, first: Path, corpus: Path) -> None:
+    same = cli("resume", first)
+    assert "ingested since" not in same.stdout
+    grow(corpus, 20, 5)
+    told = cli("resume", first)
+    assert f"20 rows ingested since this run began; learn from what is new with: listflow run --continue {first}" in (
+        told.stdout
+    )
+
+
+def test_what_is_deployed(first: Path) -> None:
+    found = deployment_of(Wanted(first, None, 2.5, ("tickets",), "weekly"))
+    assert found["interval"] == timedelta(hours=2.5)
+    assert found["parameters"] == {"run": str(first)}
+    assert found["concurrency_limit"].limit == 1
+    (trigger,) = found["triggers"]
+    assert trigger.match.root == {"prefect.resource.id": "listflow.corpus.tickets"}
+
+
+@pytest.mark.parametrize(
+    ("cron", "hours", "corpora", "message"),
+    [
+        ("every monday", None, (), "--cron 'every monday' is no schedule"),
+        (None, -1.0, (), "is no time between runs"),
+        ("0 6 * * *", 1.0, (), "are two schedules"),
+        (None, None, (), "nothing would ever start a run"),
+        (None, None, ("../x",), "is no name of a corpus"),
+    ],
+)
+def test_what_could_never_run_is_refused(
+    first: Path, cron: str | None, hours: float | None, corpora: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        deployment_of(Wanted(first, cron, hours, corpora, "name"))
+
+
+def test_serve_looks_once_for_what_came_before_it(first: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+
+    class Runner:
+        def __init__(self, **options: Any) -> None: ...
+
+        def add_flow(self, *flow: Any, **options: Any) -> None:
+            told.append("registered")
+
+        async def start(self) -> None:
+            told.append("started")
+
+    monkeypatch.setattr("listflow.flows.run.deployment.Serving", Runner)
+    monkeypatch.setattr("listflow.flows.run.deployment.check_server", lambda: None)
+    monkeypatch.setattr("listflow.flows.run.deployment.run_deployment", lambda name, timeout: told.append(name))
+    by_corpus, by_time = (Wanted(first, *rest, "weekly") for rest in ((None, None, ("tickets",)), (None, 2.5, ())))
+    serve_run(by_corpus, told.append)
+    said = "serves listflow-continue/weekly, until it is stopped"
+    assert told == ["registered", said, "started"]
+    grow(corpus, 20, 5)
+    for wanted, run in ((by_corpus, ["listflow-continue/weekly"]), (by_time, [])):
+        told.clear()
+        serve_run(wanted, told.append)
+        assert told == ["registered", *run, said, "started"]
+
+
+def test_what_goes_on_has_news(first: Path, corpus: Path, tiny_files: dict[str, Path]) -> None:
+    assert not has_news(first)
+    grow(corpus, 20, 5)
+    assert has_news(first)
+    with single_writer(first):
+        assert not has_news(first)
+    moved = tiny_files["labelled"].rename(tiny_files["labelled"].with_suffix(".away"))
+    try:
+        assert has_news(first)  # its run says what is wrong
+    finally:
+        moved.rename(tiny_files["labelled"])
+
+
+def test_the_command_line_goes_on_too(cli: Cli, first: Path, corpus: Path, tmp_path: Path) -> None:
+    none = cli("run", f"--continue={first}", f"--run-dir={tmp_path / 'two'}")
+    assert none.returncode == 2
+    assert "no unlabelled row is new since" in none.stderr
+    grow(corpus, 20, 5)
+    done = cli("run", f"--continue={first}", f"--run-dir={tmp_path / 'two'}")
+    assert done.returncode == 0, done.stderr
+    notices = read_json(tmp_path / "two" / "report.json")["notices"]
+    assert "20 of 80 unlabelled rows are new since tickets, which goes on." in notices

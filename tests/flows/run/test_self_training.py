@@ -1,0 +1,220 @@
+"""The flow: readable task runs, a second run from the cache, damage made good, artifacts."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+from uuid import UUID, uuid4
+
+import pytest
+from tiny import tiny_overlay
+
+from listflow.data.errors import InputError
+from listflow.data.files import file_digest
+from listflow.pipeline.run.config import RunConfig, build_config
+from listflow.pipeline.storage.checkpoint import single_writer, verified
+
+pytest_plugins = ["flow_fixtures"]
+
+STAGES = [
+    "prompt-tune the teacher",
+    *(f"{stage}, round {n}" for n in (1, 2) for stage in ("pseudo-label", "train student", "judge")),
+    "publish",
+]
+ARTIFACTS = {
+    "list-rounds", "list-pseudo-labels", "list-meta-weights", "list-weighed-rows", "list-calibration", "list-report",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def config(server: None, tiny_files: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
+    return build_config("fast", tiny_overlay(tiny_files, tmp_path_factory.mktemp("flow") / "run"))
+
+
+@pytest.fixture(scope="module")
+def folder(config: RunConfig) -> Path:
+    """The folder of a finished run."""
+    names, _ = run_flow(config)
+    assert [name for name, _ in names] == STAGES
+    assert {state for _, state in names} == {"Completed"}
+    return Path(str(config.run_dir))
+
+
+def run_flow(config: RunConfig) -> tuple[list[tuple[str, str]], dict[str, Any]]:
+    """((name, state) of every task run in order, what the flow returned)."""
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+    from prefect.client.schemas.sorting import TaskRunSort
+
+    from listflow.flows.run.self_training import self_train
+
+    state = self_train(config, return_state=True)
+    value = state.result()
+    run_id = state.state_details.flow_run_id
+    wanted = FlowRunFilter(id=FlowRunFilterId(any_=[run_id]))
+    with get_client(sync_client=True) as client:
+        assert client.read_flow_run(run_id).name == f"task, {Path(str(config.run_dir)).name}"
+        runs = client.read_task_runs(flow_run_filter=wanted, sort=TaskRunSort.EXPECTED_START_TIME_ASC)
+    return [(run.name, run.state.name) for run in runs if run.state], value
+
+
+def states(config: RunConfig) -> list[str]:
+    return [state for _, state in run_flow(config)[0]]
+
+
+def test_a_second_run_takes_every_stage_from_the_cache(config: RunConfig, folder: Path) -> None:
+    before = file_digest(folder / "report.json")
+    found, value = run_flow(config)
+    assert found == [(name, "Cached") for name in STAGES]
+    assert file_digest(folder / "report.json") == before
+    assert value["run"] == str(folder)
+
+
+@pytest.mark.parametrize("damage", ["cut", "gone", "manifest"])
+def test_damaged_output_is_made_again_and_nothing_else(config: RunConfig, folder: Path, damage: str) -> None:
+    student = folder / "round-01" / "student"
+    weights, digest = student / "weights.safetensors", file_digest(student / "weights.safetensors")
+    if damage == "cut":
+        weights.write_bytes(weights.read_bytes()[:100])
+    elif damage == "gone":
+        shutil.rmtree(student)
+    else:
+        (student / "manifest.json").unlink()
+    found, _ = run_flow(config)
+    assert [name for name, state in found if state != "Cached"] == ["train student, round 1"]
+    assert file_digest(weights) == digest
+    assert verified(student) is not None
+
+
+def test_cut_predictions_are_written_again(config: RunConfig, folder: Path) -> None:
+    path = folder / "predictions.parquet"
+    digest = file_digest(path)
+    path.write_bytes(path.read_bytes()[:50])
+    run_flow(config)
+    assert file_digest(path) == digest
+
+
+def test_another_folder_never_gets_a_result_of_this_one(config: RunConfig, folder: Path, tmp_path: Path) -> None:
+    other = config.model_copy(update={"run_dir": str(tmp_path / "other")})
+    found, value = run_flow(other)
+    assert {state for _, state in found} == {"Completed"}
+    assert all(path.startswith(str(tmp_path)) for path in value["files"])
+    same = "final/weights.safetensors"
+    assert file_digest(folder / same) == file_digest(tmp_path / "other" / same)
+
+
+def artifacts() -> dict[str, Any]:
+    from prefect.client.orchestration import get_client
+
+    with get_client(sync_client=True) as client:
+        return {artifact.key: artifact for artifact in client.read_latest_artifacts() if artifact.key}
+
+
+def test_artifacts_have_stable_keys(config: RunConfig, folder: Path) -> None:
+    run_flow(config)
+    found = artifacts()
+    assert set(found) >= ARTIFACTS
+    assert all(found[key].description for key in ARTIFACTS)
+    report = str(found["list-report"].data)
+    assert "| final |" in report
+    assert f"({(folder / 'report.html').as_uri()}): `{folder / 'report.html'}`" in report
+
+
+def test_the_round_table_says_what_changed(config: RunConfig, folder: Path) -> None:
+    run_flow(config)
+    rounds = json.loads(artifacts()["list-rounds"].data)
+    report = json.loads((folder / "report.json").read_text("utf-8"))
+    reached = [report["labelled_only"]["accuracy"], *(found["student"]["accuracy"] for found in report["rounds"])]
+    assert [row["on its teacher"] for row in rounds] == [
+        f"{100 * (after - before):+.1f} points" for before, after in pairwise(reached)
+    ]
+    assert rounds[1]["on labels alone"] == f"{100 * (reached[2] - reached[0]):+.1f} points"
+
+
+def test_the_rows_that_meta_weights_spoke_for_and_against(config: RunConfig, folder: Path) -> None:
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    run_flow(config)
+    rows = json.loads(artifacts()["list-weighed-rows"].data)
+    table = pq.read_table(folder / "round-02" / "student" / "meta_weights.parquet")
+    means = table.group_by("row").aggregate([("weight", "mean")])["weight_mean"]
+    for side, best in (("for", pc.max(means)), ("against", pc.min(means))):
+        found = [float(row["weight"]) for row in rows if row["spoke"] == side]
+        assert found == sorted(found, reverse=side == "for")
+        assert found[0] == pytest.approx(6 * best.as_py(), abs=0.01)
+    assert {row["label"] for row in rows} <= {"negative", "positive"}
+    assert len({row["row id"] for row in rows}) == len(rows)
+
+
+def test_bad_input_within_the_flow_stays_one_sentence(config: RunConfig, tmp_path: Path) -> None:
+    from listflow.flows.run.self_training import self_train
+
+    data = config.data.model_copy(update={"labelled": str(tmp_path / "absent.csv")})
+    with pytest.raises(InputError, match=r"absent\.csv"):
+        self_train(config.model_copy(update={"data": data}))
+
+
+def test_a_second_writer_is_refused(config: RunConfig, folder: Path) -> None:
+    from listflow.flows.run.self_training import self_train
+
+    with single_writer(folder), pytest.raises(InputError, match="another process"):
+        self_train(config)
+
+
+def test_nothing_is_pickled(folder: Path, server: None) -> None:
+    from prefect.settings import PREFECT_LOCAL_STORAGE_PATH
+
+    stored = [path for path in PREFECT_LOCAL_STORAGE_PATH.value().iterdir() if path.is_file()]
+    assert stored
+    for path in stored:
+        record = json.loads(path.read_text("utf-8"))
+        if "__exc_type__" not in record:  # an error is stored by its name and sentence
+            # A pickled result would stand in such a record too, as text.
+            assert record["metadata"]["serializer"]["type"] == "json"
+
+
+def test_the_form_of_the_ui_has_sections_limits_and_help() -> None:
+    from listflow.flows.run.self_training import self_train
+
+    schema = self_train.parameters.model_dump_for_openapi()
+    shown = schema["definitions"]["RoundsConfig"]["properties"]["count"]
+    assert (shown["minimum"], shown["maximum"]) == (1, 50)
+    assert schema["definitions"]["DataConfig"]["properties"]["labelled"]["description"]
+
+
+def test_the_meter_updates_every_few_seconds_only(server: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    from listflow.flows.run.artifacts import Meter
+    from listflow.flows.server import client
+    from listflow.pipeline.run.run import Progress
+
+    made: list[tuple[float, str]] = []
+    updated: list[float] = []
+
+    def make(percent: float, key: str, words: str) -> UUID:
+        made.append((percent, key))
+        return uuid4()
+
+    monkeypatch.setattr(client, "create_progress_artifact", make)
+    monkeypatch.setattr(client, "update_progress_artifact", lambda artifact, percent, words: updated.append(percent))
+    clock = iter_seconds(0.1)
+    monkeypatch.setattr(client.time, "monotonic", lambda: next(clock))
+    meter = Meter()
+    for step in range(1, 201):
+        meter.moved(Progress(1, "warmup", step, 200, 0.5))
+    assert 3 <= len(made) + len(updated) <= 4
+    assert [key for _, key in made] == ["list-progress"]
+    for step in range(1, 201):
+        meter.moved(Progress(2, "warmup", step, 200, 0.5))
+    assert len(made) == 2  # an artifact a training
+
+
+def iter_seconds(step: float) -> Iterator[float]:
+    now = 0.0
+    while True:
+        yield now
+        now += step

@@ -1,0 +1,67 @@
+"""Runs that are interrupted or killed, and what their files hold in the end."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tiny import tiny_overlay
+
+WORKER = Path(__file__).parent / "kill_worker.py"
+STABLE = ("final/weights.safetensors", "predictions.parquet", "round-02/student/meta_weights.parquet")
+
+
+def digests(run: Path) -> dict[str, str]:
+    return {name: hashlib.sha256((run / name).read_bytes()).hexdigest() for name in STABLE}
+
+
+def killed_and_resumed(
+    files: dict[str, Path], folder: Path, kills: int, dropout: bool, seed: int, **values: object
+) -> None:
+    plain, killed = (
+        tiny_overlay(files, folder / name) | {"checkpoint_seconds": 0, "dropout": dropout} | values
+        for name in ("plain", "killed")
+    )
+    arguments = [json.dumps(plain), json.dumps(killed), str(kills), str(seed)]
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", str(WORKER), *arguments], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert json.loads(done.stdout.splitlines()[-1])["kills"] == kills
+    assert digests(folder / "killed") == digests(folder / "plain")
+
+
+class Interrupted(BaseException):
+    """What a signal handler raises in this file, at any bytecode."""
+
+
+@contextmanager
+def interrupted_after(seconds: float) -> Iterator[None]:
+    def raise_it(number: int, frame: object) -> None:
+        raise Interrupted
+
+    before = signal.signal(signal.SIGINT, raise_it)
+    signal.signal(signal.SIGALRM, lambda number, frame: signal.raise_signal(signal.SIGINT))
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        try:
+            yield
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)  # it may come even here
+    except Interrupted:
+        pass
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def hashed(run: Path) -> dict[str, str]:
+    """sha256 of all files of a run that have no time in them."""
+    timed = {"manifest.json", "report.json", "report.html", "config.json", ".lock"}
+    files = [path for path in run.rglob("*") if path.is_file() and path.name not in timed]
+    return {str(path.relative_to(run)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}

@@ -1,0 +1,39 @@
+"""Classifiers whose prompts hold pseudo tokens, and the same ones without them."""
+
+from __future__ import annotations
+
+import torch
+from tiny import tiny_backbone
+
+from listflow.data.task import Task
+from listflow.pipeline.backbone.prompt import Prompt
+from listflow.pipeline.model.classifier import Classifier
+from listflow.pipeline.model.config import VerbalizerHead
+from listflow.pipeline.model.verbalizer import label_word_ids
+from listflow.pipeline.stages.presets import pseudo_tokens, stages
+
+LABELS = {"no": "bad", "yes": "good", "so": "fine"}
+TASK = Task(name="t", template="{text} it was {mask} .", labels=LABELS)
+TEXTS = [("w1 w2 good", None), ("w3 w4 w5 w6 poor w7 w8", None), ("w9", None)]
+ENCODERS = ["lstm", "mlp", "none"]
+
+
+def build(family: str = "bert", template: str = TASK.template, **stage: object) -> tuple[Classifier, Prompt]:
+    backbone = tiny_backbone(family)
+    task = TASK.model_copy(update={"template": template})
+    chosen = stages("ptuning", **{"tokens": 3} | stage)
+    words = label_word_ids(task, backbone.tokenizer, backbone.word_rows)
+    model = Classifier(backbone, chosen, VerbalizerHead(), words, seed=1)
+    return model, Prompt(task, backbone.tokenizer, 48, pseudo_tokens(chosen))
+
+
+def plain(family: str, template: str = TASK.template) -> tuple[Classifier, Prompt]:
+    backbone = tiny_backbone(family)
+    task = TASK.model_copy(update={"template": template})
+    words = label_word_ids(task, backbone.tokenizer, backbone.word_rows)
+    return Classifier(backbone, stages("none"), VerbalizerHead(), words), Prompt(task, backbone.tokenizer, 48)
+
+
+def logits(model: Classifier, prompt: Prompt) -> torch.Tensor:
+    with torch.no_grad():
+        return model(prompt.encode(TEXTS).batch(range(len(TEXTS))))

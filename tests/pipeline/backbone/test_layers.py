@@ -1,0 +1,79 @@
+"""The encoder in halves, and its last layer at the mask alone, are the encoder."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tiny import CONFIGS, tiny_backbone
+from torch import Tensor, nn
+
+from listflow.pipeline.backbone import layers
+from listflow.pipeline.backbone.layers import SHAPED_LIKE_BERT, lower, narrow, upper
+from listflow.pipeline.model.classifier import Classifier
+from listflow.pipeline.model.config import VerbalizerHead
+from listflow.pipeline.stages.presets import stages
+
+
+def texts() -> tuple[Tensor, Tensor]:
+    """(ids, attention), three texts, one padded."""
+    ids = torch.randint(5, 40, (3, 12), generator=torch.Generator().manual_seed(0))
+    attention = torch.ones_like(ids)
+    attention[1, 8:] = 0
+    return ids, attention
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+@torch.no_grad()
+def test_both_halves_are_the_whole_encoder(family: str) -> None:
+    backbone, (ids, attention) = tiny_backbone(family), texts()
+    whole = backbone.view()(input_ids=ids, attention_mask=attention).last_hidden_state
+    hidden = lower(backbone, 1)(input_ids=ids, attention_mask=attention).last_hidden_state
+    assert not torch.allclose(hidden, whole)
+    above = upper(backbone, 1)(inputs_embeds=hidden, attention_mask=attention).last_hidden_state
+    assert torch.equal(above[attention.bool()], whole[attention.bool()])
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+@torch.no_grad()
+def test_all_layers_below_are_the_whole_encoder(family: str) -> None:
+    backbone, (ids, attention) = tiny_backbone(family), texts()
+    whole = backbone.view()(input_ids=ids, attention_mask=attention).last_hidden_state
+    assert torch.equal(lower(backbone, 2)(input_ids=ids, attention_mask=attention).last_hidden_state, whole)
+
+
+@pytest.mark.parametrize("attention_kind", ["eager", "sdpa"])
+@pytest.mark.parametrize("family", sorted(SHAPED_LIKE_BERT))
+@torch.no_grad()
+def test_a_narrow_last_layer_gives_the_mask_row_of_the_whole_one(family: str, attention_kind: str) -> None:
+    backbone, (ids, attention) = tiny_backbone(family), texts()
+    backbone.model.set_attn_implementation(attention_kind)
+    at = torch.tensor([2, 7, 11])
+    for seen in (attention, torch.ones_like(attention)):
+        whole = backbone.view()(input_ids=ids, attention_mask=seen).last_hidden_state[torch.arange(3), at]
+        view = backbone.view()
+        assert narrow(view, backbone)
+        row = view(input_ids=ids, attention_mask=seen, mask_at=at).last_hidden_state
+        assert row.shape == (3, 1, 32)
+        torch.testing.assert_close(row[:, 0], whole, rtol=1e-5, atol=1e-5)
+
+
+def test_other_families_keep_their_last_layer_whole() -> None:
+    backbone = tiny_backbone("modernbert")
+    assert not narrow(backbone.view(), backbone)
+
+
+def test_large_deberta_is_not_divided() -> None:
+    backbone = tiny_backbone("deberta-v2")
+    backbone.model.config.conv_kernel_size = 3
+    try:
+        assert not layers.divisible(backbone)
+        assert Classifier(backbone, stages("list", layers="top:1", width=4), VerbalizerHead(), [5, 6]).below is None
+    finally:
+        del backbone.model.config.conv_kernel_size
+
+
+def test_layers_below_never_drop_and_take_no_gradient() -> None:
+    model = Classifier(tiny_backbone(), stages("list", layers="top:1", width=4), VerbalizerHead(), [5, 6]).train()
+    assert model.below is not None
+    assert not any(module.training for module in model.below.modules())
+    assert any(module.training for module in model.encoder.modules() if isinstance(module, nn.Dropout))

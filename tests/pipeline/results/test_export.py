@@ -1,0 +1,254 @@
+"""An exported model is plain transformers, and scores label words as the run scores classes."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+import torch
+from pydantic import TypeAdapter
+from stage_models import perturb, small
+from tiny import CONFIGS, tiny_backbone
+from transformers import AutoModelForMaskedLM, DebertaV2Config
+
+from listflow.data.errors import InputError
+from listflow.data.task import Task
+from listflow.pipeline.backbone.backbone import Backbone
+from listflow.pipeline.model.classifier import Classifier
+from listflow.pipeline.model.config import AnyHead, VerbalizerHead
+from listflow.pipeline.model.merge import check_mergeable, merge, resolved
+from listflow.pipeline.model.verbalizer import label_word_ids
+from listflow.pipeline.results import export as plain_model
+from listflow.pipeline.results.export import export
+from listflow.pipeline.results.predictor import Predictor
+from listflow.pipeline.stages.bottleneck import Bottleneck, Parallel, Sequential
+from listflow.pipeline.stages.config import AnyStage, BitFit
+from listflow.pipeline.stages.presets import stages
+from listflow.pipeline.storage.checkpoint import new_folder, save_tensors, write_json
+
+LABELS = {"no": "bad", "yes": "good", "so": "fine"}
+TASK = Task(name="mood", template="{text} it was {mask} .", labels=LABELS)
+PAIRS = Task(name="pairs", template="{text_b:lower_first} ? {mask} , {text_a:drop_last} .", labels=LABELS, lower=True)
+TEXTS: list[Any] = ["w1 w2 good", "w3 [MASK] w5 w6 poor w7 w8 w9 w10 ", "w9", "w1 " * 70]
+TWO = [("w1 w2 good .", "W3 w4"), ("w9 ", "w1 " * 70), ("w1 " * 70, "w2 " * 70), ("w1 " * 70, "W2"), ("", "w1")]
+VERBALIZER = {"kind": "verbalizer"}
+
+
+def backbone_of(family: str) -> Backbone:
+    """Tiny, with biases that are not zero, in the newer form of DeBERTa for ``deberta-v3``."""
+    if family == "deberta-v3":
+        values = CONFIGS["deberta-v2"].to_dict() | {"legacy": False, "vocab_size": 60}
+        torch.manual_seed(0)
+        model = AutoModelForMaskedLM.from_config(DebertaV2Config(**values))
+        backbone = Backbone(model, tiny_backbone().tokenizer, family)
+    else:
+        backbone = tiny_backbone(family)
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for name, parameter in backbone.model.named_parameters():
+            if name.endswith("bias"):
+                parameter.normal_(std=0.2, generator=generator)
+    return backbone
+
+
+def finished(
+    folder: Path, family: str, chosen: tuple[AnyStage, ...], head: dict[str, Any] = VERBALIZER, task: Task = TASK
+) -> Path:
+    """A run's folder with a model that is far from its start."""
+    backbone = backbone_of(family)
+    backbone.model.save_pretrained(folder / "backbone")
+    backbone.tokenizer.save_pretrained(folder / "backbone")
+    config: AnyHead = TypeAdapter(AnyHead).validate_python(head)
+    words = label_word_ids(task, backbone.tokenizer, backbone.word_rows)
+    model = perturb(Classifier(backbone, chosen, config, words), std=0.1)
+    facts = {"precision": "fp32", "device": "cpu", "dtype": "float32", "checksum": backbone.checksum()}
+    card = {
+        "format": 1, "task": task.model_dump(mode="json"), "max_length": 48,
+        "backbone": {"name": str(folder / "backbone"), **facts},
+        "stage": [stage.model_dump(mode="json") for stage in chosen], "head": config.model_dump(mode="json"),
+    }  # fmt: skip
+    with new_folder(folder / "run" / "final", {}) as aside:
+        save_tensors(aside / "weights.safetensors", model.tensors())
+        write_json(aside / "model.json", card)
+    return folder / "run"
+
+
+def code_of(folder: Path) -> dict[str, Any]:
+    """What the python code in the folder's README.md defines."""
+    found = re.search(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
+    assert found is not None
+    names: dict[str, Any] = {}
+    exec(found[1], names)
+    return names
+
+
+def check(run: Path, out: Path, monkeypatch: pytest.MonkeyPatch, texts: list[Any], tolerance: float = 1e-5) -> None:
+    """The README's own code gives the logits and labels of the run."""
+    export(run, out)
+    monkeypatch.chdir(out)
+    used, predictor = code_of(out), Predictor.open(run)
+    rows = [(text,) if isinstance(text, str) else text for text in texts]
+    batch = used["tokenizer"].pad({"input_ids": [used["encode"](*row) for row in rows]}, return_tensors="pt")
+    with torch.no_grad():
+        logits = used["model"](**batch).logits[batch["input_ids"] == used["tokenizer"].mask_token_id]
+    found = logits[:, [label["token_id"] for label in used["card"]["labels"]]]
+    expected = torch.from_numpy(predictor.logits(texts))
+    assert expected.std(0).min() > 1e-3
+    torch.testing.assert_close(found, expected, rtol=tolerance, atol=tolerance)
+    assert used["classify"](rows) == predictor.predict(texts)
+    torch.testing.assert_close(used["probabilities"](rows), torch.from_numpy(predictor.probabilities(texts)))
+
+
+def of(*names: str | dict[str, Any]) -> tuple[AnyStage, ...]:
+    given = (({"kind": name} if isinstance(name, str) else name) for name in names)
+    return tuple(
+        stage for values in given for stage in small(values["kind"], **{k: v for k, v in values.items() if k != "kind"})
+    )
+
+
+LEARNED = {"composition": "scaled", "scale": 2.0, "learned_scale": True}
+EVERYWHERE = ["list", {"kind": "list", "layers": "top:1"}, {"kind": "list", "bias": True, **LEARNED}, "none"]
+BIASED = ["bitfit", {"kind": "bitfit", "layers": "top:1"}]
+MAPS = ["attention_query", "attention_key", "attention_value", "ffn_intermediate"]
+CASES: list[tuple[str, Any]] = [
+    *(
+        (family, [case])
+        for family in [*CONFIGS, "deberta-v3"]
+        for case in EVERYWHERE
+        if (family, case) != ("modernbert", EVERYWHERE[2])
+    ),
+    *((family, [case]) for family in [*CONFIGS, "deberta-v3"] for case in BIASED if family != "modernbert"),
+    *((family, ["list", "bitfit"]) for family in [*CONFIGS, "deberta-v3"] if family != "modernbert"),
+    *((family, [{"kind": "lora", "place": MAPS}]) for family in ("bert", "roberta", "distilbert", "electra")),
+    *((family, [{"kind": "lora", "place": ["attention_value"]}]) for family in ("deberta-v2", "deberta-v3")),
+    ("bert", ["lora"]),
+    ("bert", ["bitfit", "list"]),
+    ("bert", ["list", "list"]),
+    (
+        "bert",
+        [
+            {"kind": "lora", "place": MAPS, "bias": True, **LEARNED},
+            "bitfit",
+            {"kind": "list", "place": ["attention_query"]},
+        ],
+    ),
+]
+
+
+@pytest.mark.parametrize(("family", "names"), CASES, ids=str)
+def test_label_words_score_as_the_classes_did(
+    family: str, names: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check(finished(tmp_path, family, of(*names)), tmp_path / "out", monkeypatch, TEXTS)
+    _, info = AutoModelForMaskedLM.from_pretrained(tmp_path / "out", output_loading_info=True)
+    assert not any(info.values())
+
+
+def test_a_pair_is_read_cut_and_lowered_as_in_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    check(finished(tmp_path, "bert", of("list"), task=PAIRS), tmp_path / "out", monkeypatch, TWO)
+
+
+def test_the_folder_is_small_talk_and_plain_files(tmp_path: Path) -> None:
+    export(finished(tmp_path, "bert", of("list")), tmp_path / "out")
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert {"config.json", "model.safetensors", "tokenizer.json", "listflow.json", "README.md"} <= names
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["backbone", "out", "run"]
+    assert all(str(tmp_path) not in path.read_text() for path in (tmp_path / "out").glob("*.json"))
+    card = json.loads((tmp_path / "out" / "listflow.json").read_text())
+    assert card["labels"][0] == {"label": "no", "word": "bad", "token_id": 6}
+    assert (card["task"], card["template"], card["max_length"]) == ("mood", TASK.template, 48)
+    config = json.loads((tmp_path / "out" / "config.json").read_text())
+    assert (config["tie_word_embeddings"], config["dtype"]) == (False, "float32")
+
+
+@pytest.mark.parametrize("family", [*CONFIGS, "deberta-v3"])
+def test_the_backbone_and_its_word_embeddings_stay(family: str) -> None:
+    backbone = backbone_of(family)
+    before, words = backbone.checksum(), label_word_ids(TASK, backbone.tokenizer, backbone.word_rows)
+    model = perturb(Classifier(backbone, of("list"), TypeAdapter(AnyHead).validate_python(VERBALIZER), words))
+    merged = merge(model, backbone, words)
+    assert backbone.checksum() == before
+    assert backbone.model.config.tie_word_embeddings
+    assert torch.equal(merged.word_rows, backbone.word_rows)
+    decoder = merged.model.get_output_embeddings()
+    others = [i for i in range(len(backbone.word_rows)) if i not in words]
+    assert torch.equal(decoder.weight[others], backbone.word_rows[others])
+    assert not torch.equal(decoder.weight[words], backbone.word_rows[words])
+    mine = {p.data_ptr() for p in merged.model.parameters()}
+    assert not mine & {p.data_ptr() for p in backbone.model.parameters()}
+
+
+@pytest.mark.parametrize("wrapper", [Sequential, Parallel])
+def test_the_algebra_in_float64(wrapper: Any) -> None:
+    generator = torch.Generator().manual_seed(0)
+    inner = torch.nn.Linear(5, 7)
+    config = stages({"kind": "unified", "width": 3, "bias": True, **LEARNED})[0]
+    change = Bottleneck(7 if wrapper is Sequential else 5, 7, config, generator)
+    for parameter in change.parameters():
+        torch.nn.init.normal_(parameter, generator=generator)
+    module, x = wrapper(inner, change).double(), torch.randn(4, 5, generator=generator).double()
+    found = resolved(module)
+    torch.testing.assert_close(x @ found.weight.T + found.bias, module(x), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "head", "said"),
+    [
+        (of("houlsby"), VERBALIZER, r"a relu bottleneck at attention_output and ffn_output is no linear map"),
+        (of({"kind": "list", "form": "gelu"}), VERBALIZER, "a gelu bottleneck"),
+        (of("prefix"), VERBALIZER, "a prefix"),
+        (of("mam"), VERBALIZER, "a prefix .*; a relu bottleneck at ffn_output"),
+        (of({"kind": "multihead_parallel", "form": "linear"}), VERBALIZER, "place attention_heads"),
+        (of({"kind": "list", "place": ["embeddings"]}), VERBALIZER, "place embeddings"),
+        (of({"kind": "lora", "place": ["attention_query", "ffn_output"]}), VERBALIZER, "change at ffn_output reads"),
+        (stages("soft_prompt", tokens=3), VERBALIZER, "3 pseudo tokens"),
+        (of("none"), {"kind": "linear"}, "head linear"),
+        (of("list"), {"kind": "ytuning", "width": 16}, "head ytuning"),
+    ],
+)
+def test_what_cannot_be_merged_says_so(
+    chosen: tuple[AnyStage, ...], head: dict[str, Any], said: str, tmp_path: Path
+) -> None:
+    run = finished(tmp_path, "bert", chosen, head)
+    with pytest.raises(InputError, match=rf"{said}.*`listflow predict`\.$"):
+        export(run, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_stage_that_merging_does_not_know_is_refused() -> None:
+    class Scaling(BitFit):
+        kind: Literal["scaling"] = "scaling"  # type: ignore[assignment]
+
+    with pytest.raises(InputError, match="stage scaling is no part of the weights"):
+        check_mergeable([Scaling()], VerbalizerHead(), "run")
+
+
+def test_a_bias_for_a_map_without_one_is_refused(tmp_path: Path) -> None:
+    run = finished(tmp_path, "modernbert", of({"kind": "list", "bias": True}))
+    with pytest.raises(InputError, match="has none, so they cannot be merged"):
+        export(run, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_nothing_is_overwritten_and_nothing_left_by_half(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run, out = finished(tmp_path, "bert", of("list")), tmp_path / "out"
+    out.mkdir()
+    (out / "mine.txt").write_text("mine")
+    with pytest.raises(InputError, match="is not an empty folder"):
+        export(run, out)
+    (out / "mine.txt").unlink()
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(plain_model, "write_json", full)
+        with pytest.raises(InputError, match="No space left"):
+            export(run, out)
+    assert not any(out.iterdir())
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["backbone", "out", "run"]
+    export(run, out)
+    assert (out / "README.md").exists()

@@ -1,0 +1,85 @@
+"""What goes is never missed: predicting, reporting and continuing work as before."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from tiny import sentences, tiny_overlay, write_jsonl
+
+from listflow.pipeline.results.outcome import report_of
+from listflow.pipeline.results.predictor import Predictor
+from listflow.pipeline.run.config import build_config
+from listflow.pipeline.run.opening import open_run
+from listflow.pipeline.run.record import load_config
+from listflow.pipeline.self_training import self_train
+from listflow.pipeline.storage.checkpoint import read_json, single_writer, write_json
+from listflow.pipeline.storage.retention import DAY, removals, remove
+from listflow.pipeline.training.rounds import prompt_tune
+
+NOW = 2e9
+TEXTS = ["w1 w2 fine", "poor w3"]
+
+
+@pytest.fixture
+def runs(tiny_files: dict[str, Path], tmp_path: Path) -> Path:
+    """An old run, a new one, and one that was interrupted."""
+    parent = tmp_path / "runs"
+    for name in ("old", "new", "interrupted"):
+        config = build_config("fast", tiny_overlay(tiny_files, parent / name), {"stage": {"layers": "top:1"}})
+        if name == "interrupted":
+            with open_run(config) as run:
+                prompt_tune(run)
+        else:
+            self_train(config)
+            age = 40 if name == "old" else 1
+            os.utime(parent / name / "report.json", (NOW - age * DAY, NOW - age * DAY))
+    return parent
+
+
+def test_only_old_finished_runs_lose_anything(runs: Path) -> None:
+    found = removals(runs, 30, NOW)
+    assert {removal.run.name for removal in found} == {"old"}
+    assert {removal.what for removal in found} == {"kept features", "tokens", "pseudo labels"}
+    assert {removal.run.name for removal in removals(runs, 0.5, NOW)} == {"old", "new"}
+    assert all(removal.path.exists() for removal in found)
+
+
+def test_what_is_left_predicts_reports_and_goes_on(runs: Path, tiny_files: dict[str, Path], tmp_path: Path) -> None:
+    old = runs / "old"
+    before, report = Predictor.open(old).probabilities(TEXTS), report_of(old)
+    size = sum(removal.bytes for removal in removals(runs, 30, NOW))
+    assert remove(removals(runs, 30, NOW)) == size > 0
+    assert not removals(runs, 30, NOW)
+    assert (Predictor.open(old).probabilities(TEXTS) == before).all()
+    assert report_of(old) == report
+    more = write_jsonl(tmp_path / "more.jsonl", sentences(30, 9, labelled=False))
+    config = load_config(old)
+    data = config.data.model_copy(update={"unlabelled": (str(tiny_files["unlabelled"]), str(more))})
+    own = {"continues": str(old), "run_dir": str(runs / "next"), "data": data}
+    assert self_train(config.model_copy(update=own)).data.unlabelled == 90
+
+
+def test_a_resumed_run_makes_again_what_went(runs: Path) -> None:
+    old = runs / "old"
+    weights = (old / "round-02" / "student" / "weights.safetensors").read_bytes()
+    labels = (old / "round-02" / "pseudo" / "labels.parquet").read_bytes()
+    remove(removals(runs, 30, NOW))
+    self_train(load_config(old))
+    assert (old / "round-02" / "student" / "weights.safetensors").read_bytes() == weights
+    assert (old / "round-02" / "pseudo" / "labels.parquet").read_bytes() == labels
+
+
+def test_refused_students_go_and_promoted_ones_stay(runs: Path) -> None:
+    verdict = runs / "old" / "round-01" / "verdict.json"
+    write_json(verdict, read_json(verdict) | {"promoted": False})
+    gone = {str(removal.path.relative_to(runs / "old")) for removal in removals(runs, 30, NOW)}
+    assert "round-01/student" in gone
+    assert "round-02/student" not in gone
+
+
+def test_a_run_that_someone_works_on_is_left_alone(runs: Path) -> None:
+    with single_writer(runs / "old"):
+        assert remove(removals(runs, 30, NOW)) == 0
+    assert removals(runs, 30, NOW)

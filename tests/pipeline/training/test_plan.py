@@ -1,0 +1,70 @@
+"""The dry run: right numbers, refusals as a run's, and nothing left behind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from tiny import tiny_overlay
+
+from listflow.data.errors import InputError
+from listflow.pipeline.run.config import build_config
+from listflow.pipeline.run.opening import open_run
+from listflow.pipeline.training.plan import Word, make_plan
+
+
+def test_a_plan_says_what_a_run_would_do(tiny_files: dict[str, Path], tmp_path: Path) -> None:
+    config = build_config("fast", tiny_overlay(tiny_files, tmp_path / "run"))
+    plan = make_plan(config)
+    assert (plan.labelled, plan.unlabelled, plan.test) == (8, 60, 20)
+    assert plan.words == (Word("negative", "bad", 6), Word("positive", "good", 5))
+    assert sum(found.rows for found in plan.lengths) == 60
+    assert plan.teacher_steps == 4
+    assert plan.student_steps == {"warmup": 5, "reweighted": 3, "tail": 4}
+    assert plan.total_steps == 4 + 2 * 12
+    assert plan.seconds > 0
+    assert len(plan.samples) == 5
+    assert all("it was [MASK] ." in sample for sample in plan.samples)
+    assert (plan.stage, plan.head) == ("list (width 4, init_std 0.02)", "verbalizer")
+    assert not plan.started
+    assert list(tmp_path.iterdir()) == []
+
+
+HEADS = {"linear": {"kind": "linear"}, "ytuning": {"kind": "ytuning", "width": 16, "start": "normal"}}
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_a_head_that_reads_no_label_words_asks_for_none(head: str, tiny_files: dict[str, Path], tmp_path: Path) -> None:
+    """Labels of several tokens, which the verbalizer refuses."""
+    text = tiny_files["task"].read_text()
+    task = tmp_path / "long.yaml"
+    task.write_text(text.replace("bad", "a bad film").replace("good", "a good film"))
+    assert task.read_text() != text
+    base = tiny_overlay(tiny_files | {"task": task}, tmp_path / "run")
+    with pytest.raises(InputError, match="is 3 tokens"):
+        make_plan(build_config("fast", base))
+    plan = make_plan(build_config("fast", base, {"head": HEADS[head]}))
+    assert plan.words == ()
+    assert plan.labelled == 8
+
+
+def test_a_plan_without_any_warm_up_or_tail(tiny_files: dict[str, Path], tmp_path: Path) -> None:
+    short = {"student": {"steps": 2, "warmup": 0, "tail_epochs": 0, "batch": 100}, "rounds": {"promote": "gated"}}
+    plan = make_plan(build_config("fast", tiny_overlay(tiny_files, tmp_path / "run"), short))
+    assert plan.student_steps == {"warmup": 0, "reweighted": 2, "tail": 0}
+    assert plan.seconds > 0
+
+
+def test_a_plan_knows_a_run_that_has_begun(tiny_files: dict[str, Path], tmp_path: Path) -> None:
+    config = build_config("fast", tiny_overlay(tiny_files, tmp_path / "run"))
+    with open_run(config):
+        pass
+    before = sorted(path.name for path in (tmp_path / "run").iterdir())
+    assert make_plan(config).started
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == before
+
+
+def test_a_plan_refuses_what_a_run_refuses(tiny_files: dict[str, Path], tmp_path: Path) -> None:
+    overlay = tiny_overlay(tiny_files, tmp_path / "run")
+    with pytest.raises(InputError, match=r"absent\.jsonl"):
+        make_plan(build_config("fast", overlay, {"data": {"test": str(tmp_path / "absent.jsonl")}}))

@@ -1,0 +1,47 @@
+"""Who labels a round."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from tiny import tiny_overlay
+
+from listflow.pipeline.model.classifier import logits_of
+from listflow.pipeline.run.config import RunConfig, build_config
+from listflow.pipeline.run.opening import open_run
+from listflow.pipeline.storage.checkpoint import read_json, verified, write_json
+from listflow.pipeline.storage.pseudo_labels import PseudoLabels
+from listflow.pipeline.training.rounds import judge, load_model, prompt_tune, pseudo_label, train_student
+
+
+def config_of(files: dict[str, Path], folder: Path, **pseudo: object) -> RunConfig:
+    return build_config("released", tiny_overlay(files, folder), {"pseudo": pseudo})
+
+
+def test_all_teachers_so_far_label_with_their_mean_probability(tiny_files: dict[str, Path], tmp_path: Path) -> None:
+    with open_run(config_of(tiny_files, tmp_path / "run", teachers="all")) as run:
+        prompt_tune(run)
+        for number in (1, 2):
+            pseudo_label(run, number)
+            train_student(run, number)
+            judge(run, number)
+        facts = pseudo_label(run, 2)
+        assert facts["inputs"]["teachers"] == [run.weights_digest(0), run.weights_digest(1)]
+        labels = PseudoLabels.load(run.round(2).labels, 2)
+        each = [logits_of(load_model(run, n), run.corpus.take(labels.rows)).softmax(-1) for n in (0, 1)]
+        torch.testing.assert_close(torch.from_numpy(labels.soft), (each[0] + each[1]) / 2, rtol=1e-5, atol=1e-6)
+
+
+def test_a_refused_student_never_labels(tiny_files: dict[str, Path], tmp_path: Path) -> None:
+    with open_run(config_of(tiny_files, tmp_path / "run", teachers="all")) as run:
+        prompt_tune(run)
+        pseudo_label(run, 1)
+        train_student(run, 1)
+        verdict = judge(run, 1)
+        path = run.round(1).verdict
+        write_json(path, read_json(path) | {"promoted": False})
+        assert run.teachers_of(2) == [0]
+        write_json(path, verdict)
+        assert run.teachers_of(2) == [0, 1]
+        assert (verified(run.round(1).pseudo) or {})["inputs"]["teachers"] == [run.weights_digest(0)]
