@@ -45,6 +45,7 @@ class Backbone(nn.Module):
 
     @property
     def hidden_size(self) -> int:
+        """D, the width of its layers; families with a narrower embedding widen it first."""
         return int(self.model.config.hidden_size)
 
     @property
@@ -56,10 +57,12 @@ class Backbone(nn.Module):
 
     @property
     def device(self) -> torch.device:
+        """Where its parameters are."""
         return self.word_rows.device
 
     @property
     def dtype(self) -> torch.dtype:
+        """The type of its layers' parameters."""
         return next(self.layer(0).parameters()).dtype
 
     @property
@@ -78,6 +81,7 @@ class Backbone(nn.Module):
 
     @property
     def n_layers(self) -> int:
+        """How many layers it has."""
         return len(self.model.get_submodule(self.family.layers))
 
     def parameter_count(self) -> int:

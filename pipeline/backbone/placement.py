@@ -34,6 +34,7 @@ class PseudoTokens(Section):
 
     @property
     def starts_as_identity(self) -> Literal["no"]:
+        """The backbone reads another text with pseudo tokens in it."""
         return "no"
 
 

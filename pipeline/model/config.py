@@ -52,6 +52,7 @@ class YTuningHead(Section):
 
     @property
     def reads_words(self) -> bool:
+        """Whether label vectors start from the label words."""
         return self.start == "words"
 
     @model_validator(mode="after")

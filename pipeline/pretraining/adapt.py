@@ -159,6 +159,7 @@ class _Texts:
 
     @classmethod
     def open(cls, sources: Sequence[str], work: Path, learner: Learner, config: AdaptConfig) -> _Texts:
+        """Those of ``sources``, packed into ``work`` unless an earlier call has done that."""
         tokenizer, tokens = learner.backbone.tokenizer, work / "tokens.bin"
         work.mkdir(exist_ok=True)
         # Without a record nobody knows which texts a token file is from.
@@ -170,11 +171,13 @@ class _Texts:
         return cls(packed, order[:-aside], order[-aside:], learner, config)
 
     def batch(self, rows: np.ndarray, *purpose: str | int) -> Masked:
+        """The sequences of ``rows`` with tokens hidden; which ones is drawn for this ``purpose`` alone."""
         rng = generator_for(self.config.seed, *purpose)
         ids = self.packed.sequences(rows)
         return mask_tokens(ids, self.learner.backbone.tokenizer, self.config.mask_share, rng)
 
     def held_out_batches(self) -> Iterator[Masked]:
+        """All sequences that are measured on, hidden alike every time."""
         size = self.config.batch
         for start in range(0, len(self.held_out), size):
             yield self.batch(self.held_out[start : start + size], "held-out mask", start)

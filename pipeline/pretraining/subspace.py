@@ -153,6 +153,7 @@ class _Fold:
 
     @staticmethod
     def of(tasks: Sequence[PromptedTask], held_out: str) -> _Fold:
+        """The fold in which the task named ``held_out`` is the unseen one."""
         fold = _Fold([], [], [])
         for task in tasks:
             if task.name == held_out:

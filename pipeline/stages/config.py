@@ -84,6 +84,7 @@ class BitFit(Layered):
 
     @property
     def starts_as_identity(self) -> Literal["exact"]:
+        """Its biases start as the backbone's own."""
         return "exact"
 
 
@@ -154,6 +155,7 @@ class NoStage(Section):
 
     @property
     def starts_as_identity(self) -> Literal["exact"]:
+        """Nothing is changed."""
         return "exact"
 
 
