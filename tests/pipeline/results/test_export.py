@@ -5,53 +5,31 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pytest
 import torch
+from merged_models import LABELS, LEARNED, TASK, VERBALIZER, backbone_of, of
 from pydantic import TypeAdapter
-from stage_models import perturb, small
-from tiny import CONFIGS, tiny_backbone
-from transformers import AutoModelForMaskedLM, DebertaV2Config
+from stage_models import perturb
+from tiny import CONFIGS
+from transformers import AutoModelForMaskedLM
 
 from listflow.data.errors import InputError
 from listflow.data.task import Task
-from listflow.pipeline.backbone.backbone import Backbone
 from listflow.pipeline.model.classifier import Classifier
-from listflow.pipeline.model.config import AnyHead, VerbalizerHead
-from listflow.pipeline.model.merge import check_mergeable, merge, resolved
+from listflow.pipeline.model.config import AnyHead
 from listflow.pipeline.model.verbalizer import label_word_ids
 from listflow.pipeline.results import export as plain_model
 from listflow.pipeline.results.export import export
 from listflow.pipeline.results.predictor import Predictor
-from listflow.pipeline.stages.bottleneck import Bottleneck, Parallel, Sequential
-from listflow.pipeline.stages.config import AnyStage, BitFit
+from listflow.pipeline.stages.config import AnyStage
 from listflow.pipeline.stages.presets import stages
 from listflow.pipeline.storage.checkpoint import new_folder, save_tensors, write_json
 
-LABELS = {"no": "bad", "yes": "good", "so": "fine"}
-TASK = Task(name="mood", template="{text} it was {mask} .", labels=LABELS)
 PAIRS = Task(name="pairs", template="{text_b:lower_first} ? {mask} , {text_a:drop_last} .", labels=LABELS, lower=True)
 TEXTS: list[Any] = ["w1 w2 good", "w3 [MASK] w5 w6 poor w7 w8 w9 w10 ", "w9", "w1 " * 70]
 TWO = [("w1 w2 good .", "W3 w4"), ("w9 ", "w1 " * 70), ("w1 " * 70, "w2 " * 70), ("w1 " * 70, "W2"), ("", "w1")]
-VERBALIZER = {"kind": "verbalizer"}
-
-
-def backbone_of(family: str) -> Backbone:
-    """Tiny, with biases that are not zero, in the newer form of DeBERTa for ``deberta-v3``."""
-    if family == "deberta-v3":
-        values = CONFIGS["deberta-v2"].to_dict() | {"legacy": False, "vocab_size": 60}
-        torch.manual_seed(0)
-        model = AutoModelForMaskedLM.from_config(DebertaV2Config(**values))
-        backbone = Backbone(model, tiny_backbone().tokenizer, family)
-    else:
-        backbone = tiny_backbone(family)
-    generator = torch.Generator().manual_seed(5)
-    with torch.no_grad():
-        for name, parameter in backbone.model.named_parameters():
-            if name.endswith("bias"):
-                parameter.normal_(std=0.2, generator=generator)
-    return backbone
 
 
 def finished(
@@ -102,14 +80,6 @@ def check(run: Path, out: Path, monkeypatch: pytest.MonkeyPatch, texts: list[Any
     torch.testing.assert_close(used["probabilities"](rows), torch.from_numpy(predictor.probabilities(texts)))
 
 
-def of(*names: str | dict[str, Any]) -> tuple[AnyStage, ...]:
-    given = (({"kind": name} if isinstance(name, str) else name) for name in names)
-    return tuple(
-        stage for values in given for stage in small(values["kind"], **{k: v for k, v in values.items() if k != "kind"})
-    )
-
-
-LEARNED = {"composition": "scaled", "scale": 2.0, "learned_scale": True}
 EVERYWHERE = ["list", {"kind": "list", "layers": "top:1"}, {"kind": "list", "bias": True, **LEARNED}, "none"]
 BIASED = ["bitfit", {"kind": "bitfit", "layers": "top:1"}]
 MAPS = ["attention_query", "attention_key", "attention_value", "ffn_intermediate"]
@@ -164,36 +134,6 @@ def test_the_folder_is_small_talk_and_plain_files(tmp_path: Path) -> None:
     assert (config["tie_word_embeddings"], config["dtype"]) == (False, "float32")
 
 
-@pytest.mark.parametrize("family", [*CONFIGS, "deberta-v3"])
-def test_the_backbone_and_its_word_embeddings_stay(family: str) -> None:
-    backbone = backbone_of(family)
-    before, words = backbone.checksum(), label_word_ids(TASK, backbone.tokenizer, backbone.word_rows)
-    model = perturb(Classifier(backbone, of("list"), TypeAdapter(AnyHead).validate_python(VERBALIZER), words))
-    merged = merge(model, backbone, words)
-    assert backbone.checksum() == before
-    assert backbone.model.config.tie_word_embeddings
-    assert torch.equal(merged.word_rows, backbone.word_rows)
-    decoder = merged.model.get_output_embeddings()
-    others = [i for i in range(len(backbone.word_rows)) if i not in words]
-    assert torch.equal(decoder.weight[others], backbone.word_rows[others])
-    assert not torch.equal(decoder.weight[words], backbone.word_rows[words])
-    mine = {p.data_ptr() for p in merged.model.parameters()}
-    assert not mine & {p.data_ptr() for p in backbone.model.parameters()}
-
-
-@pytest.mark.parametrize("wrapper", [Sequential, Parallel])
-def test_the_algebra_in_float64(wrapper: Any) -> None:
-    generator = torch.Generator().manual_seed(0)
-    inner = torch.nn.Linear(5, 7)
-    config = stages({"kind": "unified", "width": 3, "bias": True, **LEARNED})[0]
-    change = Bottleneck(7 if wrapper is Sequential else 5, 7, config, generator)
-    for parameter in change.parameters():
-        torch.nn.init.normal_(parameter, generator=generator)
-    module, x = wrapper(inner, change).double(), torch.randn(4, 5, generator=generator).double()
-    found = resolved(module)
-    torch.testing.assert_close(x @ found.weight.T + found.bias, module(x), rtol=1e-12, atol=1e-12)
-
-
 @pytest.mark.parametrize(
     ("chosen", "head", "said"),
     [
@@ -216,14 +156,6 @@ def test_what_cannot_be_merged_says_so(
     with pytest.raises(InputError, match=rf"{said}.*`listflow predict`\.$"):
         export(run, tmp_path / "out")
     assert not (tmp_path / "out").exists()
-
-
-def test_a_stage_that_merging_does_not_know_is_refused() -> None:
-    class Scaling(BitFit):
-        kind: Literal["scaling"] = "scaling"  # type: ignore[assignment]
-
-    with pytest.raises(InputError, match="stage scaling is no part of the weights"):
-        check_mergeable([Scaling()], VerbalizerHead(), "run")
 
 
 def test_a_bias_for_a_map_without_one_is_refused(tmp_path: Path) -> None:
