@@ -78,7 +78,7 @@ def test_a_second_signal_does_not_cost_the_checkpoint_of_the_first(
         signal.raise_signal(signal.SIGTERM)
         save_checked(path, tensors)
 
-    monkeypatch.setattr("listflow.pipeline.storage.checkpoint.save_checked", save)
+    monkeypatch.setattr("listflow.pipeline.training.models.save_checked", save)
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with pytest.raises(KeyboardInterrupt):
