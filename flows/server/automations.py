@@ -1,4 +1,8 @@
-"""What a Prefect server does by itself about listflow's runs: declared here, brought about by one command."""
+"""Retries: what a Prefect server does by itself about runs of listflow that were killed.
+
+Declared here, brought about by one command, `listflow automations`. A silent run is called crashed, and a crashed run
+of a deployment is started again; it goes on from its last checkpoint.
+"""
 
 from __future__ import annotations
 
