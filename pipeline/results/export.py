@@ -67,7 +67,7 @@ def export(run_dir: str | Path, out: str | Path) -> None:
     """Writes the merged fp32 masked LM of a run, its tokenizer, listflow.json and README.md to the new folder ``out``.
 
     Its logits of the label words at the mask are the run's class logits. InputError where a trained part cannot be
-    merged (see ``mergeable``), where ``out`` holds something already, and as ``Finished.open``.
+    merged (see ``check_mergeable``), where ``out`` holds something already, and as ``Finished.open``.
     """
     out = Path(out)
     _check_new(out)
