@@ -12,6 +12,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
+from io import BufferedReader
 from pathlib import Path
 from uuid import uuid4
 
@@ -91,7 +92,12 @@ def refusing(
 def file_digest(path: Path) -> str:
     """The sha256 of a file's bytes in hex, read piece by piece."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        return digest_of(file)
+
+
+def digest_of(file: BufferedReader) -> str:
+    """As ``file_digest``, of a file that is open for its bytes."""
+    return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def missing(folder: Path) -> list[Path]:

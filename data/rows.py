@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from listflow.data.errors import InputError, did_you_mean
-from listflow.data.files import file_digest
+from listflow.data.files import digest_of
 from listflow.data.formats import HUB_ID, is_hub_id, load_hub, open_source, records_of
 from listflow.data.shards import is_corpus, read_manifest, shard_rows
 from listflow.data.task import Columns
@@ -74,8 +74,8 @@ def digest(source: str | Path, before: str | None = None) -> str:
         manifest = read_manifest(Path(source))
         return before if before and manifest.as_of(before) else manifest.digest()
     if not is_hub_id(str(source)):
-        open_source(str(source)).close()  # says what is wrong with a file that cannot be opened
-        return file_digest(Path(source))
+        with open_source(str(source)) as file:
+            return digest_of(file)
     return f"hub:{load_hub(str(source))._fingerprint}"
 
 
