@@ -10,16 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tiny import tiny_overlay
+from commands import Cli
+from tiny import sentences, tiny_overlay, write_jsonl
 
 from listflow.data.errors import NothingNew
 from listflow.data.ingest import ingest
 from listflow.data.task import Columns
+from listflow.flows.run.continuation import go_on
 from listflow.flows.run.session import looked_up, session
 from listflow.pipeline.run.config import RunConfig, build_config
 from listflow.pipeline.run.lineage import continued
 from listflow.pipeline.run.opening import look_up, open_run
 from listflow.pipeline.self_training import self_train
+
+pytest_plugins = ["flow_fixtures"]
 
 _COUNTED: list[Counter[str]] = []
 
@@ -89,6 +93,31 @@ def test_a_flow_does_not_look_up_again_what_its_command_has_found(
     with opened(labelled, unlabelled, test) as found, looked_up(look_up(config)), session(config):
         pass
     assert found == {labelled: 2, unlabelled: 2, test: 2}
+
+
+def test_the_command_opens_each_file_no_more_often_than_a_run_must(
+    cli: Cli, asked: list[str], tiny_files: dict[str, Path], tmp_path: Path
+) -> None:
+    paths = [tiny_files[role] for role in ("labelled", "unlabelled", "test")]
+    with opened(*paths) as found:
+        done = cli("run", *asked, "--rounds=1", f"--run-dir={tmp_path / 'run'}")
+    assert done.returncode == 0, done.stderr
+    assert found == dict.fromkeys(paths, 2)
+
+
+def test_the_flow_that_goes_on_digests_once_for_the_news_and_for_the_run(
+    server: None, tiny_files: dict[str, Path], tmp_path: Path
+) -> None:
+    corpus, more = tmp_path / "corpora" / "rows", tmp_path / "more.jsonl"
+    ingest(corpus, [str(tiny_files["unlabelled"])], Columns())
+    config = config_of(tiny_files, tmp_path / "run", unlabelled=[str(corpus)])
+    self_train(config.model_copy(update={"rounds": config.rounds.model_copy(update={"count": 1})}))
+    ingest(corpus, [str(write_jsonl(more, sentences(20, 9, labelled=False)))], Columns())
+    labelled, test = tiny_files["labelled"], tiny_files["test"]
+    with opened(labelled, test) as found:
+        went_on = go_on(str(tmp_path / "run"))
+    assert went_on["run"] == str(tmp_path / "run-002")
+    assert found == {labelled: 2, test: 2}
 
 
 def test_what_was_found_of_another_configuration_or_of_files_touched_since_is_looked_up_again(
