@@ -1,0 +1,145 @@
+"""What people would use instead, and listflow, on the same draws and the same encoder: accuracy, macro F1, seconds.
+
+    python benchmarks/peers.py DATA [--tasks sst2 ...] [--draws 1 2 3 4 5] [--ways lr files ...]
+        [--setfit-python PYTHON] [--name NAME --set KEY=VALUE ...]
+    python benchmarks/peers.py DATA --table
+
+K = 30 labelled rows (one a class where there are more classes), a pool of 3,000 train rows without them, 1,000 test
+rows without those that repeat a labelled text. Ways: `lr`, `spreading`, `self-training` on sentence embeddings,
+`setfit` on draws 1 and 2, `files` (listflow with nothing but the files) and `task` (with a task file, where there is
+one). A figure that is there is not made again. `--name` keeps the figures of another version or setting of listflow
+apart. Draws from 11 upward are for choosing: they are scored on dev rows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import torch
+from peer_data import TASKS, Draw, draw_of, lines_of
+from peer_models import label_spreading, logistic_regression, self_training, setfit
+from real import OUT, overlay_of
+from sklearn.metrics import accuracy_score, f1_score
+
+from listflow.data.task import builtin_tasks
+from listflow.pipeline.run.config import build_config
+from listflow.pipeline.self_training import self_train
+
+PEERS: dict[str, Callable[[Draw], list[str]]] = {
+    "lr": logistic_regression, "spreading": label_spreading, "self-training": self_training,
+}  # fmt: skip
+WAYS = (*PEERS, "setfit", "files", "task")
+SETFIT_DRAWS = (1, 2)
+OWN_TASKS = Path(__file__).parent / "tasks"
+Figures = dict[str, Any]
+
+
+def measured(rows: Draw, way: str, options: argparse.Namespace) -> Figures | None:
+    """The figures of one way on one draw; None where it does not apply."""
+    if way in PEERS:
+        return _scored(rows, PEERS[way])
+    if way == "setfit":
+        wanted = options.setfit_python and rows.number in SETFIT_DRAWS
+        return _scored(rows, lambda given: setfit(given, options.setfit_python)) if wanted else None
+    task = task_of(rows.task) if way == "task" else None
+    return _ours(rows, way, task, options) if way == "files" or task else None
+
+
+def task_of(name: str) -> str | None:
+    """A built-in task, or a task file of this benchmark; None for a task whose labels say all."""
+    own = OWN_TASKS / f"{name}.yaml"
+    return name if name in builtin_tasks() else str(own) if own.exists() else None
+
+
+def _scored(rows: Draw, way: Callable[[Draw], list[str]]) -> Figures:
+    began = time.monotonic()
+    found, gold = way(rows), [line["label"] for line in lines_of(rows.test)]
+    seconds = time.monotonic() - began
+    f1 = f1_score(gold, found, average="macro", zero_division=0)
+    return {"accuracy": accuracy_score(gold, found), "macro_f1": f1, "seconds": seconds}
+
+
+def _ours(rows: Draw, way: str, task: str | None, options: argparse.Namespace) -> Figures:
+    files = {"labelled": str(rows.labelled), "unlabelled": [str(rows.pool)], "test": str(rows.test)}
+    folder = OUT / "peers" / options.name / f"{rows.name}-{way}"
+    given = {"task": task, "seed": rows.number, "run_dir": str(folder), "data": files}
+    began = time.monotonic()
+    report = self_train(build_config("fast", overlay_of(options.set), given))
+    seconds = time.monotonic() - began
+    assert report.final is not None
+    assert report.labelled_only is not None
+    return {
+        "accuracy": report.final.accuracy, "macro_f1": report.final.macro_f1, "seconds": seconds,
+        "labelled_only": report.labelled_only.accuracy,
+    }  # fmt: skip
+
+
+def table(name: str) -> None:
+    """Mean accuracy over the draws that are there, with the sample standard deviation, by task and way."""
+    print("| task | " + " | ".join(WAYS) + " |")
+    print("|---" * (len(WAYS) + 1) + "|")
+    over: dict[str, list[float]] = {way: [] for way in WAYS}
+    for task in TASKS:
+        cells = []
+        for way in WAYS:
+            found = [json.loads(path.read_text()) for path in sorted(_folder(name, way).glob(f"{task}-*-{way}.json"))]
+            values = [100 * figures["accuracy"] for figures in found]
+            if values:
+                over[way].append(mean(values))
+            cells.append(f"{mean(values):.1f} ({stdev(values):.1f})" if len(values) > 1 else _one(values))
+        print(f"| {task} | " + " | ".join(cells) + " |")
+    print("| mean | " + " | ".join(f"{mean(v):.1f} of {len(v)}" if v else "-" for v in over.values()) + " |")
+
+
+def _one(values: list[float]) -> str:
+    return f"{values[0]:.1f}" if values else "-"
+
+
+def _folder(name: str, way: str) -> Path:
+    """Peers know nothing of ``name``, which is a version of listflow."""
+    return OUT / "peers" / (name if way in {"files", "task"} else "others")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--tasks", nargs="+", default=TASKS, choices=TASKS)
+    parser.add_argument("--draws", nargs="+", type=int, default=[1, 2, 3, 4, 5])
+    parser.add_argument("--ways", nargs="+", default=WAYS, choices=WAYS)
+    parser.add_argument("--name", default="fast", help="what the runs of listflow are kept as")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--setfit-python", default="", help="python of an environment with setfit==1.2.0")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--table", action="store_true", help="print the table of what is there and stop")
+    options = parser.parse_args()
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    torch.set_num_threads(options.threads)
+    if "setfit" in options.ways and not (options.setfit_python or options.table):
+        print("SetFit is left out: name the python of an environment that has it with --setfit-python.")
+    for number in () if options.table else options.draws:
+        for task in options.tasks:
+            for way in options.ways:
+                _one_figure(options, task, number, way)
+    table(options.name)
+
+
+def _one_figure(options: argparse.Namespace, task: str, number: int, way: str) -> None:
+    path = _folder(options.name, way) / f"{task}-{number}-{way}.json"
+    if path.exists():
+        return
+    figures = measured(draw_of(options.data, task, number), way, options)
+    if figures is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({"task": task, "draw": number, "way": way, **figures}, indent=1) + "\n", "utf-8")
+        print(f"{task} {number} {way}: {100 * figures['accuracy']:.1f} in {figures['seconds']:.0f} s", flush=True)
+
+
+if __name__ == "__main__":
+    main()
