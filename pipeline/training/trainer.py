@@ -121,7 +121,8 @@ class Trainer:
     def run(self, on_step: Callable[[Tick], None] = lambda tick: None) -> State:
         """All steps that are left; ``on_step`` is called after each and may take a ``snapshot``."""
         schedule = list(self.recipe.schedule())
-        with torch.random.fork_rng(enabled=self.recipe.dropout):
+        # An interrupt may come between the lines of ``torch.no_grad`` and leave gradients off in this process.
+        with torch.enable_grad(), torch.random.fork_rng(enabled=self.recipe.dropout):
             for phase, index in schedule[self.state.step :]:
                 if phase == "tail" and index == 0:
                     self.state.unfitted = logits_of(self.model, self.material.labelled)

@@ -62,3 +62,17 @@ def test_a_snapshot_is_whole_where_the_model_was_torn(tiny_files: dict[str, Path
     assert any(name.startswith("exp_avg/head.") for name in whole)
     assert torn.keys() == whole.keys()
     assert all(torch.equal(torn[name], whole[name]) for name in whole)
+
+
+def test_a_training_does_not_mind_where_an_interrupt_left_gradients_off(
+    tiny_files: dict[str, Path], tmp_path: Path
+) -> None:
+    losses = {}
+    with open_run(build_config("fast", tiny_overlay(tiny_files, tmp_path / "run"))) as run:
+        for enabled in (True, False):
+            model = run.new_classifier(0, None)
+            trainer = Trainer(model, teacher_recipe(run, len(run.gold)), Material(run.labelled, run.gold))
+            with torch.set_grad_enabled(enabled):
+                losses[enabled] = trainer.run().losses
+                assert torch.is_grad_enabled() is enabled
+    assert losses[True] == losses[False]
