@@ -23,7 +23,7 @@ import transformers
 from listflow.data.ingest import ingest
 from listflow.data.task import Columns
 from listflow.flows.cli.console import ALWAYS, QUIET
-from listflow.pipeline.run.config import build_config
+from listflow.pipeline.run.presets import build_config
 from listflow.pipeline.self_training import self_train
 
 HERE = Path(__file__).parent

@@ -21,7 +21,7 @@ from listflow.pipeline.backbone.backbone import Backbone, load_backbone
 from listflow.pipeline.backbone.prompt import Prompt
 from listflow.pipeline.model.classifier import Classifier, logits_of
 from listflow.pipeline.model.verbalizer import label_word_ids
-from listflow.pipeline.run.config import build_config
+from listflow.pipeline.run.presets import build_config
 from listflow.pipeline.training.trainer import Material, Recipe, Trainer
 
 

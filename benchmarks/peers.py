@@ -29,7 +29,7 @@ from real import OUT, overlay_of
 from sklearn.metrics import accuracy_score, f1_score
 
 from listflow.data.task import builtin_tasks
-from listflow.pipeline.run.config import build_config
+from listflow.pipeline.run.presets import build_config
 from listflow.pipeline.self_training import self_train
 
 PEERS: dict[str, Callable[[Draw], list[str]]] = {

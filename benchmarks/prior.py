@@ -26,7 +26,7 @@ from listflow.pipeline.method.soft_labels import shift_to, standard_errors
 from listflow.pipeline.model.classifier import Classifier, logits_of
 from listflow.pipeline.model.config import VerbalizerHead
 from listflow.pipeline.model.verbalizer import label_word_ids
-from listflow.pipeline.run.config import build_config
+from listflow.pipeline.run.presets import build_config
 from listflow.pipeline.training.trainer import Material, Recipe, Trainer
 
 ROWS = 500

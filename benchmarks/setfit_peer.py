@@ -1,6 +1,6 @@
 """SetFit on the files of one draw, for benchmarks/peers.py; runs in an environment that has setfit==1.2.0.
 
-    python setfit_peer.py ENCODER LABELLED TEST      prints the labels of the test rows as one line of JSON
+python setfit_peer.py ENCODER LABELLED TEST      prints the labels of the test rows as one line of JSON
 """
 
 import json

@@ -17,8 +17,9 @@ from tempfile import TemporaryDirectory
 
 import torch
 
-from listflow.pipeline.run.config import RunConfig, build_config
+from listflow.pipeline.run.config import RunConfig
 from listflow.pipeline.run.opening import open_run
+from listflow.pipeline.run.presets import build_config
 from listflow.pipeline.self_training import self_train
 from listflow.pipeline.training.trainer import Material, Recipe, Tick, Trainer
 

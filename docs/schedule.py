@@ -6,7 +6,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from listflow.pipeline.run.config import build_config
+from listflow.pipeline.run.presets import build_config
 
 K = 30
 COLOURS = {"labelled": "#4477aa", "warm-up": "#ccbb44", "reweighted": "#228833", "labelled tail": "#66ccee"}

@@ -60,7 +60,7 @@ def take_pictures(folder: Path) -> dict[str, str]:
 
 def _pictures(ui: str, flow_run: str, table: str, run: Path) -> tuple[Picture, ...]:
     return (
-        Picture("ui-run", f"{ui}/runs/flow-run/{flow_run}", ("train student, round 2", "publish", "Completed")),
+        Picture("ui-run", f"{ui}/runs/flow-run/{flow_run}", ("train prompt student, round 2", "publish", "Completed")),
         Picture("ui-artifacts", f"{ui}/artifacts", ("list-rounds", "list-report", "list-meta-weights")),
         Picture("ui-artifact", f"{ui}/artifacts/artifact/{table}", ("confidence", "promoted", "on its teacher")),
         Picture("report", (run / "report.html").as_uri(), ("accuracy",)),

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from listflow.pipeline.results.predictor import Predictor
     from listflow.pipeline.results.predictors import Predictors
     from listflow.pipeline.results.report import RunReport
-    from listflow.pipeline.run.config import RunConfig, build_config
+    from listflow.pipeline.run.config import RunConfig
+    from listflow.pipeline.run.presets import build_config
     from listflow.pipeline.self_training import self_train
 
     __version__: str
@@ -41,7 +42,7 @@ _HOMES = {
     "RunConfig": "pipeline.run.config",
     "RunReport": "pipeline.results.report",
     "Task": "data.task",
-    "build_config": "pipeline.run.config",
+    "build_config": "pipeline.run.presets",
     "self_train": "pipeline.self_training",
 }
 

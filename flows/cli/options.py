@@ -15,7 +15,8 @@ import yaml
 from typer import Argument, Option
 
 from listflow.data.errors import InputError
-from listflow.pipeline.run.config import RunConfig, build_config
+from listflow.pipeline.run.config import RunConfig
+from listflow.pipeline.run.presets import build_config
 
 Values = dict[str, Any]
 RunPath = Annotated[Path, Argument(help="The folder of a run.")]

@@ -96,6 +96,8 @@ def _facts(plan: Plan) -> Iterator[str]:
     yield f"  rows      {plan.labelled:,} labelled, {plan.unlabelled:,} unlabelled, {plan.test:,} test"
     yield f"  backbone  {escape(plan.backbone)}, {plan.backbone_parameters:,} parameters, frozen"
     yield f"  trained   {escape(_trained(plan))}"
+    if plan.second:
+        yield f"  beside    head {escape(plan.second)} on the sentence embedding of the bare text"
     yield f"  kept in   {escape(plan.folder)}{' (begun; a run would go on there)' if plan.started else ''}"
     for notice in plan.notices:
         yield f"  note      {escape(notice)}"

@@ -72,7 +72,7 @@ def review(
     if file is None:
         _show_review(folder, console)
         return
-    from listflow.pipeline.run.review import answer_review, read_answers
+    from listflow.pipeline.storage.review import answer_review, read_answers
 
     ended = answer_review(folder.resolve(), read_answers(str(file)), by.strip())
     verb = "is" if len(ended.rows) == 1 else "are"
@@ -133,7 +133,7 @@ def _show_run(run: RunStatus, console: Console) -> None:
 
 
 def _show_review(folder: Path, console: Console) -> None:
-    from listflow.pipeline.run.review import CSV, open_review
+    from listflow.pipeline.storage.review import CSV, open_review
 
     asked = open_review(folder.resolve())
     table = Table("row_id", "teacher", "why", "text")

@@ -29,7 +29,9 @@ from listflow.data.files import short
 from listflow.flows.run.artifacts import code
 from listflow.flows.run.cancellation import RunCancelled, heeded_run, is_cancelled
 from listflow.flows.server.client import RETRIES, if_it_answers
-from listflow.pipeline.run.review import (
+from listflow.pipeline.run.run import Progress, Run
+from listflow.pipeline.storage.checkpoint import write_json
+from listflow.pipeline.storage.review import (
     CSV,
     WAITING,
     Asked,
@@ -40,8 +42,6 @@ from listflow.pipeline.run.review import (
     read_reviewed,
     utc,
 )
-from listflow.pipeline.run.run import Progress, Run
-from listflow.pipeline.storage.checkpoint import write_json
 from listflow.pipeline.training.review import ask
 
 REVIEW = "list-review"

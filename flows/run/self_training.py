@@ -8,8 +8,9 @@ from prefect.serializers import JSONSerializer
 from listflow.flows.run.artifacts import Meter, show_report, show_rounds
 from listflow.flows.run.review import review
 from listflow.flows.run.session import session
-from listflow.flows.run.tasks import judge, prompt_tune, pseudo_label, publish, settle, train_student
+from listflow.flows.run.tasks import judge, prompt_tune, pseudo_label, publish, settle, train_student, weigh_views
 from listflow.pipeline.run.config import RunConfig
+from listflow.pipeline.training.committee import speaking
 
 
 # Annotations here are types and not text, as no ``from __future__ import annotations`` makes them: a served flow is
@@ -20,20 +21,22 @@ def self_train(config: RunConfig) -> dict[str, Any]:
     """Few labels and much unlabelled text become a small classifier.
 
     A teacher is prompt-tuned on the labels. In every round it labels unlabelled texts, a fresh student learns
-    from them with meta weights, and a verdict says whether the student becomes the teacher. Where it is asked for, a
-    person corrects the most contested labels first. The same configuration again goes on where an interrupted run
-    stopped.
+    from them with meta weights, and a verdict says whether the student becomes the teacher. A run of two views has a
+    teacher and a student of each, which label and are judged together. Where it is asked for, a person corrects the
+    most contested labels first. The same configuration again goes on where an interrupted run stopped.
     """
     with session(config, Meter()) as run:
-        teacher = settle(prompt_tune, 0)
+        teachers = [settle(prompt_tune, 0, view.view) for view in run.views]
+        if run.others:
+            settle(weigh_views, 0)
         history = []
         for number in range(1, config.rounds.count + 1):
             labels = settle(pseudo_label, number)
             review(run, number)
-            student = settle(train_student, number)
+            students = [settle(train_student, number, view.view) for view in speaking(run)]
             verdict = settle(judge, number)
-            history.append(labels | student | verdict)
-            show_rounds(run, teacher, history)
+            history.append(labels | students[0] | verdict)
+            show_rounds(run, teachers[0], history)
             if verdict["stop"]:
                 break
         outcome = settle(publish, number)

@@ -19,8 +19,9 @@ from prefect.serializers import JSONSerializer
 from listflow.data.files import file_digest
 from listflow.flows.run.session import current
 from listflow.pipeline.results import outcome
+from listflow.pipeline.run.run import Run
 from listflow.pipeline.storage.checkpoint import MANIFEST, verified
-from listflow.pipeline.training import rounds
+from listflow.pipeline.training import committee, rounds
 from listflow.pipeline.training.review import correction_files
 
 Facts = dict[str, Any]
@@ -29,20 +30,23 @@ Facts = dict[str, Any]
 class Stage(Protocol):
     """A stage of a run: does the work of a round, or finds it done; returns paths and figures."""
 
-    def __call__(self, number: int, made_from: str) -> Facts: ...
+    def __call__(self, number: int, made_from: str, view: str = "") -> Facts: ...
 
 
-def settle(work: Task[[int, str], Facts], number: int) -> Facts:
-    """The facts of a stage: from Prefect's cache if the files they speak of are intact, else made again."""
+def settle(work: Task[..., Facts], number: int, view: str = "") -> Facts:
+    """The facts of a stage, or of one ``view`` in it: from Prefect's cache if the files they speak of are intact, else
+    made again.
+    """
     now = current()
-    facts = work(number, now.made_from)
+    own = {"view": view} if view else {}
+    facts = work(number, now.made_from, **own)
     if not _intact(facts["files"]):
-        facts = work.with_options(refresh_cache=True)(number, now.made_from)
+        facts = work.with_options(refresh_cache=True)(number, now.made_from, **own)
     now.made_from = _chained(now.made_from, facts["files"])
     return facts
 
 
-def stage(run_name: str) -> Callable[[Stage], Task[[int, str], Facts]]:
+def stage(run_name: str) -> Callable[[Stage], Task[..., Facts]]:
     """Decorator: a task with readable ``run_name`` (``{number}`` is the round) and a cache that outlives it."""
     return task(
         task_run_name=run_name,
@@ -54,19 +58,29 @@ def stage(run_name: str) -> Callable[[Stage], Task[[int, str], Facts]]:
 
 
 def _key(context: TaskRunContext, parameters: Mapping[str, Any]) -> str:
-    return f"{context.task.name}-{parameters['number']}-{parameters['made_from'][:40]}"
+    view = parameters.get("view", "")
+    return f"{context.task.name}-{parameters['number']}-{view}{parameters['made_from'][:40]}"
 
 
-@stage("prompt-tune the teacher")
-def prompt_tune(number: int, made_from: str) -> Facts:
-    """Round 0: the teacher, tuned on the labelled rows only."""
-    run = current().run
+@stage("{view}-tune the teacher")
+def prompt_tune(number: int, made_from: str, view: str = "prompt") -> Facts:
+    """Round 0: the teacher of a view, from the labelled rows."""
+    run = _as(view)
     found = rounds.prompt_tune(run)
     return _pick(found, "zero_shot", "test", "seconds") | {"files": _folder_files(run.round(0).model)}
 
 
+@stage("weigh the views")
+def weigh_views(number: int, made_from: str, view: str = "") -> Facts:
+    """Round 0: how far each of two views is believed."""
+    run = current().run
+    committee.weigh_views(run)
+    voices = {voice.view: voice.weight for voice in committee.mixture_of(run).voices}
+    return {"weights": voices, "files": _folder_files(run.round(0).committee)}
+
+
 @stage("pseudo-label, round {number}")
-def pseudo_label(number: int, made_from: str) -> Facts:
+def pseudo_label(number: int, made_from: str, view: str = "") -> Facts:
     """The teacher's soft labels for the rows of a round, of which none was corrected before."""
     run = current().run
     found = rounds.pseudo_label(run, number)
@@ -74,16 +88,16 @@ def pseudo_label(number: int, made_from: str) -> Facts:
     return _pick(found, "round", "teacher_round", "rows", "per_class", "mean_confidence") | {"files": files}
 
 
-@stage("train student, round {number}")
-def train_student(number: int, made_from: str) -> Facts:
-    """A fresh student: warm-up, meta-reweighted steps, labelled tail."""
-    run = current().run
+@stage("train {view} student, round {number}")
+def train_student(number: int, made_from: str, view: str = "prompt") -> Facts:
+    """A fresh student of a view: warm-up, meta-reweighted steps, labelled tail."""
+    run = _as(view)
     found = rounds.train_student(run, number)
     return _pick(found, "round", "test", "reweight", "seconds") | {"files": _folder_files(run.round(number).model)}
 
 
 @stage("judge, round {number}")
-def judge(number: int, made_from: str) -> Facts:
+def judge(number: int, made_from: str, view: str = "") -> Facts:
     """Whether the student becomes the teacher, and whether the rounds may stop."""
     run = current().run
     found = rounds.judge(run, number)
@@ -92,7 +106,7 @@ def judge(number: int, made_from: str) -> Facts:
 
 
 @stage("publish")
-def publish(number: int, made_from: str) -> Facts:
+def publish(number: int, made_from: str, view: str = "") -> Facts:
     """The final model, a prediction for every unlabelled row, and the report, after round ``number``."""
     run = current().run
     found = outcome.publish(run, number)
@@ -103,6 +117,11 @@ def publish(number: int, made_from: str) -> Facts:
         "final_round": found["round"],
         "files": _folder_files(files.final) | _plain_files(*pages),
     }
+
+
+def _as(view: str) -> Run:
+    """The open run as one of its views sees it."""
+    return next(run for run in current().run.views if run.view == view)
 
 
 def _pick(facts: Facts, *names: str) -> Facts:

@@ -68,6 +68,13 @@ class Encoded:
         return Batch(torch.from_numpy(ids), torch.from_numpy(attention), mask_at, hidden)
 
 
+def one_vector_each(values: np.ndarray) -> Encoded:
+    """N rows of which all that is read is a vector of ``values`` (N, F) each, as texts of a single token."""
+    places = np.arange(len(values) + 1, dtype=np.int64)
+    blank = np.zeros(len(values), dtype=np.int32)
+    return Encoded(blank, places, blank, 0, Features(values, places[:-1]))
+
+
 @dataclass(frozen=True)
 class Features:
     """Hidden states of N texts: ``values`` (tokens, D), float32 or the bits of bfloat16; (N,) where each begins."""

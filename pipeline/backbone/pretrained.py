@@ -89,6 +89,18 @@ def load_base() -> tuple[Any, Any]:
     return model, AutoTokenizer.from_pretrained(folder)
 
 
+def is_embedded(name: str) -> bool:
+    """Whether a backbone's name means the package's encoder, with one masked-LM update or another."""
+    return name == "minilm" or name.endswith(".safetensors")
+
+
+def base_layers() -> dict[str, Tensor]:
+    """The fp32 tensors of the package's layers, as ``encoder.layer.0...``: those that an update changes."""
+    path = base_folder() / "model.safetensors"
+    with safe_open(path, "pt") as file:
+        return {k: file.get_tensor(k) for k in file.keys() if k.startswith("encoder.layer.")}  # noqa: SIM118
+
+
 def base_folder() -> Path:
     """The folder of the installed package that holds the plain sentence encoder, digest checked."""
     spec = find_spec(PACKAGE)

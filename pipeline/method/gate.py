@@ -63,3 +63,17 @@ def lost_classes(teacher: np.ndarray, student: np.ndarray, classes: int) -> list
 def folds(rows: int, count: int, rng: np.random.Generator) -> list[np.ndarray]:
     """``count`` disjoint sets of row indices that cover all ``rows``; fewer when there are fewer rows."""
     return [np.sort(part) for part in np.array_split(rng.permutation(rows), min(count, rows))]
+
+
+def stratified(gold: np.ndarray, count: int, rng: np.random.Generator) -> list[np.ndarray]:
+    """``count`` disjoint sets of row indices that cover all rows, the rows of every class dealt out in turn.
+
+    No more sets than the commonest class has rows; a single one, of all rows, where most classes have one row: then
+    only what is said before any label is used can be held against them.
+    """
+    counts = np.bincount(gold)
+    if 2 * int((counts == 1).sum()) > int((counts > 0).sum()):
+        return [np.arange(len(gold))]
+    order = np.concatenate([rng.permutation(np.flatnonzero(gold == c)) for c in np.flatnonzero(counts)])
+    most = min(count, int(counts.max()))
+    return [np.sort(order[start::most]) for start in range(most)]

@@ -4,6 +4,8 @@ config.py       what a head can be (no torch)
 verbalizer.py   label words, and the head that reads them at the mask
 linear.py       one linear map of pooled features
 ytuning.py      labels that learn to read the text
+prototypes.py   label vectors on fixed features
 classifier.py   the whole of it, its logits, and its form without what it was trained through
+committee.py    what is shipped: one classifier, or two views mixed
 merge.py        trained parts merged into plain weights
 """

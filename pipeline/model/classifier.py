@@ -18,6 +18,7 @@ from listflow.pipeline.backbone.masked_lm import head_logits
 from listflow.pipeline.method.sampling import by_length
 from listflow.pipeline.model.config import AnyHead
 from listflow.pipeline.model.linear import Linear
+from listflow.pipeline.model.prototypes import Prototypes
 from listflow.pipeline.model.verbalizer import Verbalizer
 from listflow.pipeline.model.ytuning import YTuning
 from listflow.pipeline.stages.attach import attach_all
@@ -27,7 +28,7 @@ from listflow.pipeline.stages.prefix import flat_prefix
 from listflow.pipeline.stages.ptuning import SoftPrompt
 
 # By the ``kind`` of their configuration.
-HEADS = {"verbalizer": Verbalizer, "linear": Linear, "ytuning": YTuning}
+HEADS = {"verbalizer": Verbalizer, "linear": Linear, "ytuning": YTuning, "prototypes": Prototypes}
 TOKENS_A_BATCH = 1024
 
 
@@ -86,18 +87,22 @@ class Classifier(nn.Module):
         return {name: p for name, p in named if p.requires_grad}
 
     def tensors(self) -> dict[str, Tensor]:
-        """A detached CPU copy of ``tunable()``."""
-        return {name: p.detach().cpu().clone() for name, p in self.tunable().items()}
+        """A detached CPU copy of what is saved: ``tunable()``, and what the head was given and does not train."""
+        return {name: p.detach().cpu().clone() for name, p in self._saved().items()}
 
     @torch.no_grad()
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Take over saved tensors; ValueError when names or shapes differ in any way."""
-        own = self.tunable()
+        own = self._saved()
         wrong = sorted(own.keys() ^ tensors.keys()) or [n for n in own if own[n].shape != tensors[n].shape]
         if wrong:
             raise ValueError(f"saved tensors do not fit this classifier: {', '.join(wrong[:3])}")
         for name, parameter in own.items():
             parameter.copy_(tensors[name])
+
+    def _saved(self) -> dict[str, Tensor]:
+        fixed = {f"head.{name}": value for name, value in self.head.named_buffers()}
+        return {**self.tunable(), **fixed}
 
     def _features(self, batch: Batch) -> Tensor:
         """The last layer's output as the head reads it: (B, D) at the mask, or (B, T, D)."""

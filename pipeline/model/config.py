@@ -62,4 +62,16 @@ class YTuningHead(Section):
         return self
 
 
-AnyHead = Annotated[VerbalizerHead | LinearHead | YTuningHead, Field(discriminator="kind")]
+class PrototypesHead(Section):
+    """Label vectors on fixed features; on the text face they start from label names, labelled rows and the pool."""
+
+    reads_words: ClassVar[bool] = False
+
+    kind: Literal["prototypes"] = "prototypes"
+    scale: float = Field(
+        10.0, gt=0, le=1000, description="logits are products of unit features with the vectors, times this"
+    )
+    width: int = Field(0, ge=0, le=100_000, description="size of the features; 0: that of the face, filled in")
+
+
+AnyHead = Annotated[VerbalizerHead | LinearHead | YTuningHead | PrototypesHead, Field(discriminator="kind")]

@@ -4,6 +4,7 @@ report.py        the report as values; its headline
 rendering.py     the report as HTML, JSON and a table
 plots.py         the report in pictures
 drift.py         do the new rows look like the old ones
+finished.py      what final/ holds of a run's views, and what reads it
 outcome.py       final model, predictions, report
 predictor.py     a finished run, opened: labels for texts and for files
 predictors.py    several runs on one backbone

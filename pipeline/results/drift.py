@@ -7,14 +7,15 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+from torch import Tensor
 
 from listflow.data.rows import stem
 from listflow.data.shards import is_corpus, read_manifest
 from listflow.pipeline.method.sampling import generator_for
 from listflow.pipeline.results.report import Drift, ShardAgreement, Side
-from listflow.pipeline.run.run import Run
-from listflow.pipeline.training.models import logits_on
-from listflow.pipeline.training.rounds import load_model
+from listflow.pipeline.run.run import Run, counter
+from listflow.pipeline.training.committee import speaking
+from listflow.pipeline.training.rounds import committee_logits
 
 ROWS = 500  # of the old and of the new rows
 ROWS_OF_SHARD = 100
@@ -61,7 +62,7 @@ def _differ(before: float, after: float, rows_before: int, rows_after: int) -> b
 
 
 def _side(run: Run, name: str, rows: np.ndarray, vocabulary: set[str]) -> Side:
-    soft = logits_on(run, 0, f"drift, {name} rows", load_model(run, 0), run.corpus.take(rows)).softmax(-1)
+    soft = _said(run, 0, f"drift, {name} rows", rows).softmax(-1)
     top, counts = soft.argmax(-1).tolist(), Counter(_words(run, rows))
     labels = {label: top.count(i) / len(rows) for i, label in enumerate(run.labels)}
     unseen = sum(count for word, count in counts.items() if word not in vocabulary)
@@ -69,11 +70,14 @@ def _side(run: Run, name: str, rows: np.ndarray, vocabulary: set[str]) -> Side:
 
 
 def _agreements(run: Run, winner: int) -> Iterable[ShardAgreement]:
-    before, after = load_model(run, 0), load_model(run, winner)
     for name, rows in list(_shards(run).items())[-MOST_SHARDS:]:
-        encoded = run.corpus.take(_sample(run, name, rows, ROWS_OF_SHARD))
-        one, two = (logits_on(run, winner, f"drift, {name}", model, encoded).argmax(-1) for model in (before, after))
+        some = _sample(run, name, rows, ROWS_OF_SHARD)
+        one, two = (_said(run, of, f"drift, {name}", some).argmax(-1) for of in (0, winner))
         yield ShardAgreement(name, len(one), (one == two).float().mean().item())
+
+
+def _said(run: Run, number: int, phase: str, rows: np.ndarray) -> Tensor:
+    return committee_logits(run, number, rows, counter(run.notify, number, phase, len(rows) * len(speaking(run))))
 
 
 def _shards(run: Run) -> dict[str, range]:

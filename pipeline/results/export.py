@@ -15,7 +15,7 @@ from listflow.data.errors import InputError
 from listflow.data.template import Part
 from listflow.pipeline.backbone.prompt import Prompt
 from listflow.pipeline.model.merge import check_mergeable, merge
-from listflow.pipeline.results.predictor import Finished
+from listflow.pipeline.results.finished import Finished
 from listflow.pipeline.storage.checkpoint import write_json
 
 CODE = """\

@@ -23,8 +23,9 @@ from listflow.data.errors import InputError
 from listflow.data.files import file_digest, replacing_shared
 from listflow.data.shards import Shard, shard_batches
 from listflow.pipeline.backbone.backbone import Backbone, Precision, resolve_device
+from listflow.pipeline.results.finished import Finished
 from listflow.pipeline.results.labelling import Labelling, Record
-from listflow.pipeline.results.predictor import Finished, Predictor
+from listflow.pipeline.results.predictor import Predictor
 
 ROWS_AT_ONCE = 8192
 PRECISIONS: dict[str, Precision] = {"float32": "fp32", "bfloat16": "bf16"}

@@ -24,7 +24,7 @@ from filelock import FileLock, Timeout
 from listflow.data.errors import InputError
 from listflow.data.files import file_digest, replacing_shared, storing
 from listflow.data.shards import Manifest, Shard, is_corpus, read_manifest
-from listflow.pipeline.results.predictor import Finished
+from listflow.pipeline.results.finished import Finished
 
 FORMAT = 1
 CARD, RECORDS, LOCK, DRIVER = "_labelling.json", "_shards", ".lock", ".driver"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,8 +16,9 @@ from torch import Tensor
 from listflow.data.errors import InputError
 from listflow.data.files import file_digest, replacing
 from listflow.pipeline.method import metrics as evaluate
-from listflow.pipeline.model.classifier import flat, logits_of
+from listflow.pipeline.model.classifier import logits_of
 from listflow.pipeline.results.drift import measure_drift
+from listflow.pipeline.results.finished import model_digest, shipped
 from listflow.pipeline.results.rendering import write_report
 from listflow.pipeline.results.report import (
     BackboneFacts,
@@ -28,12 +29,11 @@ from listflow.pipeline.results.report import (
     ReweightFacts,
     RoundReport,
     RunReport,
+    ViewReport,
     WeightHistogram,
 )
-from listflow.pipeline.run.review import review_notices
 from listflow.pipeline.run.run import Run, counter
 from listflow.pipeline.run.wording import name_of, name_of_head
-from listflow.pipeline.stages.config import AnyStage
 from listflow.pipeline.storage.checkpoint import (
     MANIFEST,
     load_tensors,
@@ -43,10 +43,13 @@ from listflow.pipeline.storage.checkpoint import (
     verified,
     write_json,
 )
-from listflow.pipeline.storage.pseudo_labels import PseudoLabels, load_meta_weights, look_up, mean_weights
+from listflow.pipeline.storage.pseudo_labels import PseudoLabels, look_up, mean_weights
+from listflow.pipeline.storage.review import review_notices
 from listflow.pipeline.storage.run_folder import CARD, TEST_LOGITS, WEIGHTS, RunFolder
+from listflow.pipeline.training.committee import Voice, meta_weights_of, mixture_of, said_of, speaking
+from listflow.pipeline.training.label_vectors import has_label_vectors
 from listflow.pipeline.training.models import forget_steps, metrics_of
-from listflow.pipeline.training.rounds import load_model
+from listflow.pipeline.training.rounds import committee_logits, load_model
 
 ROWS_AT_ONCE = 8192
 
@@ -56,16 +59,16 @@ def publish(run: Run, last: int) -> dict[str, Any]:
     for number in range(last + 1):
         forget_steps(run, number)  # a kill may have come between a model and this
     winner = run.teacher_of(last + 1)
-    inputs = {"model": run.weights_digest(winner), "last": last}
+    inputs = {"model": model_digest(run, winner), "last": last}
     folder = run.files.final
     done = verified(folder)
     if done is None or done["inputs"] != inputs:
         test = _test_logits(run, winner)
         metrics = None if test is None or run.test_gold is None else metrics_of(test, run.test_gold)
         with new_folder(folder, {"inputs": inputs, "round": winner, "test": metrics}) as aside:
-            stages, tensors = flat(load_model(run, winner), run.config.stage)
+            tensors, card = shipped(run, winner)
             save_tensors(aside / WEIGHTS, tensors)
-            write_json(aside / CARD, _card(run, stages))
+            write_json(aside / CARD, card)
             if test is not None:
                 save_tensors(aside / TEST_LOGITS, {"logits": test})
     predictions = run.files.predictions
@@ -106,21 +109,58 @@ def report_of(folder: Path) -> RunReport:
 
 def build_report(run: Run, final: dict[str, Any], last: int) -> RunReport:
     """The report of a finished run, from what its folders hold; ``final`` is the manifest of final/."""
-    teacher = verified(run.round(0).model) or {}
+    teachers = {view.view: verified(view.round(0).model) or {} for view in run.views}
+    teacher = teachers[run.view]
     rounds = tuple(_round_report(run, number) for number in range(1, last + 1))
     drift = _drift_of(run)
-    begun, parent = _metrics(teacher["test"]), run.parent.folder.name if run.parent else ""
+    start = _start(run)
+    begun, parent = _labelled_only(run, teacher), run.parent.folder.name if run.parent else ""
     stopped = "agreement" if last < run.config.rounds.count else "max_rounds"
     return RunReport(
         run_id=run.fingerprint[:12], task=run.inputs.task.name, labels=tuple(run.labels), seed=run.config.seed,
         backbone=BackboneFacts(run.config.backbone.name, run.backbone.parameter_count()),
-        trainable_parameters=sum(p.numel() for p in run.new_classifier(0, None).tunable().values()),
+        trainable_parameters=sum(
+            p.numel() for view in speaking(run) for p in view.new_classifier(0, None).tunable().values()
+        ),
         data=DataFacts(len(run.gold), len(run.corpus), len(run.inputs.test)),
         zero_shot=_metrics(teacher["zero_shot"]), labelled_only=None if parent else begun, rounds=rounds,
         final=_metrics(final["test"]), stopped=stopped,
-        seconds=teacher["seconds"] + sum(r.seconds for r in rounds), notices=_notices(run, drift, last),
+        seconds=sum(each["seconds"] for each in teachers.values()) + sum(r.seconds for r in rounds),
+        notices=_notices(run, drift, last),
         figures=_figures(run, last), stage=name_of(run.config.stage), head=name_of_head(run.config.head), drift=drift,
-        parent=parent, adopted=begun if parent else None,
+        parent=parent, adopted=start if parent else None,
+        start=start if has_label_vectors(run.views[-1]) else None, views=view_reports(run),
+    )  # fmt: skip
+
+
+def _start(run: Run) -> evaluate.Metrics | None:
+    """What the committee of round 0 reaches, the pool's information included."""
+    return None if run.test_gold is None else _metrics(metrics_of(said_of(run, 0, "test"), run.test_gold))
+
+
+def _labelled_only(run: Run, teacher: dict[str, Any]) -> evaluate.Metrics | None:
+    """What labelled rows and names alone reach, mixed by the final weights."""
+    if run.test_gold is None or not has_label_vectors(run.views[-1]):
+        return _metrics(teacher["test"])
+    names = ["labelled_only" if has_label_vectors(view) else "test" for view in speaking(run)]
+    kept = [load_tensors(view.round(0).evidence)[name] for view, name in zip(speaking(run), names, strict=True)]
+    return _metrics(metrics_of(mixture_of(run).logits(0, kept), run.test_gold))
+
+
+def view_reports(run: Run) -> tuple[ViewReport, ...]:
+    """Each view of a run of two; none for one view."""
+    if not run.others:
+        return ()
+    return tuple(_view_report(run, view, voice) for view, voice in zip(run.views, mixture_of(run).voices, strict=True))
+
+
+def _view_report(run: Run, view: Run, voice: Voice) -> ViewReport:
+    made = verified(view.round(0).model) or {}
+    alone = made.get("labelled_only", made["test"])
+    config = view.config
+    return ViewReport(
+        view.view, name_of(config.stage), name_of_head(config.head), voice.weight, voice.right, _metrics(alone),
+        _metrics(made["test"]), f"{voice.right} of {len(run.gold)} labelled rows right without their own label",
     )  # fmt: skip
 
 
@@ -150,20 +190,10 @@ def _test_logits(run: Run, winner: int) -> Tensor | None:
     if run.test is None:
         return None
     if run.test_sample(winner) is None:
-        return load_tensors(run.round(winner).evidence)["test"]
-    return logits_of(load_model(run, winner), run.test, counter(run.notify, winner, "test", len(run.test)))
-
-
-def _card(run: Run, stages: Sequence[AnyStage]) -> dict[str, Any]:
-    """What a Predictor needs besides the weights, which are those of ``stages``."""
-    return {
-        "format": 1,
-        "task": run.inputs.task.model_dump(mode="json"),
-        "backbone": {**run.config.backbone.model_dump(mode="json"), **run.backbone.identity().model_dump()},
-        "stage": [stage.model_dump(mode="json") for stage in stages],
-        "head": run.config.head.model_dump(mode="json"),
-        "max_length": run.prompt.max_length,
-    }
+        return said_of(run, winner, "test")
+    on_rows = counter(run.notify, winner, "test", len(run.test))
+    found = [logits_of(load_model(view, winner), view.test, on_rows) for view in speaking(run) if view.test]
+    return mixture_of(run).logits(winner, found)
 
 
 def _write_predictions(run: Run, winner: int, last: int, path: Path) -> None:
@@ -177,14 +207,14 @@ def _write_predictions(run: Run, winner: int, last: int, path: Path) -> None:
 
 
 def _prediction_tables(run: Run, winner: int, last: int) -> Iterator[pa.Table]:
-    model, total = load_model(run, winner), len(run.corpus)
+    total = len(run.corpus)
     told = [_taught(run, number) for number in range(1, last + 1)]
-    weights = [load_meta_weights(run.round(n).meta_weights) for n in range(1, last + 1)]
+    weights = [table for n in range(1, last + 1) for table in meta_weights_of(run, n)]
     weight_rows, weight_means = mean_weights(weights)
-    on_rows = counter(run.notify, last, "predict", total)
+    on_rows = counter(run.notify, last, "predict", total * len(speaking(run)))
     for start in range(0, total, ROWS_AT_ONCE):
         rows = np.arange(start, min(start + ROWS_AT_ONCE, total))
-        soft = logits_of(model, run.corpus.take(rows), on_rows).softmax(-1).numpy()
+        soft = committee_logits(run, winner, rows, on_rows).softmax(-1).numpy()
         top, ids = soft.argmax(1), run.inputs.pool.row_ids(rows.tolist())
         columns: dict[str, Any] = {
             "row_id": ids,
@@ -207,13 +237,22 @@ def _taught(run: Run, number: int) -> PseudoLabels:
 
 def _round_report(run: Run, number: int) -> RoundReport:
     pseudo = verified(run.round(number).pseudo) or {}
-    student = verified(run.round(number).model) or {}
-    verdict = read_json(run.round(number).verdict)
+    students = {view.view: verified(view.round(number).model) or {} for view in speaking(run)}
+    first, verdict = next(iter(students.values())), read_json(run.round(number).verdict)
     return RoundReport(
         number, PseudoFacts(pseudo["rows"], pseudo["per_class"], pseudo["mean_confidence"]),
-        ReweightFacts(**student["reweight"]), _metrics(student["test"]), verdict["promoted"], verdict["agreement"],
-        student["seconds"], verdict["reason"],
+        ReweightFacts(**first["reweight"]), _student(run, number, first), verdict["promoted"], verdict["agreement"],
+        sum(student["seconds"] for student in students.values()), verdict["reason"],
+        {name: _metrics(student["test"]) for name, student in students.items()} if run.others else {},
     )  # fmt: skip
+
+
+def _student(run: Run, number: int, first: dict[str, Any]) -> evaluate.Metrics | None:
+    """What a round's committee reaches on the test rows that it was measured on."""
+    if len(speaking(run)) == 1 or run.test_gold is None:
+        return _metrics(first["test"])
+    rows = run.test_sample(number)
+    return _metrics(metrics_of(said_of(run, number, "test"), run.test_gold if rows is None else run.test_gold[rows]))
 
 
 def _metrics(facts: dict[str, float] | None) -> evaluate.Metrics | None:
@@ -221,8 +260,8 @@ def _metrics(facts: dict[str, float] | None) -> evaluate.Metrics | None:
 
 
 def _figures(run: Run, last: int) -> FigureData:
-    tables = {n: load_meta_weights(run.round(n).meta_weights) for n in range(1, last + 1)}
-    weights = {n: table["weight"].to_numpy() for n, table in tables.items()}
+    tables = {n: meta_weights_of(run, n) for n in range(1, last + 1)}
+    weights = {n: np.concatenate([table["weight"].to_numpy() for table in found]) for n, found in tables.items()}
     top = max((float(w.max()) for w in weights.values() if len(w)), default=1.0)
     edges = np.linspace(0, max(top, 1e-6), 21)
     histogram = WeightHistogram(

@@ -15,7 +15,8 @@ from listflow.data.errors import InputError, did_you_mean
 from listflow.data.rows import Row, read_rows
 from listflow.data.task import Columns, parse_columns
 from listflow.pipeline.backbone.prompt import Text
-from listflow.pipeline.results.predictor import ROWS_AT_ONCE, Finished, Predictor
+from listflow.pipeline.results.finished import Finished
+from listflow.pipeline.results.predictor import ROWS_AT_ONCE, Predictor
 from listflow.pipeline.results.tables import write_tables
 
 Rows = dict[str, list[Row]]

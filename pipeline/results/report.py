@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -56,7 +56,10 @@ class ReweightFacts:
 
 @dataclass(frozen=True)
 class RoundReport:
-    """One round. ``student`` is None without test rows; ``agreement`` is Cohen's kappa with its teacher."""
+    """One round. ``student`` is None without test rows; ``agreement`` is Cohen's kappa with its teacher.
+
+    ``students`` are those of each view, where there are two; ``student`` is what they reach together.
+    """
 
     round: int
     pseudo: PseudoFacts
@@ -66,6 +69,25 @@ class RoundReport:
     agreement: float | None
     seconds: float
     reason: str = ""
+    students: dict[str, Metrics | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ViewReport:
+    """A view of a run of two: how far it is believed, and why.
+
+    ``right`` of the K labelled rows it knew without their own label. ``labelled_only`` is it from labelled rows and
+    names alone, ``start`` is its round-0 teacher, with the pool; ``evidence`` is a sentence.
+    """
+
+    view: str
+    stage: str
+    head: str
+    weight: float
+    right: int
+    labelled_only: Metrics | None
+    start: Metrics | None
+    evidence: str = ""
 
 
 @dataclass(frozen=True)
@@ -146,6 +168,8 @@ class RunReport:
     drift: Drift | None = None
     parent: str = ""
     adopted: Metrics | None = None
+    start: Metrics | None = None
+    views: tuple[ViewReport, ...] = ()
 
     @property
     def beginning(self) -> tuple[str, Metrics | None]:

@@ -1,20 +1,16 @@
-"""The configuration of a run: typed, limited, documented, and the form that a Prefect UI shows.
-
-A preset is a nested dict of values; what the user sets lies over it, and what neither sets is the default here.
-"""
+"""The configuration of a run: typed, limited, documented, and the form that a Prefect UI shows."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from listflow.data.errors import InputError
-from listflow.data.schema import Loc, Section, refusal
-from listflow.pipeline.model.config import AnyHead, VerbalizerHead
-from listflow.pipeline.stages.presets import Stages, expand, item_of, lives_in_layers
+from listflow.data.schema import Section
+from listflow.pipeline.model.config import AnyHead, PrototypesHead, VerbalizerHead
+from listflow.pipeline.stages.config import NoStage
+from listflow.pipeline.stages.presets import Stages, expand
 
 Round = Annotated[int, Field(ge=1)]
 
@@ -131,6 +127,21 @@ class RoundsConfig(Section):
     )
 
 
+class ViewConfig(Section):
+    """A second view of the same texts, beside the prompt: label vectors on the text face of the backbone."""
+
+    face: Literal["text"] = Field("text", description="what it reads: the sentence embedding of the bare text")
+    head: PrototypesHead = PrototypesHead()
+    student: StudentConfig = StudentConfig()
+
+
+class MixtureConfig(Section):
+    """How far each of two views is believed, decided once, in round 0, by what K labels can tell."""
+
+    folds: int = Field(5, ge=2, le=50, description="parts of the labelled rows that are predicted without themselves")
+    smallest: float = Field(0.1, ge=0, lt=0.5, description="a view of less weight has no say, and is not computed")
+
+
 class RunConfig(Section):
     """Everything that decides the outcome of a run, and where it is kept."""
 
@@ -139,8 +150,13 @@ class RunConfig(Section):
     continues: str = Field("", description="finished run whose final model is the first teacher; empty: tune one")
     continues_model: str = Field("", description="sha256 of that model; filled in when a run is opened")
     backbone: BackboneConfig = BackboneConfig()
+    face: Literal["prompt", "text"] = Field(
+        "prompt", description="what is read: the masked LM at the mask of the prompt, or the bare text's embedding"
+    )
     stage: Stages = Field(default_factory=lambda: expand("list"), validate_default=True)
     head: AnyHead = VerbalizerHead()
+    second: ViewConfig | None = Field(None, description="another view, which teaches and predicts beside this one")
+    mixture: MixtureConfig = MixtureConfig()
     teacher: TeacherConfig = TeacherConfig()
     student: StudentConfig = StudentConfig()
     pseudo: PseudoConfig = PseudoConfig()
@@ -153,6 +169,12 @@ class RunConfig(Section):
     checkpoint_seconds: float = Field(20.0, ge=0, description="least time between two step checkpoints")
     run_dir: str | None = Field(None, description="where the run is kept; empty: runs/<task>-<fingerprint>")
 
+    def text_alone(self) -> RunConfig:
+        """The view of the text face by itself, as the only one."""
+        assert self.second is not None
+        own = {"head": self.second.head, "student": self.second.student, "second": None}
+        return self.model_copy(update={"face": "text", "stage": (NoStage(),), **own})
+
     @property
     def title(self) -> str:
         """What a list of runs may call it: its task, and its folder where that was chosen."""
@@ -164,107 +186,12 @@ class RunConfig(Section):
         frozen = isinstance(self.head, VerbalizerHead) and not self.head.trained
         if frozen and all(stage.kind == "none" for stage in self.stage):
             raise ValueError("stage none with head.trained off leaves nothing to train; choose a stage")
+        if self.face == "text" and any(stage.kind != "none" for stage in self.stage):
+            raise ValueError("face text takes stage none: the encoder stays as its makers left it")
+        if self.face == "text" and isinstance(self.head, VerbalizerHead):
+            raise ValueError("face text has no mask for head verbalizer; use head prototypes or linear")
+        if self.face == "text" and self.second:
+            raise ValueError("second is the view of face text already; leave one of both out")
         if late := self.review.too_late(self.rounds.count):
             raise ValueError(f"{late}; change review.rounds or rounds.count")
         return self
-
-
-# The labelled meta gradient is scaled by the inner rate 5e-6 in the public script before its 1e-6 is added, so
-# on raw scores that constant is 0.2.
-_RELEASED: dict[str, Any] = {"reweight": {"eps": 0.2}, "stage": {"kind": "list"}}
-
-# fmt: off
-PRESETS: dict[str, dict[str, Any]] = {
-    "released": _RELEASED,
-    "published": _RELEASED
-    | {"stage": {"kind": "list", "init_std": 0.02}, "teacher": {"epochs": 400}, "pseudo": {"confidence": 0.8}},
-    "fast": {
-        "stage": {"kind": "list", "width": 16, "init_std": 0.02, "layers": "top:1"},
-        "teacher": {"learning_rate": 3e-4, "epochs": 15, "batch": 10},
-        "student": {
-            "learning_rate": 1e-3, "steps": 200, "batch": 16, "warmup": 0.9, "cutoff": 0.2, "tail_epochs": 15,
-            "tail_batch": 10,
-        },
-        "pseudo": {
-            "teachers": "all", "confidence": 0.95, "temperature": 0.5, "prior": "teacher", "prior_errors": 1.0,
-        },
-        "reweight": {"batch": 30},
-        "rounds": {"sample": 500},
-    },
-}
-# What the fast preset takes for heads that start from nothing, where a verbalizer starts from a trained masked-LM head,
-# and for pseudo tokens: these need a higher rate, and a step of theirs passes through the whole backbone.
-_PSEUDO_TOKENS: dict[str, Any] = {
-    "teacher": {"learning_rate": 3e-3, "epochs": 30}, "student": {"learning_rate": 3e-3, "steps": 60},
-    "rounds": {"sample": 200},
-}
-FAST_FOR: dict[str, dict[str, dict[str, Any]]] = {
-    "head": {
-        "linear": {"teacher": {"learning_rate": 3e-3, "epochs": 30}, "student": {"learning_rate": 3e-3}},
-        "ytuning": {"teacher": {"learning_rate": 3e-5, "epochs": 30}, "student": {"learning_rate": 1e-4}},
-    },
-    "stage": dict.fromkeys(("ptuning", "soft_prompt", "soft_prompt_mlm", "ipt"), _PSEUDO_TOKENS),
-}
-# fmt: on
-
-
-def build_config(preset: str = "fast", *overlays: dict[str, Any]) -> RunConfig:
-    """The ``RunConfig`` of ``preset`` with ``overlays`` on top, later ones winning; InputError on a bad key."""
-    if preset not in PRESETS:
-        raise InputError(f"unknown preset '{preset}'; use one of: {', '.join(PRESETS)}.")
-    merged: dict[str, Any] = {"head": {"kind": "verbalizer"}}
-    suited = [FAST_FOR[part].get(kind, {}) for part in FAST_FOR for kind in _kinds_of(part, overlays)]
-    for layer in (PRESETS[preset], *(suited if preset == "fast" else ()), *overlays):
-        merged = _overlay(merged, layer)
-    try:
-        return RunConfig.model_validate(merged)
-    except ValidationError as error:
-        raise refusal(error, RunConfig, lambda loc: _as_written(loc, merged)) from error
-
-
-def _as_written(loc: Loc, values: dict[str, Any]) -> Loc:
-    """``loc`` with the number of a stage as the user counts: a preset may stand for several, and one has none."""
-    if loc[:1] != ("stage",) or len(loc) == 1 or not isinstance(loc[1], int):
-        return loc
-    item = item_of(values["stage"], loc[1])
-    return ("stage", *loc[2:]) if item is None else ("stage", item, *loc[2:])
-
-
-def _overlay(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(below)
-    for key, value in above.items():
-        if key in {"stage", "head"} and isinstance(value, str):
-            value = {"kind": value}
-        if key == "stage" and isinstance(value, list | tuple) and isinstance(merged.get(key), dict):
-            value = [_with_layers(merged[key], item) for item in value]
-        nested = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        if nested:
-            under = _of_kind(merged[key], value) if key in {"stage", "head"} else merged[key]
-            value = _overlay(under, value)
-        merged[key] = value
-    return merged
-
-
-def _kinds_of(part: str, overlays: Sequence[dict[str, Any]]) -> list[str]:
-    """The kinds of the stages, or of the head, that the last overlay to name any asks for."""
-    for overlay in reversed(overlays):
-        given = overlay.get(part)
-        items = given if isinstance(given, list | tuple) else [given]
-        kinds = [item.get("kind") if isinstance(item, dict) else item for item in items]
-        if named := [kind for kind in kinds if kind and isinstance(kind, str)]:
-            return named
-    return []
-
-
-def _with_layers(below: dict[str, Any], item: Any) -> Any:
-    """``item`` of a list of stages in the layers that ``below`` chose, where it lives in layers and names none."""
-    stage = {"kind": item} if isinstance(item, str) else item
-    return _of_kind(below, stage) | stage if isinstance(stage, dict) and "kind" in stage else item
-
-
-def _of_kind(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """What of a stage or head stays when ``above`` may name another kind: everything, or its layers alone."""
-    kind = above.get("kind", below.get("kind"))
-    if kind == below.get("kind"):
-        return below
-    return {key: value for key, value in below.items() if key == "layers" and lives_in_layers(str(kind))}

@@ -19,8 +19,8 @@ from listflow.data.pool import Pool
 from listflow.data.rows import Row
 from listflow.pipeline.backbone.backbone import absolute_backbone
 from listflow.pipeline.run.config import RunConfig
-from listflow.pipeline.run.review import read_reviewed
 from listflow.pipeline.storage.checkpoint import FORMAT, load_tensors, read_json, verified, write_json
+from listflow.pipeline.storage.review import read_reviewed
 from listflow.pipeline.storage.run_folder import EVIDENCE, WEIGHTS, RunFolder
 
 LOOKED_AT = 1000

@@ -27,6 +27,7 @@ from listflow.pipeline.run.feature_cache import keeps_features, room_notices, wi
 from listflow.pipeline.run.record import check_owner, fingerprint_of, strangers_in, write_record
 from listflow.pipeline.run.run import Notify, Run, counter
 from listflow.pipeline.run.sources import Sources, located, resolve_sources, spell_out
+from listflow.pipeline.run.views import suited, with_views
 from listflow.pipeline.stages.config import AnyStage, Intrinsic, PTuning
 from listflow.pipeline.stages.ipt import check_subspace, pinned
 from listflow.pipeline.stages.presets import pseudo_tokens
@@ -82,6 +83,7 @@ def open_run(
     config, sources, parent = found.config, found.sources, found.parent
     config = config.model_copy(update={"stage": tuple(map(_pinned, config.stage))})
     backbone = backbone or load_backbone(config.backbone.name, config.backbone.precision, config.backbone.device)
+    config = suited(config, backbone, sources.task)
     sources, words_notices = spell_out(sources, config.head, backbone)
     config = _spelled(config, sources, backbone)
     reviewed = parent.reviewed if parent else ()
@@ -101,7 +103,12 @@ def open_run(
         run.new_classifier(0, None)  # a stage or head that does not fit the backbone is refused here
         keep_rows(folder, reviewed)
         write_record(run, sources)
-        yield with_kept_features(run) if keep_features and keeps_features(run) else run
+        yield _read(run) if keep_features else run
+
+
+def _read(run: Run) -> Run:
+    """The run with what its frozen parts give for all texts at hand, for each view."""
+    return with_views(with_kept_features(run) if run.config.face == "prompt" and keeps_features(run) else run)
 
 
 @contextmanager
@@ -167,6 +174,7 @@ def _notices(run: Run) -> tuple[str, ...]:
     """The sentences; NothingNew for a continued run that has nothing new to learn from."""
     return (
         *_new_notices(run),
+        *_view_notices(run),
         *run.inputs.notices,
         *_cut_notices(run),
         *_sample_notices(run),
@@ -201,6 +209,14 @@ def _sample_notices(run: Run) -> Iterator[str]:
         yield (
             f"zero-shot and students are measured on {len(rows)} of {len(run.inputs.test)} test rows "
             "(rounds.test_rows); labels alone and final on all of them."
+        )
+
+
+def _view_notices(run: Run) -> Iterator[str]:
+    if run.config.face == "text" and not run.backbone.has_head:
+        yield (
+            f"backbone '{run.backbone.name}' has no trained masked-LM head, so that a prompt would say nothing: the "
+            "bare text's sentence embedding is read alone."
         )
 
 

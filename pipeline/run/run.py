@@ -14,6 +14,7 @@ from listflow.data.inputs import Inputs
 from listflow.pipeline.backbone.backbone import Backbone
 from listflow.pipeline.backbone.batch import Encoded
 from listflow.pipeline.backbone.prompt import Prompt
+from listflow.pipeline.backbone.text_face import TextFace
 from listflow.pipeline.method.sampling import generator_for, seed_for
 from listflow.pipeline.model.classifier import Classifier
 from listflow.pipeline.run.config import RunConfig
@@ -50,7 +51,11 @@ def counter(notify: Notify, number: int, phase: str, total: int) -> Callable[[in
 
 @dataclass(frozen=True)
 class Run:
-    """An opened run. Everything the rounds need; nothing in it changes while it is open."""
+    """An opened run. Everything the rounds need; nothing in it changes while it is open.
+
+    It is the run as one view sees it: under ``prompt``, or by ``face`` where the bare text is read; ``others`` is the
+    same run as the second view sees it.
+    """
 
     config: RunConfig
     folder: Path
@@ -67,6 +72,19 @@ class Run:
     notices: tuple[str, ...]
     notify: Notify = lambda progress: None
     parent: Parent | None = None
+    face: TextFace | None = None
+    suffix: str = ""
+    others: tuple[Run, ...] = ()
+
+    @property
+    def views(self) -> tuple[Run, ...]:
+        """The run as each of its views sees it, this one first: another configuration and other features."""
+        return (self, *self.others)
+
+    @property
+    def view(self) -> str:
+        """What this view is called: the face that it reads."""
+        return self.config.face
 
     @property
     def labels(self) -> list[str]:
@@ -80,7 +98,7 @@ class Run:
 
     def round(self, number: int) -> RoundFolder:
         """Where the parts of a round are kept."""
-        return self.files.round(number)
+        return self.files.round(number, self.suffix)
 
     def teacher_of(self, number: int) -> int:
         """The round whose model teaches round ``number``: the last promoted one before it, or 0."""
@@ -105,7 +123,8 @@ class Run:
         return str(manifest["files"][WEIGHTS])
 
     def seed(self, *purpose: str | int) -> int:
-        return seed_for(self.config.seed, *purpose)
+        own = (self.suffix,) if self.suffix else ()
+        return seed_for(self.config.seed, *purpose, *own)
 
     def new_classifier(self, number: int, offset: Tensor | None) -> Classifier:
         """A freshly drawn classifier for a round; teacher and students never share trainable tensors."""

@@ -12,9 +12,9 @@ from pydantic import ValidationError
 
 from listflow.data.errors import InputError
 from listflow.pipeline.run.config import RunConfig
-from listflow.pipeline.run.review import waits_until
 from listflow.pipeline.run.wording import name_of, name_of_head
 from listflow.pipeline.storage.checkpoint import LOCK, read_json, verified
+from listflow.pipeline.storage.review import waits_until
 from listflow.pipeline.storage.run_folder import RoundFolder, RunFolder, runs_below
 
 State = Literal["running", "interrupted", "done"]

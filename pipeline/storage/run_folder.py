@@ -1,11 +1,12 @@
 """The layout of a run on disk, said once.
 
 RUN/config.json  inputs.json               what was asked and what was fed, written when a run is recorded
-RUN/inputs/                                the pool (data/inputs.py), reviewed.json, tokens/, features/
-RUN/round-00/teacher/                      a model: weights, evidence
+RUN/inputs/                                the pool (data/inputs.py), reviewed.json, tokens/, features/, vectors/
+RUN/round-00/teacher/  teacher-text/       a model: weights, evidence; that of the second view
+RUN/round-00/committee/                    how far each of two views is believed
 RUN/round-0r/pseudo/                       the round's pseudo labels
-RUN/round-0r/student/                      a model, and its meta weights
-RUN/round-0r/review/                       what a person is asked, and what they said (run/review.py)
+RUN/round-0r/student/  student-text/       a model, and its meta weights
+RUN/round-0r/review/                       what a person is asked, and what they said (review.py)
 RUN/round-0r/verdict.json                  whether the student was promoted
 RUN/round-0r/KEY.step                      a training that was interrupted
 RUN/final/                                 what is shipped: weights, card, logits of the test rows
@@ -27,20 +28,22 @@ CONFIG, INPUTS = "config.json", "inputs.json"
 # Within the folders of models, of pseudo labels, and final/: they are filled aside, before they have their place.
 WEIGHTS, EVIDENCE, META_WEIGHTS = "weights.safetensors", "evidence.safetensors", "meta_weights.parquet"
 LABELS = "labels.parquet"
+MIXTURE, START = "mixture.json", "start.safetensors"
 CARD, TEST_LOGITS = "model.json", "test.safetensors"
 
 
 @dataclass(frozen=True)
 class RoundFolder:
-    """Where round ``number`` is kept; round 0 is the first teacher's."""
+    """Where round ``number`` is kept; round 0 is the first teacher's. ``suffix`` is that of a second view's models."""
 
     path: Path
     number: int
+    suffix: str = ""
 
     @property
     def model(self) -> Path:
         """The teacher (round 0) or the student."""
-        return self.path / ("student" if self.number else "teacher")
+        return self.path / (("student" if self.number else "teacher") + self.suffix)
 
     @property
     def weights(self) -> Path:
@@ -54,6 +57,11 @@ class RoundFolder:
     @property
     def meta_weights(self) -> Path:
         return self.model / META_WEIGHTS
+
+    @property
+    def committee(self) -> Path:
+        """How far each view is believed, and by what evidence; in round 0 of a run of two views."""
+        return self.path / "committee"
 
     @property
     def pseudo(self) -> Path:
@@ -121,8 +129,13 @@ class RunFolder:
         """What the frozen layers give for the texts."""
         return self.kept_inputs / "features"
 
-    def round(self, number: int) -> RoundFolder:
-        return RoundFolder(self.path / f"round-{number:02d}", number)
+    @property
+    def vectors(self) -> Path:
+        """The text face of the texts."""
+        return self.kept_inputs / "vectors"
+
+    def round(self, number: int, suffix: str = "") -> RoundFolder:
+        return RoundFolder(self.path / f"round-{number:02d}", number, suffix)
 
     def rounds(self) -> Iterator[RoundFolder]:
         """The rounds that are there, in no order."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -109,15 +109,19 @@ def train_resumably(run: Run, number: int, trainer: Trainer, made_from: str) -> 
         raise
 
 
-def cross_validated(run: Run, offset: Tensor | None) -> Tensor:
-    """(K, C) logits of labelled rows under teachers that were trained without them."""
+def cross_validated(run: Run, offset: Tensor | None, parts: Sequence[np.ndarray] | None = None) -> Tensor:
+    """(K, C) logits of labelled rows under teachers that were trained without them, by ``parts`` of the rows.
+
+    A part that is all rows is predicted by a teacher that has seen no label.
+    """
     logits = torch.zeros(len(run.gold), len(run.labels))
-    for held in folds(len(run.gold), FOLDS, generator_for(run.config.seed, "folds")):
+    for held in parts or folds(len(run.gold), FOLDS, generator_for(run.config.seed, "folds")):
         kept = np.setdiff1d(np.arange(len(run.gold)), held)
         model = run.new_classifier(0, offset)
-        recipe = teacher_recipe(run, len(kept), "folds")
-        trainer = Trainer(model, recipe, Material(run.labelled.take(kept), run.gold[kept], run.corpus))
-        trainer.run(lambda tick: run.notify(Progress(0, "folds", tick.step, tick.steps, tick.loss)))
+        if len(kept):
+            recipe = teacher_recipe(run, len(kept), "folds")
+            trainer = Trainer(model, recipe, Material(run.labelled.take(kept), run.gold[kept], run.corpus))
+            trainer.run(lambda tick: run.notify(Progress(0, "folds", tick.step, tick.steps, tick.loss)))
         logits[held] = logits_of(model, run.labelled.take(held))
     return logits
 
@@ -130,9 +134,10 @@ def keep_model(
     unfitted: Tensor | None,
     began: float,
     weights: list[tuple[np.ndarray, np.ndarray]] | None = None,
+    extra: Mapping[str, Tensor] | None = None,
 ) -> Facts:
-    """Weights, evidence and facts of a trained model, written as its folder."""
-    known = {"sample": logits_on(run, number, "judge", model, run.corpus.take(run.sample()))}
+    """Weights, evidence (``extra`` is more of it) and facts of a trained model, written as its folder."""
+    known = {**(extra or {}), "sample": logits_on(run, number, "judge", model, run.corpus.take(run.sample()))}
     if unfitted is not None:
         known["labelled"] = unfitted
     metrics = None

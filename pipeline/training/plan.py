@@ -19,6 +19,7 @@ from listflow.pipeline.run.config import RunConfig
 from listflow.pipeline.run.feature_cache import keeps_features, with_kept_features
 from listflow.pipeline.run.opening import open_run
 from listflow.pipeline.run.run import Run
+from listflow.pipeline.run.views import glimpse, unread
 from listflow.pipeline.run.wording import name_of, name_of_head
 from listflow.pipeline.storage.run_folder import RunFolder
 from listflow.pipeline.training.models import FOLDS, student_recipe, teacher_recipe
@@ -48,13 +49,17 @@ class LengthBin:
 
 
 def trainable_parameters(run: Run) -> int:
-    """Parameters that a teacher or student trains."""
-    return sum(tensor.numel() for tensor in run.new_classifier(0, None).tunable().values())
+    """Parameters that a teacher or student trains, of all views."""
+    views = run.views if run.others else unread(run)
+    return sum(tensor.numel() for view in views for tensor in view.new_classifier(0, None).tunable().values())
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run would do. ``seconds`` is an estimate from a few steps at real lengths on this machine."""
+    """What a run would do. ``seconds`` is an estimate from a few steps at real lengths on this machine.
+
+    ``stage``, ``head``, prompts and steps are the first view's; ``second`` says what a second one is.
+    """
 
     task: str
     folder: str
@@ -75,6 +80,7 @@ class Plan:
     notices: tuple[str, ...]
     stage: str
     head: str
+    second: str = ""
 
     @property
     def total_steps(self) -> int:
@@ -93,8 +99,12 @@ def make_plan(config: RunConfig) -> Plan:
             test=len(run.inputs.test), samples=_samples(run), words=_words(run), lengths=_lengths(run),
             rounds=config.rounds.count, teacher_steps=teacher, student_steps=student,
             seconds=_estimate(run, teacher, student), notices=run.notices,
-            stage=name_of(config.stage), head=name_of_head(config.head),
+            stage=name_of(run.config.stage), head=name_of_head(run.config.head), second=_second(run.config),
         )  # fmt: skip
+
+
+def _second(config: RunConfig) -> str:
+    return "" if config.second is None else name_of_head(config.second.head)
 
 
 def _looked_at(config: RunConfig, scratch: str) -> AbstractContextManager[Run]:
@@ -138,17 +148,33 @@ def _lengths(run: Run) -> tuple[LengthBin, ...]:
 def _estimate(run: Run, teacher: int, student: Steps) -> float:
     """Seconds for all steps and all forward passes, at what a few of them take now."""
     config, sample, tests = run.config.rounds, len(run.sample()), len(run.inputs.test)
-    few = replace(run, corpus=run.corpus.take(_spread(run, TIMED_ROWS)), test=None)
-    reading = 0.0
-    if keeps_features(run):
+    few, reading, beside = replace(run, corpus=run.corpus.take(_spread(run, TIMED_ROWS)), test=None), 0.0, 0.0
+    for view in unread(run):
+        if view.config.face == "text":
+            few, beside = _text(view, few, beside)
+    if run.config.face == "prompt" and keeps_features(run):
         few, seconds = _timed(lambda: with_kept_features(few))
         reading = seconds / (len(few.corpus) + len(few.gold)) * (len(run.corpus) + len(run.gold) + tests)
     per_row, per_step = _seconds_per_row(few), _seconds_per_step(few, student)
-    teachers = teacher * (1 + FOLDS if config.promote == "gated" else 1)
+    held_out = run.config.mixture.folds if run.config.second else FOLDS if config.promote == "gated" else 0
+    teachers = teacher * (1 + held_out)
     a_round = sum(count * per_step[phase] for phase, count in student.items() if count)
     seen = min(tests, config.test_rows or tests)
     rows = sample + seen + 2 * tests + config.count * (rows_per_round(run) + sample + seen) + len(run.corpus)
-    return reading + teachers * per_step["labelled"] + config.count * a_round + rows * per_row
+    return reading + beside + teachers * per_step["labelled"] + config.count * a_round + rows * per_row
+
+
+def _text(view: Run, few: Run, beside: float) -> tuple[Run, float]:
+    """(``few`` of the run, which is the text view itself where it is the only one; seconds that view adds)."""
+    rows = _spread(view, TIMED_ROWS)
+    seen, seconds = _timed(lambda: glimpse(view, rows))
+    beside += seconds / (len(rows) + len(view.gold)) * (len(view.corpus) + len(view.gold) + len(view.inputs.test))
+    if not view.suffix:
+        return seen, beside
+    steps = dict(student_recipe(seen, 1, rows_per_round(view)).phases)
+    per_step = _seconds_per_step(seen, steps)
+    a_round = sum(count * per_step[phase] for phase, count in steps.items() if count)
+    return few, beside + view.config.rounds.count * a_round
 
 
 def _seconds_per_row(few: Run) -> float:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from listflow.pipeline.backbone.batch import Encoded
 from listflow.pipeline.method.gate import Evidence, Judgement, gate
 from listflow.pipeline.method.metrics import agreement
 from listflow.pipeline.method.sampling import generator_for
@@ -26,6 +26,8 @@ from listflow.pipeline.run.run import Run, counter
 from listflow.pipeline.storage.checkpoint import load_tensors, new_folder, verified, write_json
 from listflow.pipeline.storage.pseudo_labels import PseudoLabels
 from listflow.pipeline.storage.run_folder import LABELS, WEIGHTS
+from listflow.pipeline.training.committee import mixture_of, said_of, speaking
+from listflow.pipeline.training.label_vectors import has_label_vectors, match_labels, start_of
 from listflow.pipeline.training.models import (
     cross_validated,
     keep_model,
@@ -43,7 +45,7 @@ Facts = dict[str, Any]
 
 
 def prompt_tune(run: Run) -> Facts:
-    """Round 0: the teacher, cross-entropy on the label words of the labelled rows only."""
+    """Round 0: the teacher of a view, from the labelled rows; cross-entropy on the label words for the prompt."""
     folder = run.round(0).model
     done = verified(folder)
     if done:
@@ -51,6 +53,8 @@ def prompt_tune(run: Run) -> Facts:
     began = time.monotonic()
     if run.parent is not None:
         return adopt_teacher(run, run.parent, began)
+    if has_label_vectors(run):
+        return match_labels(run)
     zero_shot, offset = _zero_shot(run)
     model = run.new_classifier(0, offset)
     trainer = Trainer(model, teacher_recipe(run, len(run.gold)), Material(run.labelled, run.gold, run.corpus))
@@ -64,17 +68,18 @@ def pseudo_label(run: Run, number: int) -> Facts:
     """The round's seeded draw of unlabelled rows with the teacher's soft labels, each computed once."""
     close_before(run, number)
     teachers = run.teachers_of(number)
-    inputs = {"teachers": [run.weights_digest(teacher) for teacher in teachers], **correction_inputs(run, number)}
+    digests = [view.weights_digest(teacher) for teacher in teachers for view in speaking(run)]
+    inputs = {"teachers": digests, **correction_inputs(run, number)}
     folder = run.round(number).pseudo
     done = _complete(folder, inputs)
     if done:
         return done
     rows = draw_rows(run, number)
-    logits = _opinion(run, number, teachers, run.corpus.take(rows))
+    logits = _opinion(run, number, teachers, rows)
     config = run.config.pseudo
     prior = None
     if config.prior == "teacher":
-        prior = teacher_prior(_sample_logits(run, 0), run.gold, config.temperature, config.prior_errors)
+        prior = teacher_prior(said_of(run, 0, "sample"), run.gold, config.temperature, config.prior_errors)
     soft = soft_labels(logits, config.temperature, prior)
     labels = PseudoLabels(rows, soft.numpy())
     facts = {"inputs": inputs, "round": number, "teacher_round": teachers[-1], **labels.summary(run.labels)}
@@ -96,7 +101,7 @@ def train_student(run: Run, number: int) -> Facts:
     labels = PseudoLabels.load(kept.labels, len(run.labels))
     seen = with_corrections(run, number)
     material = Material(seen.labelled, seen.gold, run.corpus.take(labels.rows), torch.from_numpy(labels.soft))
-    model = run.new_classifier(number, _offset(run))
+    model = new_student(run, number)
     trainer = Trainer(model, student_recipe(seen, number, len(labels.rows)), material)
     state = train_resumably(run, number, trainer, " ".join(inputs.values()))
     facts = {"inputs": inputs, "reweight": weight_facts(run, state)}
@@ -107,7 +112,11 @@ def train_student(run: Run, number: int) -> Facts:
 def judge(run: Run, number: int) -> Facts:
     """The verdict on a round's student: whether it becomes the teacher, and whether the rounds may stop."""
     teacher = run.teacher_of(number)
-    models = {"teacher": run.weights_digest(teacher), "student": run.weights_digest(number)}
+    models = {
+        f"{role}{view.suffix}": view.weights_digest(of)
+        for view in speaking(run)
+        for role, of in (("teacher", teacher), ("student", number))
+    }
     before, after = evidence(run, teacher), evidence(run, number)
     kappa = agreement(before.sample, after.sample)
     judgement = Judgement(True, "every student is promoted")
@@ -162,23 +171,38 @@ def load_model(run: Run, number: int) -> Classifier:
     return model
 
 
+def new_student(run: Run, number: int) -> Classifier:
+    """A student before its first step; label vectors start from labelled rows and names, never from the pool."""
+    model = run.new_classifier(number, _offset(run))
+    if has_label_vectors(run):
+        model.load(start_of(run))
+    return model
+
+
 def evidence(run: Run, number: int) -> Evidence:
-    """What was written down about a model when it was trained."""
-    tensors = load_tensors(run.round(number).evidence)
+    """What was written down about a round's committee when its models were trained."""
     gold = gold_of(run, number)
-    wrong = tensors["labelled"].argmax(-1) != gold if "labelled" in tensors else torch.zeros(len(gold))
-    return Evidence(wrong.numpy(), tensors["sample"].argmax(-1).numpy())
+    mixture = mixture_of(run)
+    kept = [load_tensors(view.round(number).evidence) for view, _ in mixture.speaking(run)]
+    wrong = torch.zeros(len(gold))
+    if all("labelled" in tensors for tensors in kept):
+        wrong = mixture.logits(number, [tensors["labelled"] for tensors in kept]).argmax(-1) != gold
+    sample = mixture.logits(number, [tensors["sample"] for tensors in kept])
+    return Evidence(wrong.numpy(), sample.argmax(-1).numpy())
 
 
-def _opinion(run: Run, number: int, teachers: list[int], encoded: Encoded) -> Tensor:
-    """(N, C) logits of the mean probability over ``teachers``."""
-    on_rows = counter(run.notify, number, "label", len(teachers) * len(encoded))
-    each = [logits_of(load_model(run, teacher), encoded, on_rows).log_softmax(-1) for teacher in teachers]
+def committee_logits(run: Run, number: int, rows: np.ndarray, on_rows: Callable[[int], None]) -> Tensor:
+    """(N, C) logits of unlabelled ``rows`` by the committee of a round."""
+    views = speaking(run)
+    found = [logits_of(load_model(view, number), view.corpus.take(rows), on_rows) for view in views]
+    return mixture_of(run).logits(number, found)
+
+
+def _opinion(run: Run, number: int, teachers: list[int], rows: np.ndarray) -> Tensor:
+    """(N, C) logits of the mean probability over the committees of ``teachers``."""
+    on_rows = counter(run.notify, number, "label", len(teachers) * len(rows) * len(speaking(run)))
+    each = [committee_logits(run, teacher, rows, on_rows).log_softmax(-1) for teacher in teachers]
     return torch.stack(each).logsumexp(0) - math.log(len(each))
-
-
-def _sample_logits(run: Run, number: int) -> Tensor:
-    return load_tensors(run.round(number).evidence)["sample"]
 
 
 def _zero_shot(run: Run) -> tuple[Facts | None, Tensor | None]:

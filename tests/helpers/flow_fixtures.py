@@ -34,11 +34,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def asked(tiny_files: dict[str, Path]) -> list[str]:
-    """Options for a run of seconds on the tiny files."""
+    """Options for a run of seconds and of one view on the tiny files."""
     settings = (
         "backbone.precision=fp32", "backbone.device=cpu", "teacher.epochs=2", "teacher.batch=4", "student.steps=8",
         "student.batch=6", "student.tail_epochs=2", "student.tail_batch=4", "stage.width=4", "reweight.batch=4",
-        "rounds.sample=20",
+        "rounds.sample=20", "second=null",
     )  # fmt: skip
     files = [f"--{name}={tiny_files[name]}" for name in ("task", "labelled", "unlabelled", "test", "backbone")]
     return [*files, "--rounds=2", *(f"--set={setting}" for setting in settings)]

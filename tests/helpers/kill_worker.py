@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from listflow.pipeline.run.config import build_config
+from listflow.pipeline.run.presets import build_config
 from listflow.pipeline.self_training import self_train
 from listflow.pipeline.training import rounds  # noqa: F401  (imported once, before the forks)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from tiny import tiny_overlay
 
 from listflow.pipeline.pretraining.msf import SubspaceConfig
-from listflow.pipeline.run.config import build_config
+from listflow.pipeline.run.presets import build_config
 from listflow.pipeline.self_training import self_train
 from listflow.pipeline.stages.config import Intrinsic
 from listflow.pipeline.stages.ipt import pinned

@@ -25,7 +25,7 @@ import pytest
 from commands import COMMAND, Result
 from tiny import sentences, tiny_overlay, write_jsonl
 
-from listflow.pipeline.run.config import build_config
+from listflow.pipeline.run.presets import build_config
 from listflow.pipeline.self_training import self_train
 
 PATIENCE = 180.0

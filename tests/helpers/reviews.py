@@ -6,14 +6,15 @@ from pathlib import Path
 
 from tiny import tiny_overlay
 
-from listflow.pipeline.run.config import RunConfig, build_config
+from listflow.pipeline.run.config import RunConfig
 from listflow.pipeline.run.opening import open_run
-from listflow.pipeline.run.review import (  # fmt: skip
+from listflow.pipeline.run.presets import build_config
+from listflow.pipeline.run.run import Run
+from listflow.pipeline.storage.review import (  # fmt: skip
     Asked,
     answer_review,
     parse_answers,
 )
-from listflow.pipeline.run.run import Run
 from listflow.pipeline.training.review import ask
 from listflow.pipeline.training.rounds import prompt_tune, pseudo_label
 

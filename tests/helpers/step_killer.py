@@ -13,7 +13,7 @@ import sys
 import torch
 from transformers import AutoTokenizer, BertForMaskedLM  # noqa: F401  (imported once, before the forks, as are these)
 
-from listflow.pipeline.run.config import build_config
+from listflow.pipeline.run.presets import build_config
 from listflow.pipeline.run.run import Progress
 from listflow.pipeline.self_training import self_train
 from listflow.pipeline.training import rounds  # noqa: F401

@@ -81,8 +81,9 @@ def write_jsonl(path: Path, rows: list[dict[str, str]]) -> Path:
 
 
 def tiny_overlay(files: dict[str, Path], run_dir: Path) -> dict[str, object]:
-    """A configuration overlay for a run of seconds on ``tiny_files``."""
+    """A configuration overlay for a run of seconds and of one view on ``tiny_files``."""
     return {
+        "second": None,
         "task": str(files["task"]),
         "data": {
             "labelled": str(files["labelled"]), "unlabelled": [str(files["unlabelled"])], "test": str(files["test"]),

@@ -29,12 +29,11 @@ from listflow.pipeline.backbone.backbone import Backbone, load_backbone
 from listflow.pipeline.backbone.prompt import Prompt
 from listflow.pipeline.model.classifier import logits_of
 from listflow.pipeline.model.config import AnyHead
-from listflow.pipeline.results import plots
-from listflow.pipeline.results import predictor as finished
+from listflow.pipeline.results import finished, plots
 from listflow.pipeline.results.predictor import Predictor
 from listflow.pipeline.run import opening
-from listflow.pipeline.run.config import build_config
 from listflow.pipeline.run.opening import open_run
+from listflow.pipeline.run.presets import build_config
 from listflow.pipeline.run.run import Notify, Progress
 from listflow.pipeline.self_training import self_train
 from listflow.pipeline.stages.config import Intrinsic, Unified

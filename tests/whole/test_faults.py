@@ -17,8 +17,8 @@ from listflow.data.errors import InputError
 from listflow.data.ingest import ingest
 from listflow.data.task import Columns
 from listflow.pipeline.results.predictor import Predictor
-from listflow.pipeline.run.config import build_config
 from listflow.pipeline.run.opening import open_run
+from listflow.pipeline.run.presets import build_config
 from listflow.pipeline.run.record import load_config
 from listflow.pipeline.run.run import Progress
 from listflow.pipeline.self_training import self_train

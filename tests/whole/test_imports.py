@@ -47,7 +47,7 @@ WITHOUT = {
 LIGHT = (
     "listflow",
     "listflow.pipeline.run.wording",
-    "listflow.pipeline.run.review",
+    "listflow.pipeline.storage.review",
     "listflow.pipeline.stages.config",
     "listflow.pipeline.model.config",
     "listflow.pipeline.run.config",

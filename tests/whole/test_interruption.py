@@ -14,7 +14,8 @@ import pytest
 from commands import COMMAND, Cli, Result, cancel, refused
 from tiny import tiny_overlay
 
-from listflow.pipeline.run.config import RunConfig, build_config
+from listflow.pipeline.run.config import RunConfig
+from listflow.pipeline.run.presets import build_config
 from listflow.pipeline.storage.checkpoint import load_checked, read_json, write_json
 
 pytest_plugins = ["flow_fixtures"]

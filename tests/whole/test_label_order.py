@@ -12,8 +12,9 @@ from tiny import tiny_overlay
 from listflow.data.errors import InputError
 from listflow.pipeline.results.outcome import publish
 from listflow.pipeline.results.predictor import Predictor
-from listflow.pipeline.run.config import RunConfig, build_config
+from listflow.pipeline.run.config import RunConfig
 from listflow.pipeline.run.opening import open_run
+from listflow.pipeline.run.presets import build_config
 from listflow.pipeline.run.record import load_config
 from listflow.pipeline.training.rounds import judge, prompt_tune, pseudo_label, train_student
 

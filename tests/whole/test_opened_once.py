@@ -18,9 +18,10 @@ from listflow.data.ingest import ingest
 from listflow.data.task import Columns
 from listflow.flows.run.continuation import go_on
 from listflow.flows.run.session import looked_up, session
-from listflow.pipeline.run.config import RunConfig, build_config
+from listflow.pipeline.run.config import RunConfig
 from listflow.pipeline.run.lineage import continued
 from listflow.pipeline.run.opening import look_up, open_run
+from listflow.pipeline.run.presets import build_config
 from listflow.pipeline.self_training import self_train
 
 pytest_plugins = ["flow_fixtures"]
@@ -85,9 +86,7 @@ def test_rows_that_the_task_was_made_from_are_not_read_again(
     assert found == {tiny_files["labelled"]: 2}
 
 
-def test_a_flow_does_not_look_up_again_what_its_command_has_found(
-    tiny_files: dict[str, Path], tmp_path: Path
-) -> None:
+def test_a_flow_does_not_look_up_again_what_its_command_has_found(tiny_files: dict[str, Path], tmp_path: Path) -> None:
     labelled, unlabelled, test = (tiny_files[role] for role in ("labelled", "unlabelled", "test"))
     config = config_of(tiny_files, tmp_path / "run")
     with opened(labelled, unlabelled, test) as found, looked_up(look_up(config)), session(config):

@@ -16,8 +16,8 @@ from real_server import PREFECT, Client, grow, real_server, wait_until
 from tiny import tiny_overlay
 
 from listflow.data.files import file_digest
-from listflow.pipeline.run.config import build_config
 from listflow.pipeline.run.lineage import continued
+from listflow.pipeline.run.presets import build_config
 from listflow.pipeline.self_training import self_train
 
 pytest_plugins = ["flow_fixtures", "real_server"]

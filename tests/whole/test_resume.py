@@ -13,8 +13,9 @@ from safetensors import SafetensorError
 from tiny import tiny_overlay
 
 from listflow.data.errors import InputError
-from listflow.pipeline.run.config import RunConfig, build_config
+from listflow.pipeline.run.config import RunConfig
 from listflow.pipeline.run.opening import open_run
+from listflow.pipeline.run.presets import build_config
 from listflow.pipeline.run.run import Progress
 from listflow.pipeline.self_training import self_train
 from listflow.pipeline.storage.checkpoint import load_checked, save_checked, verified

@@ -30,7 +30,7 @@ def test_a_server_shows_runs_stages_and_artifacts(client: Client, asked: list[st
         tasks = client.ask("task_runs", flow_runs={"id": {"any_": [run["id"]]}})
         assert len(tasks) == 8
         assert {task["state_name"] for task in tasks} == {state}
-        assert "train student, round 2" in {task["name"] for task in tasks}
+        assert "train prompt student, round 2" in {task["name"] for task in tasks}
     keys = {artifact["key"] for artifact in client.ask("artifacts")}
     assert keys >= {"list-rounds", "list-pseudo-labels", "list-meta-weights", "list-calibration", "list-report"}
 

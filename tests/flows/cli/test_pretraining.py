@@ -9,7 +9,7 @@ import pytest
 from commands import Cli
 from tiny import tiny_overlay
 
-from listflow.pipeline.run.config import build_config
+from listflow.pipeline.run.presets import build_config
 from listflow.pipeline.self_training import self_train
 
 pytest_plugins = ["flow_fixtures"]

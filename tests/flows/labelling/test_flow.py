@@ -41,7 +41,7 @@ from listflow.flows.labelling.request import LabelRequest, check_request
 from listflow.pipeline.results import label_worker
 from listflow.pipeline.results.label_worker import label_range, workers_here
 from listflow.pipeline.results.labelling import Labelling, Stopped
-from listflow.pipeline.run.config import build_config
+from listflow.pipeline.run.presets import build_config
 from listflow.pipeline.self_training import self_train
 
 pytest_plugins = ["flow_fixtures"]

@@ -21,7 +21,7 @@ from listflow.data.ingest import ingest
 from listflow.data.task import Columns
 from listflow.pipeline.results.label_worker import label_range
 from listflow.pipeline.results.labelling import Labelling
-from listflow.pipeline.run.config import build_config
+from listflow.pipeline.run.presets import build_config
 from listflow.pipeline.self_training import self_train
 
 pytestmark = pytest.mark.long

@@ -18,9 +18,9 @@ from listflow.data.ingest import ingest
 from listflow.data.task import Columns
 from listflow.flows.run.continuation import go_on, has_news
 from listflow.flows.run.deployment import Wanted, deployment_of, serve_run
-from listflow.pipeline.run.config import build_config
 from listflow.pipeline.run.lineage import lineage, next_of
 from listflow.pipeline.run.opening import open_run
+from listflow.pipeline.run.presets import build_config
 from listflow.pipeline.self_training import self_train
 from listflow.pipeline.storage.checkpoint import read_json, single_writer
 from listflow.pipeline.training.rounds import prompt_tune

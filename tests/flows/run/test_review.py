@@ -18,8 +18,9 @@ from commands import COMMAND, Cli, cancel
 from tiny import tiny_overlay
 
 from listflow.flows.run.review import form_text, lines_to_fill_in
-from listflow.pipeline.run.config import RunConfig, build_config
-from listflow.pipeline.run.review import (
+from listflow.pipeline.run.config import RunConfig
+from listflow.pipeline.run.presets import build_config
+from listflow.pipeline.storage.review import (
     Asked,
     Contested,
     Reviewed,

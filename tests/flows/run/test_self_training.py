@@ -15,14 +15,15 @@ from tiny import tiny_overlay
 
 from listflow.data.errors import InputError
 from listflow.data.files import file_digest
-from listflow.pipeline.run.config import RunConfig, build_config
+from listflow.pipeline.run.config import RunConfig
+from listflow.pipeline.run.presets import build_config
 from listflow.pipeline.storage.checkpoint import single_writer, verified
 
 pytest_plugins = ["flow_fixtures"]
 
 STAGES = [
     "prompt-tune the teacher",
-    *(f"{stage}, round {n}" for n in (1, 2) for stage in ("pseudo-label", "train student", "judge")),
+    *(f"{stage}, round {n}" for n in (1, 2) for stage in ("pseudo-label", "train prompt student", "judge")),
     "publish",
 ]
 ARTIFACTS = {
@@ -85,7 +86,7 @@ def test_damaged_output_is_made_again_and_nothing_else(config: RunConfig, folder
     else:
         (student / "manifest.json").unlink()
     found, _ = run_flow(config)
-    assert [name for name, state in found if state != "Cached"] == ["train student, round 1"]
+    assert [name for name, state in found if state != "Cached"] == ["train prompt student, round 1"]
     assert file_digest(weights) == digest
     assert verified(student) is not None
 

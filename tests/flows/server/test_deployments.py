@@ -23,7 +23,7 @@ from listflow.flows.labelling.request import LabelRequest
 from listflow.flows.labelling.work_pool import check_pool, deploy, label_shards
 from listflow.flows.run.continuation import go_on
 from listflow.flows.server.deployments import MOVED
-from listflow.pipeline.run.config import build_config
+from listflow.pipeline.run.presets import build_config
 from listflow.pipeline.self_training import self_train
 
 pytest_plugins = ["flow_fixtures"]

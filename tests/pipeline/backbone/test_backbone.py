@@ -25,8 +25,8 @@ from listflow.pipeline.model.verbalizer import label_word_ids
 from listflow.pipeline.pretraining.adapt import adapt
 from listflow.pipeline.pretraining.learner import AdaptConfig
 from listflow.pipeline.results.predictor import Predictor
-from listflow.pipeline.run.config import build_config
 from listflow.pipeline.run.opening import open_run
+from listflow.pipeline.run.presets import build_config
 from listflow.pipeline.self_training import self_train
 from listflow.pipeline.stages.presets import stages
 

@@ -19,9 +19,9 @@ from listflow.pipeline.backbone.backbone import Backbone
 from listflow.pipeline.backbone.cache import content_key, known_spans, pieces_of, values_at, with_features
 from listflow.pipeline.backbone.prompt import Prompt, Text
 from listflow.pipeline.results.outcome import report_of
-from listflow.pipeline.run.config import build_config
 from listflow.pipeline.run.feature_cache import forget_oldest, frozen_layers
 from listflow.pipeline.run.opening import open_run
+from listflow.pipeline.run.presets import build_config
 from listflow.pipeline.self_training import self_train
 
 TOP = {"stage": {"layers": "top:1"}}

@@ -22,7 +22,7 @@ from listflow.pipeline.model.classifier import Classifier
 from listflow.pipeline.model.config import AnyHead, LinearHead, YTuningHead
 from listflow.pipeline.model.verbalizer import label_word_ids
 from listflow.pipeline.model.ytuning import Block, Reading, class_mean, triplet
-from listflow.pipeline.run.config import build_config
+from listflow.pipeline.run.presets import build_config
 from listflow.pipeline.stages.presets import stages
 from listflow.pipeline.training.plan import make_plan
 from listflow.pipeline.training.trainer import Material, Recipe, Trainer

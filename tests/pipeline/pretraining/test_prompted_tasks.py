@@ -12,7 +12,7 @@ from tiny import tiny_overlay
 
 from listflow.data.errors import InputError
 from listflow.pipeline.pretraining.prompted_tasks import open_tasks
-from listflow.pipeline.run.config import build_config
+from listflow.pipeline.run.presets import build_config
 from listflow.pipeline.self_training import self_train
 from listflow.pipeline.training.rounds import load_model
 

@@ -23,10 +23,11 @@ from listflow.data.ingest import ingest
 from listflow.data.shards import MANIFEST, dump_manifest, read_manifest
 from listflow.data.task import Columns
 from listflow.pipeline.results import label_worker
+from listflow.pipeline.results.finished import Finished
 from listflow.pipeline.results.label_worker import label_range
 from listflow.pipeline.results.labelling import Labelling, Stopped
-from listflow.pipeline.results.predictor import Finished, Predictor
-from listflow.pipeline.run.config import build_config
+from listflow.pipeline.results.predictor import Predictor
+from listflow.pipeline.run.presets import build_config
 from listflow.pipeline.self_training import self_train
 from listflow.pipeline.storage.checkpoint import read_json
 

@@ -14,8 +14,8 @@ from listflow.data.errors import InputError
 from listflow.pipeline.model.classifier import logits_of
 from listflow.pipeline.results.outcome import publish
 from listflow.pipeline.results.predictor import Predictor
-from listflow.pipeline.run.config import build_config
 from listflow.pipeline.run.opening import open_run
+from listflow.pipeline.run.presets import build_config
 from listflow.pipeline.training.rounds import judge, load_model, prompt_tune, pseudo_label, train_student
 
 TEXTS = ["w1 fine w2", "poor w3", "w4 w5 w6 w7 w8 w9 fine"]

@@ -17,11 +17,12 @@ from listflow.data.errors import InputError
 from listflow.data.ingest import ingest
 from listflow.data.task import Columns
 from listflow.pipeline.backbone.backbone import Identity, Precision
+from listflow.pipeline.results.finished import Finished
 from listflow.pipeline.results.outcome import publish
-from listflow.pipeline.results.predictor import Finished, Predictor
+from listflow.pipeline.results.predictor import Predictor
 from listflow.pipeline.results.predictors import Predictors
-from listflow.pipeline.run.config import build_config
 from listflow.pipeline.run.opening import open_run
+from listflow.pipeline.run.presets import build_config
 from listflow.pipeline.storage.checkpoint import new_folder, read_json, write_json
 from listflow.pipeline.training.rounds import judge, prompt_tune, pseudo_label, train_student
 

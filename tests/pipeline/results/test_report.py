@@ -98,7 +98,7 @@ def test_json_follows_the_contract() -> None:
     metrics = dict.fromkeys(("accuracy", "macro_f1", "ece"))
     assert " ".join(values) == (
         "format run_id task labels seed backbone trainable_parameters data zero_shot labelled_only rounds "
-        "final stopped seconds notices figures stage head drift parent adopted"
+        "final stopped seconds notices figures stage head drift parent adopted start views"
     )
     assert values["format"] == 1
     assert walk(values["backbone"]) == dict.fromkeys(("name", "parameters"))
@@ -109,7 +109,7 @@ def test_json_follows_the_contract() -> None:
         "pseudo": {"rows": None, "per_class": dict.fromkeys(TOPICS), "mean_confidence": None},
         "reweight": dict.fromkeys(("engine", "zero_share", "effective_sample_size", "uniform_steps")),
         "student": metrics,
-        **dict.fromkeys(("promoted", "agreement", "seconds", "reason")),
+        **dict.fromkeys(("promoted", "agreement", "seconds", "reason", "students")),
     }
     assert list(values["figures"]) == ["confusion", "reliability", "meta_weights"]
 

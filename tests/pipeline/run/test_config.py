@@ -11,7 +11,8 @@ from listflow.data.errors import InputError
 from listflow.data.schema import refusal
 from listflow.pipeline.model.config import LinearHead, VerbalizerHead
 from listflow.pipeline.pretraining.learner import AdaptConfig
-from listflow.pipeline.run.config import PRESETS, ReviewConfig, RunConfig, build_config
+from listflow.pipeline.run.config import ReviewConfig, RunConfig
+from listflow.pipeline.run.presets import PRESETS, build_config
 
 LAYERS = "must be all, top:N, or a list of layer numbers from 0 upward"
 CASES: dict[str, tuple[dict[str, Any], str]] = {

@@ -13,9 +13,10 @@ from listflow.data.errors import InputError
 from listflow.data.ingest import ingest
 from listflow.data.task import Columns
 from listflow.pipeline.results.outcome import report_of
-from listflow.pipeline.run.config import RunConfig, build_config
+from listflow.pipeline.run.config import RunConfig
 from listflow.pipeline.run.continuation import Parent
 from listflow.pipeline.run.opening import open_run
+from listflow.pipeline.run.presets import build_config
 from listflow.pipeline.run.record import load_config
 from listflow.pipeline.run.run import Progress
 from listflow.pipeline.self_training import self_train

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from listflow.pipeline.model.config import LinearHead, VerbalizerHead, YTuningHead
-from listflow.pipeline.run.config import build_config
+from listflow.pipeline.run.presets import build_config
 from listflow.pipeline.run.wording import name_of, name_of_head, trained
 from listflow.pipeline.stages.presets import STAGE_PRESETS, stages
 

@@ -24,8 +24,8 @@ from listflow.pipeline.pretraining.msf import all_prompts
 from listflow.pipeline.pretraining.prompted_tasks import open_tasks
 from listflow.pipeline.pretraining.subspace import make_subspace
 from listflow.pipeline.results.predictor import Predictor
-from listflow.pipeline.run.config import build_config
 from listflow.pipeline.run.opening import open_run
+from listflow.pipeline.run.presets import build_config
 from listflow.pipeline.self_training import self_train
 from listflow.pipeline.stages.ipt import (
     START_STD,

@@ -34,8 +34,8 @@ from listflow.pipeline.backbone.prompt import Prompt
 from listflow.pipeline.model.classifier import flat, logits_of
 from listflow.pipeline.model.verbalizer import label_word_ids
 from listflow.pipeline.results.predictor import Predictor
-from listflow.pipeline.run.config import build_config
 from listflow.pipeline.run.opening import open_run
+from listflow.pipeline.run.presets import build_config
 from listflow.pipeline.self_training import self_train
 from listflow.pipeline.stages.prefix import FlatPrefix, Prefix
 from listflow.pipeline.stages.presets import stages

@@ -16,8 +16,8 @@ from listflow.data.errors import InputError
 from listflow.data.task import Task
 from listflow.pipeline.backbone.prompt import Prompt
 from listflow.pipeline.results.predictor import Predictor
-from listflow.pipeline.run.config import build_config
 from listflow.pipeline.run.opening import open_run
+from listflow.pipeline.run.presets import build_config
 from listflow.pipeline.run.record import load_config
 from listflow.pipeline.self_training import self_train
 from listflow.pipeline.stages.config import PTuning

@@ -21,8 +21,9 @@ from listflow.pipeline.model.classifier import Classifier, flat, logits_of
 from listflow.pipeline.model.config import AnyHead, LinearHead, VerbalizerHead, YTuningHead
 from listflow.pipeline.model.verbalizer import label_word_ids
 from listflow.pipeline.results.predictor import Predictor
-from listflow.pipeline.run.config import RunConfig, build_config
+from listflow.pipeline.run.config import RunConfig
 from listflow.pipeline.run.opening import open_run
+from listflow.pipeline.run.presets import build_config
 from listflow.pipeline.self_training import self_train
 from listflow.pipeline.stages.presets import pseudo_tokens, stages
 from listflow.pipeline.stages.ptuning import BiLSTM

@@ -10,8 +10,8 @@ from tiny import sentences, tiny_overlay, write_jsonl
 
 from listflow.pipeline.results.outcome import report_of
 from listflow.pipeline.results.predictor import Predictor
-from listflow.pipeline.run.config import build_config
 from listflow.pipeline.run.opening import open_run
+from listflow.pipeline.run.presets import build_config
 from listflow.pipeline.run.record import load_config
 from listflow.pipeline.self_training import self_train
 from listflow.pipeline.storage.checkpoint import read_json, single_writer, write_json

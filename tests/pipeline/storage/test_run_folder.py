@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tiny import tiny_overlay
 
-from listflow.pipeline.run.config import build_config
+from listflow.pipeline.run.presets import build_config
 from listflow.pipeline.self_training import self_train
 from listflow.pipeline.storage.run_folder import RoundFolder, RunFolder, runs_below
 

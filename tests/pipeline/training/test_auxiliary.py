@@ -24,8 +24,8 @@ from listflow.pipeline.model.classifier import Classifier
 from listflow.pipeline.model.config import LinearHead, VerbalizerHead, YTuningHead
 from listflow.pipeline.model.verbalizer import label_word_ids
 from listflow.pipeline.results.predictor import Predictor
-from listflow.pipeline.run.config import build_config
 from listflow.pipeline.run.opening import open_run
+from listflow.pipeline.run.presets import build_config
 from listflow.pipeline.self_training import self_train
 from listflow.pipeline.stages.presets import pseudo_tokens, stages
 from listflow.pipeline.training.auxiliary import Auxiliary, accompanied, auxiliary_term, hide

@@ -8,8 +8,8 @@ import pytest
 from tiny import tiny_overlay
 
 from listflow.data.errors import InputError
-from listflow.pipeline.run.config import build_config
 from listflow.pipeline.run.opening import open_run
+from listflow.pipeline.run.presets import build_config
 from listflow.pipeline.training.plan import Word, make_plan
 
 

@@ -18,7 +18,10 @@ from listflow.data.errors import InputError
 from listflow.pipeline.results.outcome import publish
 from listflow.pipeline.run.opening import open_run
 from listflow.pipeline.run.record import load_config
-from listflow.pipeline.run.review import (  # fmt: skip
+from listflow.pipeline.self_training import self_train
+from listflow.pipeline.storage.checkpoint import read_json, write_json
+from listflow.pipeline.storage.pseudo_labels import PseudoLabels, save_meta_weights
+from listflow.pipeline.storage.review import (  # fmt: skip
     Asked,
     Contested,
     answer_review,
@@ -30,9 +33,6 @@ from listflow.pipeline.run.review import (  # fmt: skip
     read_reviewed,
     review_notices,
 )
-from listflow.pipeline.self_training import self_train
-from listflow.pipeline.storage.checkpoint import read_json, write_json
-from listflow.pipeline.storage.pseudo_labels import PseudoLabels, save_meta_weights
 from listflow.pipeline.training.review import ask, corrected_rows, scores_of, with_corrections, write_csv
 from listflow.pipeline.training.rounds import evidence, judge, prompt_tune, pseudo_label, train_student
 

@@ -8,8 +8,9 @@ import torch
 from tiny import tiny_overlay
 
 from listflow.pipeline.model.classifier import logits_of
-from listflow.pipeline.run.config import RunConfig, build_config
+from listflow.pipeline.run.config import RunConfig
 from listflow.pipeline.run.opening import open_run
+from listflow.pipeline.run.presets import build_config
 from listflow.pipeline.storage.checkpoint import read_json, verified, write_json
 from listflow.pipeline.storage.pseudo_labels import PseudoLabels
 from listflow.pipeline.training.rounds import judge, load_model, prompt_tune, pseudo_label, train_student

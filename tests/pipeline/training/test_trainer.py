@@ -10,8 +10,9 @@ import torch
 from tiny import tiny_overlay
 from torch import nn
 
-from listflow.pipeline.run.config import RunConfig, build_config
+from listflow.pipeline.run.config import RunConfig
 from listflow.pipeline.run.opening import open_run
+from listflow.pipeline.run.presets import build_config
 from listflow.pipeline.training.models import teacher_recipe
 from listflow.pipeline.training.trainer import Material, Recipe, Trainer
 

@@ -12,7 +12,7 @@ from reviews import answered, config_of, first_round
 
 from listflow.data.errors import InputError
 from listflow.pipeline.run.opening import open_run
-from listflow.pipeline.run.review import (  # fmt: skip
+from listflow.pipeline.storage.review import (  # fmt: skip
     answer_review,
     check_answers,
     open_review,

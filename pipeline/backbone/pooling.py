@@ -1,0 +1,100 @@
+"""How the makers of a sentence encoder meant its tokens to become one vector, as its folder says.
+
+Read where they are there: modules.json, N_Pooling/config.json, config_sentence_transformers.json,
+sentence_bert_config.json. Without them: the mean of the tokens, normalised.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from listflow.data.errors import InputError
+from listflow.data.schema import Section
+from listflow.pipeline.backbone.pretrained import base_folder
+
+MODULES, PROMPTS, LIMITS = "modules.json", "config_sentence_transformers.json", "sentence_bert_config.json"
+# The prompts, by their names in the file, that a text wants which is to be told apart from others.
+WANTED_PROMPTS = ("classification", "Classification", "clustering")
+LONGEST_PREFIX = 2000
+
+
+class Pooling(Section):
+    """Tokens to one vector; ``prefix`` stands before every text, of which ``max_length`` tokens are read at most."""
+
+    mode: Literal["mean", "first", "max"] = "mean"
+    normalised: bool = True
+    prefix: str = ""
+    lower: bool = False
+    max_length: int | None = None
+
+    def pool(self, hidden: Tensor, attention: Tensor) -> Tensor:
+        """(B, D) fp32 sentence embeddings of hidden states (B, T, D) whose real tokens ``attention`` (B, T) marks."""
+        found, seen = hidden.float(), attention.unsqueeze(-1)
+        if self.mode == "first":
+            found = found[:, 0]
+        elif self.mode == "max":
+            found = found.masked_fill(seen == 0, float("-inf")).amax(1)
+        else:
+            found = (found * seen).sum(1) / seen.sum(1).clamp_min(1)
+        return F.normalize(found, dim=-1) if self.normalised else found
+
+
+def read_pooling(backbone: str) -> Pooling:
+    """The ``Pooling`` of a backbone's name; InputError where a file that says it is damaged."""
+    folder = base_folder() if backbone == "minilm" or backbone.endswith(".safetensors") else Path(backbone).expanduser()
+    modules = _read(backbone, folder, MODULES)
+    if modules is None:
+        return Pooling()
+    kinds = {str(module["type"]).rpartition(".")[2]: str(module["path"]) for module in modules}
+    modes = _read(backbone, folder, f"{kinds.get('Pooling', '1_Pooling')}/config.json") or {}
+    limits = _read(backbone, folder, LIMITS) or {}
+    return Pooling(
+        mode=_mode(modes),
+        normalised="Normalize" in kinds,
+        prefix=_prefix(_read(backbone, folder, PROMPTS) or {}),
+        lower=bool(limits.get("do_lower_case", False)),
+        max_length=limits.get("max_seq_length"),
+    )
+
+
+def _mode(modes: dict[str, Any]) -> Literal["mean", "first", "max"]:
+    if modes.get("pooling_mode_cls_token") or modes.get("pooling_mode") == "cls":
+        return "first"
+    return "max" if modes.get("pooling_mode_max_tokens") or modes.get("pooling_mode") == "max" else "mean"
+
+
+def _prefix(said: dict[str, Any]) -> str:
+    prompts = said.get("prompts") or {}
+    names = (said.get("default_prompt_name"), *WANTED_PROMPTS)
+    return next((str(prompts[name])[:LONGEST_PREFIX] for name in names if name in prompts), "")
+
+
+def _read(backbone: str, folder: Path, name: str) -> Any:
+    """The JSON of a file of the folder, or of the hub id ``backbone``; None where it is not there."""
+    path: Path | None = folder / name
+    if not folder.is_dir():
+        from transformers.utils import cached_file
+
+        found = cached_file(
+            backbone, name, _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False,
+        )  # fmt: skip
+        path = Path(found) if found else None
+    if path is None or not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path} is damaged ({error}); restore it, or remove the sentence files.") from error
+
+
+def joined(first: Tensor, second: Tensor) -> Tensor:
+    """(N, 1 + 2 D) features of pairs of embeddings (N, D): their cosine, |u - v|, u * v."""
+    cosine = F.cosine_similarity(first, second, dim=-1).unsqueeze(-1)
+    return torch.cat([cosine, (first - second).abs(), first * second], dim=-1)

@@ -1,0 +1,51 @@
+"""Opinions of several views, mixed by what K labels can tell: a log-linear pool.
+
+log p(c | x)  ~  sum_v w_v log softmax(z_v / T_v)_c
+
+Every view's temperature T_v is that of the least negative log-likelihood (NLL) of the K labelled rows, each predicted
+without its own label; so confidence is out of the comparison. Of two views the first one's weight is the mean of its
+posterior over GRID, under PRIOR, with the likelihood of the same rows: few labels leave it near one half.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+GRID = (0.0, 0.25, 0.5, 0.75, 1.0)
+PRIOR = (0.1, 0.2, 0.4, 0.2, 0.1)
+TEMPERATURES = tuple(0.25 * 2 ** (step / 4) for step in range(29))  # 0.25 to 32
+FLOOR = 1e-3  # of a probability: one row alone cannot decide
+
+
+def nll(log_probabilities: Tensor, gold: Tensor) -> float:
+    """The mean negative log-likelihood of gold classes (K,) in nats, no probability below FLOOR."""
+    likely = log_probabilities.gather(1, gold.unsqueeze(1)).exp().clamp_min(FLOOR)
+    return float(-likely.log().mean())
+
+
+def temperature(logits: Tensor, gold: Tensor) -> float:
+    """The one of TEMPERATURES under which held-out logits (K, C) tell the most of their gold classes."""
+    return min(TEMPERATURES, key=lambda t: nll((logits / t).log_softmax(-1), gold))
+
+
+def mixed(logits: Sequence[Tensor], temperatures: Sequence[float], weights: Sequence[float]) -> Tensor:
+    """(N, C) log-probabilities of the pool of views' logits, each (N, C)."""
+    parts = zip(logits, temperatures, weights, strict=True)
+    return torch.stack([w * (z / t).log_softmax(-1) for z, t, w in parts]).sum(0).log_softmax(-1)
+
+
+def believed(first: Tensor, second: Tensor, gold: Tensor, temperatures: Sequence[float], smallest: float) -> float:
+    """The first view's weight in a pool of two, from held-out logits (K, C) of both.
+
+    0 where it is below ``smallest``, and 1 where the second one's would be.
+    """
+    scores = []
+    for weight, prior in zip(GRID, PRIOR, strict=True):
+        told = nll(mixed([first, second], temperatures, [weight, 1 - weight]), gold)
+        scores.append(torch.tensor(prior).log() - len(gold) * told)
+    posterior = torch.stack(scores).softmax(0)
+    mean = float((posterior * torch.tensor(GRID)).sum())
+    return 0.0 if mean < smallest else 1.0 if mean > 1 - smallest else mean

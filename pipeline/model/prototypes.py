@@ -1,0 +1,45 @@
+"""Label vectors: a class is a vector, a text's logit its product with the text's (arXiv 1703.05175; 2202.09817).
+
+The features are fixed. From each a ``centre`` is taken, the mean over labelled and unlabelled rows, which is kept with
+the vectors and not trained; what is left is brought to unit length. Logits are then ``scale`` e . w_c + b_c.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from listflow.pipeline.backbone.backbone import Backbone
+from listflow.pipeline.backbone.batch import Batch
+from listflow.pipeline.method import tape
+from listflow.pipeline.model.config import PrototypesHead
+
+
+class Prototypes(nn.Module):
+    """(B, T, F) features -> (B, C) logits in fp32: of a text's single vector, or of the mean of its tokens."""
+
+    reads_mask = False
+    centre: Tensor
+
+    def __init__(
+        self, config: PrototypesHead, backbone: Backbone, word_ids: Sequence[object], generator: torch.Generator
+    ) -> None:
+        super().__init__()
+        width = config.width or backbone.hidden_size
+        self.scale = config.scale
+        self.register_buffer("centre", torch.zeros(width))
+        self.out = tape.Linear(width, len(word_ids))
+        nn.init.normal_(self.out.weight, std=width**-0.5, generator=generator)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, features: Tensor, batch: Batch) -> Tensor:
+        seen = batch.attended.unsqueeze(-1).to(torch.float32)
+        pooled = F.normalize((features.float() * seen).sum(1) / seen.sum(1), dim=-1)
+        return self.out(self.scale * F.normalize(pooled - self.centre, dim=-1))
+
+    def labelled_loss(self, logits: Tensor, gold: Tensor) -> Tensor:
+        """Cross-entropy, a scalar."""
+        return F.cross_entropy(logits, gold)

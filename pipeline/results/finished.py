@@ -1,0 +1,226 @@
+"""The final model of a run on disk: what final/ holds of its views, and what reads it.
+
+weights.safetensors has the tensors of every view that has a say, model.json is the card that says how to read them,
+manifest.json their digests. A run of one view names its tensors as they are; of two, the text view's begin with
+``text.``, and the card lists the views.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load
+from torch import Tensor
+
+from listflow.data.errors import InputError
+from listflow.data.task import Task
+from listflow.pipeline.backbone.backbone import Backbone, Identity, Precision, load_backbone
+from listflow.pipeline.backbone.prompt import Prompt
+from listflow.pipeline.backbone.text_face import text_face_of
+from listflow.pipeline.model.classifier import Classifier, flat
+from listflow.pipeline.model.committee import Committee, View
+from listflow.pipeline.model.config import AnyHead
+from listflow.pipeline.model.verbalizer import word_ids_for
+from listflow.pipeline.run.presets import build_config
+from listflow.pipeline.run.run import Run
+from listflow.pipeline.stages.config import AnyStage
+from listflow.pipeline.stages.presets import pseudo_tokens
+from listflow.pipeline.storage.checkpoint import MANIFEST, json_of, undisturbed, verified
+from listflow.pipeline.storage.run_folder import CARD, WEIGHTS, RunFolder
+from listflow.pipeline.training.committee import mixture_of, speaking
+from listflow.pipeline.training.rounds import load_model
+
+Facts = dict[str, Any]
+Files = Mapping[str, bytes]
+
+
+@dataclass(frozen=True)
+class FinishedView:
+    """A view of a finished run: what its card says of it. ``prefix`` begins the names of its tensors."""
+
+    face: str
+    stage: tuple[AnyStage, ...]
+    head: AnyHead
+    max_length: int
+    prefix: str = ""
+    weight: float = 1.0
+    temperature: float = 1.0
+
+    @staticmethod
+    def of(card: dict[str, Any]) -> FinishedView:
+        """The view that ``card`` is of: a whole card, where a run has one view, or what it says of each."""
+        face = card.get("face", "prompt")
+        config = build_config("fast", {"face": face, "stage": card["stage"], "head": card["head"]})
+        rest = {name: card[name] for name in ("prefix", "weight", "temperature") if name in card}
+        return FinishedView(face, config.stage, config.head, card["max_length"], **rest)
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The final model of a run. ``run`` is the folder that was asked for, ``trained_on`` the card of its backbone.
+
+    ``files`` are the bytes of its weights, its card and its manifest, which say all of it.
+    """
+
+    run: Path
+    folder: Path
+    task: Task
+    views: tuple[FinishedView, ...]
+    trained_on: dict[str, Any]
+    files: Files = field(repr=False)
+
+    @staticmethod
+    def open(run_dir: str | Path) -> Finished:
+        """The final model of a run, or of its ``final`` folder moved elsewhere.
+
+        InputError when the folder is no finished run, or a file of it is damaged.
+        """
+        run = Path(run_dir)
+        inside = RunFolder(run).final
+        folder = inside if inside.is_dir() else run
+        if not (folder / CARD).exists():
+            raise InputError(_why_none(run))
+        if verified(folder) is None or not are_whole(files := files_of(folder), folder):
+            raise InputError(f"a file in {folder} is damaged or changed; make it again with `listflow resume RUN`.")
+        return Finished.of(run, folder, files)
+
+    @staticmethod
+    def of(run: Path, folder: Path, files: Files) -> Finished:
+        """The final model of ``run`` that ``folder`` held as ``files``."""
+        card = json_of(folder / CARD, files[CARD])
+        views = tuple(map(FinishedView.of, card.get("views", [card])))
+        return Finished(run, folder, Task.model_validate(card["task"]), views, card["backbone"], files)
+
+    @property
+    def stage(self) -> tuple[AnyStage, ...]:
+        """That of its first view."""
+        return self.views[0].stage
+
+    @property
+    def head(self) -> AnyHead:
+        """That of its first view."""
+        return self.views[0].head
+
+    @property
+    def name(self) -> str:
+        """The name of the run's folder."""
+        whole = self.run.resolve()
+        return whole.parent.name if whole.name == RunFolder(whole.parent).final.name else whole.name
+
+    def digest(self) -> str:
+        """sha256 over the model: its weights, its task, and the checksum of the backbone that it needs."""
+        files = (hashlib.sha256(self.files[name]).hexdigest() for name in (WEIGHTS, CARD))
+        return hashlib.sha256("".join(files).encode()).hexdigest()
+
+    def load_backbone(
+        self, precision: Precision | None = None, device: str | None = None, name: str | None = None
+    ) -> Backbone:
+        """The backbone that the run was trained on, as it was or as asked; InputError when it is another one now."""
+        card = self.trained_on
+        name = name or str(card["name"])
+        backbone = load_backbone(name, precision or card["precision"], device or card["device"])
+        if not backbone.identity().is_of(Identity.of(card)):
+            raise InputError(f"backbone '{name}' is not the one this model was trained on; restore that version.")
+        return backbone
+
+    def committee(self, backbone: Backbone) -> Committee:
+        """The trained views, on ``backbone``."""
+        with undisturbed():
+            tensors = load(self.files[WEIGHTS])
+        return Committee(tuple(self._view(view, backbone, tensors) for view in self.views))
+
+    def classifier(self, backbone: Backbone) -> Classifier:
+        """The trained classifier of its first view, on ``backbone``."""
+        return self.committee(backbone).views[0].model
+
+    def prompt(self, backbone: Backbone) -> Prompt:
+        """What turns texts into the input of the prompt view."""
+        view = self.views[0]
+        return Prompt(self.task, backbone.tokenizer, view.max_length, pseudo_tokens(view.stage))
+
+    def _view(self, view: FinishedView, backbone: Backbone, tensors: dict[str, Tensor]) -> View:
+        model = Classifier(backbone, view.stage, view.head, word_ids_for(view.head, self.task, backbone))
+        others = [other.prefix for other in self.views if other.prefix and other is not view]
+        own = {
+            name.removeprefix(view.prefix): value
+            for name, value in tensors.items()
+            if name.startswith(view.prefix) and not name.startswith(tuple(others))
+        }
+        model.load(own)
+        face = self.prompt(backbone) if view.face == "prompt" else text_face_of(backbone, view.max_length)
+        return View(model, face, view.weight, view.temperature)
+
+    def word_ids(self, backbone: Backbone) -> tuple[int, ...]:
+        """The token id of each label's word, in label order; see ``word_ids_for``."""
+        return word_ids_for(self.head, self.task, backbone)
+
+
+def files_of(folder: Path) -> Files:
+    """What ``Finished`` keeps of ``folder``; nothing where a file has gone meanwhile."""
+    try:
+        return {name: (folder / name).read_bytes() for name in (WEIGHTS, CARD, MANIFEST)}
+    except OSError:
+        return {}
+
+
+def are_whole(files: Files, folder: Path) -> bool:
+    """Whether all are there, and are what the manifest among them says, as ``verified`` asks of a folder."""
+    if files.keys() != {WEIGHTS, CARD, MANIFEST}:
+        return False
+    digests = json_of(folder / MANIFEST, files[MANIFEST])["files"]
+    return all(hashlib.sha256(files[name]).hexdigest() == digests[name] for name in files.keys() & digests.keys())
+
+
+def _why_none(run: Path) -> str:
+    """Why there is no model in ``run``, and what to do."""
+    if not run.is_dir():
+        return f"there is no folder {run}; give that of a finished run."
+    if not RunFolder(run).config.exists():
+        return f"{run} is no run and holds no finished model; give the folder of a finished run."
+    return f"{run} holds no finished model; finish the run with `listflow resume {run}`."
+
+
+def model_digest(run: Run, number: int) -> str:
+    """sha256 of a round's model: of its weights, or of those of all views that have a say."""
+    digests = [view.weights_digest(number) for view in speaking(run)]
+    return digests[0] if not run.others else hashlib.sha256(" ".join(digests).encode()).hexdigest()
+
+
+def shipped(run: Run, number: int) -> tuple[dict[str, Tensor], Facts]:
+    """(tensors, card) of the model of round ``number``: all that a Predictor needs besides the backbone."""
+    mixture, tensors, views = mixture_of(run), dict[str, Tensor](), list[Facts]()
+    temperatures = mixture.temperatures(number)
+    for (view, voice), temperature in zip(mixture.speaking(run), temperatures, strict=True):
+        stages, own = flat(load_model(view, number), view.config.stage)
+        prefix = "text." if view.suffix else ""
+        tensors |= {prefix + name: value for name, value in own.items()}
+        views.append(
+            {
+                "face": view.view, "stage": [stage.model_dump(mode="json") for stage in stages],
+                "head": view.config.head.model_dump(mode="json"), "max_length": (view.face or view.prompt).max_length,
+                "prefix": prefix, "weight": voice.weight, "temperature": temperature,
+            }
+        )  # fmt: skip
+    return tensors, _card(run, views)
+
+
+def _card(run: Run, views: list[Facts]) -> Facts:
+    first = views[0]
+    card = {
+        "format": 1,
+        "task": run.inputs.task.model_dump(mode="json"),
+        "backbone": {**run.config.backbone.model_dump(mode="json"), **_identity(run)},
+        "stage": first["stage"],
+        "head": first["head"],
+        "max_length": first["max_length"],
+    }
+    return card if [view["face"] for view in views] == ["prompt"] and not run.others else {**card, "views": views}
+
+
+def _identity(run: Run) -> Facts:
+    faces = [view.face.checksum() for view in speaking(run) if view.face is not None]
+    return run.backbone.identity().model_dump() | ({"text": faces[0]} if faces else {})

@@ -1,0 +1,90 @@
+"""The views of a run: which it has, and the text face of all its texts, computed once."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+import transformers
+
+from listflow.data.task import Task
+from listflow.pipeline.backbone.backbone import Backbone
+from listflow.pipeline.backbone.batch import Encoded
+from listflow.pipeline.backbone.sentences import Texts, with_vectors
+from listflow.pipeline.backbone.text_face import TextFace, text_face_of
+from listflow.pipeline.model.config import PrototypesHead
+from listflow.pipeline.run.config import RunConfig, ViewConfig
+from listflow.pipeline.run.run import Run, counter
+from listflow.pipeline.stages.config import NoStage
+from listflow.pipeline.storage.run_folder import RunFolder
+
+SUFFIX = "-text"
+
+
+def suited(config: RunConfig, backbone: Backbone, task: Task) -> RunConfig:
+    """``config`` with the views that ``backbone`` has, and the sizes of their features.
+
+    Without a masked-LM head the prompt of a committee says nothing: the text view stays alone.
+    """
+    if config.second is not None and not backbone.has_head:
+        config = config.text_alone()
+    width = 1 + 2 * backbone.hidden_size if task.is_pair else backbone.hidden_size
+    if config.face == "text" and isinstance(config.head, PrototypesHead):
+        return config.model_copy(update={"head": config.head.model_copy(update={"width": width})})
+    if config.second is not None:
+        head = config.second.head.model_copy(update={"width": width})
+        return config.model_copy(update={"second": config.second.model_copy(update={"head": head})})
+    return config
+
+
+def with_views(run: Run) -> Run:
+    """The run with its text view, where it has one, and the vectors of all texts at hand."""
+    first, *others = unread(run)
+    if run.config.face == "text":
+        return _read(first, text_face_of(run.backbone, run.config.backbone.max_length))
+    face = text_face_of(run.backbone, run.config.backbone.max_length) if others else None
+    return replace(first, others=tuple(_read(view, face) for view in others if face is not None))
+
+
+def unread(run: Run) -> tuple[Run, ...]:
+    """The run as each of its views sees it, before any text has met the text face."""
+    if run.config.second is None:
+        return (run,)
+    unknown = (run.backbone.tokenizer.unk_token_id,) * len(run.labels)
+    return run, replace(run, config=_alone(run.config, run.config.second), suffix=SUFFIX, word_ids=unknown)
+
+
+def glimpse(run: Run, rows: np.ndarray) -> Run:
+    """The text view ``run`` with some rows of its pool, read here and now and kept nowhere."""
+    face = text_face_of(run.backbone, run.config.backbone.max_length)
+    labelled = face.encode([(row.text, row.pair) for row in run.inputs.labelled])
+    return replace(
+        run, face=face, labelled=labelled, corpus=face.encode(run.inputs.pool.texts(rows.tolist())), test=None
+    )
+
+
+def _alone(config: RunConfig, view: ViewConfig) -> RunConfig:
+    """What the second view is trained by."""
+    own = {"face": view.face, "stage": (NoStage(),), "head": view.head, "student": view.student, "second": None}
+    return config.model_copy(update=own)
+
+
+def _read(run: Run, face: TextFace) -> Run:
+    """The run as its text view sees it."""
+    given: dict[str, Texts] = {
+        "labelled": [(row.text, row.pair) for row in run.inputs.labelled],
+        "corpus": run.inputs.pool,
+        "test": [(row.text, row.pair) for row in run.inputs.test],
+    }
+    kept = {name: _kept(run, face, name, texts) for name, texts in given.items() if len(texts)}
+    return replace(run, face=face, labelled=kept["labelled"], corpus=kept["corpus"], test=kept.get("test"))
+
+
+def _kept(run: Run, face: TextFace, name: str, texts: Texts) -> Encoded:
+    earlier = () if run.parent is None else (RunFolder(run.parent.folder).vectors / name,)
+    made_by = f"{face.checksum()} {face.max_length} {run.backbone.dtype_name} {run.backbone.device.type}"
+    made_by = f"{made_by} {torch.__version__} {transformers.__version__} {torch.get_num_threads()}"
+    on_rows = counter(run.notify, 0, "read", len(texts))
+    folder = run.files.vectors / name
+    return with_vectors(texts, face, run.inputs.task.is_pair, folder, made_by, on_rows, earlier)

@@ -1,0 +1,132 @@
+"""Several views as one: how far each is believed, decided once in round 0, and what they say together."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pyarrow as pa
+import torch
+from torch import Tensor
+
+from listflow.pipeline.method.gate import stratified
+from listflow.pipeline.method.mixture import believed, mixed, nll, temperature
+from listflow.pipeline.method.sampling import generator_for
+from listflow.pipeline.run.run import Run
+from listflow.pipeline.storage.checkpoint import load_tensors, new_folder, read_json, save_tensors, verified, write_json
+from listflow.pipeline.storage.pseudo_labels import load_meta_weights
+from listflow.pipeline.storage.run_folder import EVIDENCE, MIXTURE
+from listflow.pipeline.training.models import cross_validated
+
+Facts = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Voice:
+    """How far a view is believed: its ``weight`` of 1 in all, and the temperature of its round-0 logits.
+
+    ``right`` of the K labelled rows it knew without their own label.
+    """
+
+    view: str
+    weight: float
+    temperature: float
+    nll: float
+    right: int
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """The views of a run by their weights, and how these were decided."""
+
+    voices: tuple[Voice, ...]
+    decided_by: str = ""
+
+    def speaking(self, run: Run) -> list[tuple[Run, Voice]]:
+        """The views of ``run`` that have a say."""
+        return [(view, voice) for view, voice in zip(run.views, self.voices, strict=True) if voice.weight > 0]
+
+    @property
+    def heard(self) -> list[Voice]:
+        """Those that have a say."""
+        return [voice for voice in self.voices if voice.weight > 0]
+
+    def temperatures(self, number: int) -> list[float]:
+        """Those of the views that have a say in a round.
+
+        Students of all views learn the same soft labels, so that their logits are of one scale.
+        """
+        return [1.0 if number else voice.temperature for voice in self.heard]
+
+    def logits(self, number: int, by_view: Sequence[Tensor]) -> Tensor:
+        """(N, C) logits of a round's committee, from those of the views that have a say; a lone view's own."""
+        if len(by_view) == 1:
+            return by_view[0]
+        return mixed(by_view, self.temperatures(number), [voice.weight for voice in self.heard])
+
+
+def weigh_views(run: Run) -> Facts:
+    """Round 0: the manifest of the committee's folder, made or found; nothing for a run of one view."""
+    if not run.others:
+        return {}
+    folder = run.round(0).committee
+    inputs = {view.view: view.weights_digest(0) for view in run.views}
+    done = verified(folder)
+    if done and done["inputs"] == inputs:
+        return done
+    began = time.monotonic()
+    held_out = [_held_out(view) for view in run.views]
+    mixture = _decided(run, held_out)
+    with new_folder(folder, {"inputs": inputs, "seconds": time.monotonic() - began}) as aside:
+        write_json(aside / MIXTURE, {"format": 1, **asdict(mixture)})
+        save_tensors(aside / EVIDENCE, dict(zip((view.view for view in run.views), held_out, strict=True)))
+    return verified(folder) or {}
+
+
+def mixture_of(run: Run) -> Mixture:
+    """What was decided in round 0; a single view is believed alone."""
+    if not run.others:
+        return Mixture((Voice(run.view, 1.0, 1.0, math.nan, 0),))
+    stored = read_json(run.round(0).committee / MIXTURE)
+    return Mixture(tuple(Voice(**voice) for voice in stored["voices"]), stored["decided_by"])
+
+
+def speaking(run: Run) -> list[Run]:
+    """The views that have a say."""
+    return [view for view, _ in mixture_of(run).speaking(run)]
+
+
+def said_of(run: Run, number: int, name: str) -> Tensor:
+    """(N, C) logits of a round's committee that its folders hold as ``name``."""
+    mixture = mixture_of(run)
+    found = [load_tensors(view.round(number).evidence)[name] for view, _ in mixture.speaking(run)]
+    return mixture.logits(number, found)
+
+
+def meta_weights_of(run: Run, number: int) -> list[pa.Table]:
+    """The meta weights that each view with a say gave in a round."""
+    return [load_meta_weights(view.round(number).meta_weights) for view in speaking(run)]
+
+
+def _held_out(view: Run) -> Tensor:
+    known = load_tensors(view.round(0).evidence)
+    if "labelled" in known:
+        return known["labelled"]
+    folds = stratified(view.gold.numpy(), view.config.mixture.folds, generator_for(view.config.seed, "folds"))
+    offset = (verified(view.round(0).model) or {}).get("offset")
+    return cross_validated(view, None if offset is None else torch.tensor(offset), folds)
+
+
+def _decided(run: Run, held_out: Sequence[Tensor]) -> Mixture:
+    gold = run.gold
+    temperatures = [temperature(logits, gold) for logits in held_out]
+    first = believed(held_out[0], held_out[1], gold, temperatures, run.config.mixture.smallest)
+    facts = zip(run.views, (first, 1 - first), temperatures, held_out, strict=True)
+    voices = [
+        Voice(view.view, weight, t, nll((z / t).log_softmax(-1), gold), int((z.argmax(-1) == gold).sum()))
+        for view, weight, t, z in facts
+    ]
+    return Mixture(tuple(voices), "held-out labels")
