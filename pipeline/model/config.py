@@ -1,4 +1,4 @@
-"""What a head can be. ``reads_words``: whether it starts from the label words, which then have to be single tokens."""
+"""What a head can be. ``reads_words``: whether it starts from the label words."""
 
 from __future__ import annotations
 

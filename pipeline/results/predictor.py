@@ -211,8 +211,8 @@ class Finished:
         """What turns texts into the classifier's input."""
         return Prompt(self.task, backbone.tokenizer, self.max_length, pseudo_tokens(self.stage))
 
-    def word_ids(self, backbone: Backbone) -> tuple[int, ...]:
-        """The token id of each label's word, in label order; see ``word_ids_for``."""
+    def word_ids(self, backbone: Backbone) -> tuple[tuple[int, ...], ...]:
+        """The token ids of each label's word, in label order; see ``word_ids_for``."""
         return word_ids_for(self.head, self.task, backbone)
 
 
