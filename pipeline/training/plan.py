@@ -32,18 +32,20 @@ Steps = dict[Phase, int]
 
 @dataclass(frozen=True)
 class Word:
-    """A label, its label word, and the word's token id; None for a word of several ``pieces``, or of none known."""
+    """A label, its label word, and the word's token id; its pieces, as `card + arrival`, where it is not one token.
+
+    No pieces for a word that the backbone does not know.
+    """
 
     label: str
     word: str
-    token: int | None
-    pieces: tuple[str, ...] = ()
+    token: int | str
 
     def told(self) -> str:
         """What the word is to the backbone: `token 6`, `tokens card + arrival`, or `not known`."""
-        if self.token is not None:
+        if isinstance(self.token, int):
             return f"token {self.token}"
-        return f"tokens {' + '.join(self.pieces)}" if self.pieces else "not known"
+        return f"tokens {self.token}" if self.token else "not known"
 
 
 @dataclass(frozen=True)
@@ -131,14 +133,12 @@ def _words(run: Run) -> tuple[Word, ...]:
     if not run.config.head.reads_words:
         return ()
     tokenizer, task = run.backbone.tokenizer, run.inputs.task
-    return tuple(
-        Word(label, word, ids[0]) if len(ids) == 1 else Word(label, word, None, _spelled(tokenizer, ids))
-        for label, word, ids in zip(task.labels, label_words(task, tokenizer), run.word_ids, strict=True)
-    )
+    named = zip(task.labels, label_words(task, tokenizer), run.word_ids, strict=True)
+    return tuple(Word(label, word, _token(tokenizer, ids)) for label, word, ids in named)
 
 
-def _spelled(tokenizer: Any, ids: Sequence[int]) -> tuple[str, ...]:
-    return tuple(tokenizer.convert_ids_to_tokens(list(ids)))
+def _token(tokenizer: Any, ids: Sequence[int]) -> int | str:
+    return ids[0] if len(ids) == 1 else " + ".join(tokenizer.convert_ids_to_tokens(list(ids)))
 
 
 def _lengths(run: Run) -> tuple[LengthBin, ...]:

@@ -42,7 +42,7 @@ def test_a_head_that_reads_no_label_words_asks_for_none(head: str, tiny_files: d
     assert task.read_text() != text
     base = tiny_overlay(tiny_files | {"task": task}, tmp_path / "run")
     read = make_plan(build_config("fast", base))
-    assert read.words[0] == Word("negative", "a bad film", None, ("a", "bad", "film"))
+    assert read.words[0] == Word("negative", "a bad film", "a + bad + film")
     assert read.words[0].told() == "tokens a + bad + film"
     assert read.notices[0].startswith("2 labels have names of several tokens")
     plan = make_plan(build_config("fast", base, {"head": HEADS[head]}))
@@ -66,8 +66,9 @@ def test_a_plan_of_many_names_says_so_once(tiny_files: dict[str, Path], tmp_path
     )
     by_label = {word.label: word for word in plan.words}
     assert by_label["good"] == Word("good", "good", 5)
-    assert by_label["the_w3"] == Word("the_w3", "the w3", None, ("the", "w3"))
-    assert (by_label["Qqq"].token, by_label["Qqq"].told()) == (None, "not known")
+    assert by_label["good"].told() == "token 5"
+    assert by_label["the_w3"] == Word("the_w3", "the w3", "the + w3")
+    assert (by_label["Qqq"].token, by_label["Qqq"].told()) == ("", "not known")
 
 
 def test_a_plan_without_any_warm_up_or_tail(tiny_files: dict[str, Path], tmp_path: Path) -> None:
