@@ -67,7 +67,9 @@ def test_large_deberta_is_not_divided() -> None:
     backbone.model.config.conv_kernel_size = 3
     try:
         assert not layers.divisible(backbone)
-        assert Classifier(backbone, stages("list", layers="top:1", width=4), VerbalizerHead(), [(5,), (6,)]).below is None
+        assert (
+            Classifier(backbone, stages("list", layers="top:1", width=4), VerbalizerHead(), [(5,), (6,)]).below is None
+        )
     finally:
         del backbone.model.config.conv_kernel_size
 
