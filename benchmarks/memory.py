@@ -33,7 +33,7 @@ def resident() -> float:
 
 def classifier(backbone: Backbone, seed: int) -> tuple[Classifier, Prompt]:
     task, config = load_task("demo"), build_config("fast")
-    words = label_word_ids(task, backbone.tokenizer, backbone.word_rows)
+    words = label_word_ids(task, backbone.tokenizer)
     return Classifier(backbone, config.stage, config.head, words, seed), Prompt(task, backbone.tokenizer, 64)
 
 

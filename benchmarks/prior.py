@@ -57,7 +57,7 @@ def compare(data: Path, name: str, draw: int, backbone: Backbone) -> None:
     labelled, gold = read(labelled_file(data, name, draw), task, prompt, None)
     pool, pool_gold = read(data / name / "train.jsonl", task, prompt, 0)
     test, test_gold = read(data / name / "test.jsonl", task, prompt, 0)
-    words = label_word_ids(task, backbone.tokenizer, backbone.word_rows)
+    words = label_word_ids(task, backbone.tokenizer)
     model = Classifier(backbone, build_config("fast").stage, VerbalizerHead(), words, draw)
     raw, offset = logits_of(model, test), logits_of(model, pool).mean(0)
     steps = config.epochs * -(-SHOTS // config.batch)

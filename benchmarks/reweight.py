@@ -46,7 +46,7 @@ def random_batch(rows: int) -> Batch:
 
 def compare(kind: str, width: int, repeats: int) -> None:
     """Prints the median seconds of each kind of step on one backbone."""
-    model = Classifier(backbone_of(kind), stages("list", width=width), VerbalizerHead(), [2307, 6659])
+    model = Classifier(backbone_of(kind), stages("list", width=width), VerbalizerHead(), [(2307,), (6659,)])
     parameters = list(model.tunable().values())
     soft = torch.rand(UNLABELLED, 2).softmax(-1)
     step = Step(random_batch(UNLABELLED), soft, random_batch(LABELLED), torch.tensor([0, 1, 0, 1]))

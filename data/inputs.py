@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -16,13 +16,14 @@ from pathlib import Path
 
 from listflow.data.errors import InputError
 from listflow.data.files import refusing, replacing
-from listflow.data.pool import BuiltPool, Pool, build_pool, source_names, text_key
+from listflow.data.pool import ROWS_AT_ONCE, BuiltPool, Pool, build_pool, source_names, text_key
 from listflow.data.rows import Row, digest, read_rows
 from listflow.data.splits import draw
 from listflow.data.task import Columns, Task
 
 POOL_FILE = "unlabelled.arrow"
 RECORD_FILE = "unlabelled.json"
+SHOWN = 5  # labels that a sentence names
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,12 @@ def open_inputs(
     rows = (*rows, *(row for row in reviewed if text_key(row.text, row.pair) not in given))
     keys = {text_key(row.text, row.pair) for row in rows}
     built = _pool(unlabelled, columns, task.is_pair, keys, digests, folder)
-    notices = (*_row_notices(task, rows, test_rows, keys), *_pool_notices(built))
+    notices = (
+        *_absent_notices(task, rows, shots),
+        *_row_notices(rows, test_rows, keys),
+        *_pool_notices(built),
+        *_sameness_notices(built.pool, len(task.labels)),
+    )
     return Inputs(rows, test_rows, built.pool, task, notices, digests)
 
 
@@ -185,11 +191,22 @@ def _reopen(folder: Path, made_of: dict[str, object]) -> BuiltPool | None:
         return None
 
 
-def _row_notices(task: Task, rows: Sequence[Row], tests: Sequence[Row], keys: Set[str]) -> Iterator[str]:
-    counts = Counter(row.label for row in rows)
-    for label in task.labels:
-        if not counts[label]:
-            yield f"No labelled row has the label {label!r}: it can only be learned from its label word."
+def _absent_notices(task: Task, rows: Sequence[Row], shots: int | None) -> Iterator[str]:
+    """One sentence on the labels that no row has."""
+    there = {row.label for row in rows}
+    absent = [label for label in task.labels if label not in there]
+    if not absent:
+        return
+    one = len(absent) == 1
+    listed = ", ".join(repr(label) for label in absent[:SHOWN]) + (" ..." if len(absent) > SHOWN else "")
+    which = f"the label {listed}" if one else f"one of {len(absent)} labels ({listed})"
+    learned = "it can only be learned from its label word" if one else "they can only be learned from their label words"
+    classes = len(task.labels)
+    more = f"; {shots} rows are not enough for {classes} labels, draw at least {classes} with --shots"
+    yield f"No labelled row has {which}: {learned}{more if shots and shots < classes else ''}."
+
+
+def _row_notices(rows: Sequence[Row], tests: Sequence[Row], keys: Set[str]) -> Iterator[str]:
     labels_of: dict[str, set[str | None]] = defaultdict(set)
     for row in rows:
         labels_of[text_key(row.text, row.pair)].add(row.label)
@@ -206,3 +223,17 @@ def _pool_notices(built: BuiltPool) -> Iterator[str]:
         yield f"{built.excluded} unlabelled row(s) repeat a labelled text and were left out."
     if built.skipped_blank:
         yield f"{built.skipped_blank} unlabelled row(s) have a blank text and were left out."
+
+
+def _sameness_notices(pool: Pool, classes: int) -> Iterator[str]:
+    """A sentence where the rows are fewer than the classes, or copies of fewer texts. Reads no further than it must."""
+    different: set[str] = set()
+    for _, texts in pool.batches(ROWS_AT_ONCE):
+        for text in texts:
+            different.add(text_key(*text))
+            if len(different) >= classes:
+                return
+    yield (
+        f"The {len(pool):,} unlabelled row(s) hold {len(different)} text(s), fewer than the {classes} labels, "
+        "so next to nothing can be learned from them; pass more text with --unlabelled."
+    )

@@ -12,13 +12,22 @@ from pathlib import Path
 from typing import Annotated, Any, Self
 
 import yaml
-from pydantic import BeforeValidator, Field, ValidationError, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from listflow.data.errors import InputError, did_you_mean
 from listflow.data.schema import Section, refusal_in
 from listflow.data.template import Part, parse_template
 
 MOST_LABELS = 1000
+FROM_ONE = 1e-3  # how far shares may sum from 1
 
 
 class Columns(Section):
@@ -51,8 +60,28 @@ def _labels_as_mapping(value: Any) -> dict[str, str | None]:
     return labels
 
 
+def _keyed_by_label(value: Any) -> Any:
+    """Keys as the labels have them; a sentence may go over several lines."""
+    if not isinstance(value, dict):
+        raise ValueError("give a mapping that names labels")
+    for label in value:
+        if isinstance(label, bool) or not isinstance(label, str | int):
+            raise ValueError(f"{label!r} is not text to YAML: put quotes around it")
+    return {
+        str(label).strip(): " ".join(item.split()) if isinstance(item, str) else item for label, item in value.items()
+    }
+
+
+def _shares_as_mapping(value: Any) -> Any:
+    return None if value is None else _keyed_by_label(value)
+
+
+Sentence = Annotated[str, Field(min_length=1, max_length=300)]
+Share = Annotated[float, Field(gt=0, le=1)]
+
+
 class Task(Section):
-    """Labels with their label words (None: chosen later, against a tokenizer), a template, and columns."""
+    """Labels with their label words (None: the label's name), a template, and columns; what else is known of them."""
 
     name: str = Field(min_length=1, max_length=80, description="Name of the task, as reports show it.")
     description: str = Field(default="", max_length=2000, description="What the labels mean, in a sentence or two.")
@@ -61,6 +90,16 @@ class Task(Section):
         min_length=2,
         max_length=MOST_LABELS,
         description="Label to label word, in the order of the class indices.",
+    )
+    descriptions: Annotated[dict[str, Sentence], BeforeValidator(_keyed_by_label)] = Field(
+        default={},
+        max_length=MOST_LABELS,
+        description="Label to a sentence that says what its texts are like, for any of the labels.",
+    )
+    shares: Annotated[dict[str, Share] | None, BeforeValidator(_shares_as_mapping)] = Field(
+        default=None,
+        max_length=MOST_LABELS,
+        description="Label to its share of the unlabelled rows, for all labels; they sum to 1. None: not known.",
     )
     lower: bool = Field(default=False, description="Lower-case all texts before they meet the template.")
     columns: Columns = Field(default=Columns(), description="What the columns of the files are called.")
@@ -76,9 +115,37 @@ class Task(Section):
         words = [word for word in self.labels.values() if word is not None]
         if any(not text.strip() for text in (*self.labels, *words)):
             raise ValueError("labels and label words must not be blank")
-        if len(set(words)) < len(words):
-            raise ValueError("two labels share a label word: give each label its own")
+        first: dict[str, str] = {}
+        for label, word in self.labels.items():
+            if word is not None and (other := first.setdefault(word, label)) != label:
+                raise ValueError(f"labels {other!r} and {label!r} share a label word, {word!r}: give each its own")
         return self
+
+    @model_validator(mode="after")
+    def _names_labels(self) -> Self:
+        for key, named in (("descriptions", self.descriptions), ("shares", self.shares or {})):
+            for label in named:
+                if label not in self.labels:
+                    hint = did_you_mean(label, self.labels)
+                    raise ValueError(f"{key}: {label!r} is no label{hint}; name labels of the task")
+        return self
+
+    @model_validator(mode="after")
+    def _whole_shares(self) -> Self:
+        if self.shares is None:
+            return self
+        absent = [label for label in self.labels if label not in self.shares]
+        if absent:
+            raise ValueError(f"shares: label {absent[0]!r} has none; give the share of every label")
+        if abs((total := sum(self.shares.values())) - 1) > FROM_ONE:
+            raise ValueError(f"shares: they sum to {total:.4g}; let them sum to 1")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_said(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A task without descriptions and shares is written as before there were any: runs are known by it."""
+        fields: dict[str, Any] = dump(self)
+        return {key: value for key, value in fields.items() if value or key not in {"descriptions", "shares"}}
 
     @property
     def is_pair(self) -> bool:

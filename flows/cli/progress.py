@@ -118,7 +118,7 @@ def _words(plan: Plan) -> Iterator[str]:
         return
     yield "[bold]label words[/]"
     for word in plan.words[:SHOWN_WORDS]:
-        yield f"  {escape(word.label)}: {escape(word.word)} (token {word.token})"
+        yield f"  {escape(word.label)}: {escape(word.word)} ({escape(word.told())})"
     if len(plan.words) > SHOWN_WORDS:
         yield f"  and {len(plan.words) - SHOWN_WORDS} more"
 

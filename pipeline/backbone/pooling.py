@@ -95,6 +95,9 @@ def _read(backbone: str, folder: Path, name: str) -> Any:
 
 
 def joined(first: Tensor, second: Tensor) -> Tensor:
-    """(N, 1 + 2 D) features of pairs of embeddings (N, D): their cosine, |u - v|, u * v."""
-    cosine = F.cosine_similarity(first, second, dim=-1).unsqueeze(-1)
-    return torch.cat([cosine, (first - second).abs(), first * second], dim=-1)
+    """(N, 1 + 3 D) features of pairs of embeddings (N, D): their cosine, |u - v|, u * v, and (u - v) / 2.
+
+    The last one tells a pair from its reverse, as whether one text follows from the other asks.
+    """
+    cosine, apart = F.cosine_similarity(first, second, dim=-1).unsqueeze(-1), first - second
+    return torch.cat([cosine, apart.abs(), first * second, apart / 2], dim=-1)

@@ -1,7 +1,7 @@
 """The text face of a backbone: the sentence embedding of the bare text, by the encoder as its makers left it.
 
-Nothing is trained through it, so that a text is one vector, computed once: of a pair, the cosine of both embeddings,
-|u - v| and u * v. The other face is the masked LM at the mask under the prompt (prompt.py).
+Nothing is trained through it, so that a text is one vector, computed once: of a pair, what both embeddings have in
+common and what not (pooling.joined). The other face is the masked LM at the mask under the prompt (prompt.py).
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class TextFace:
     def width(self, is_pair: bool) -> int:
         """F, the size of the vector of a row."""
         hidden = self.hidden_size
-        return 1 + 2 * hidden if is_pair else hidden
+        return 1 + 3 * hidden if is_pair else hidden
 
     def tokens(self, texts: Sequence[str]) -> Encoded:
         """The token ids of single texts, cut, between the special tokens."""

@@ -16,6 +16,7 @@ import numpy as np
 SEEN_SHARE = 0.05
 LOST_FRACTION = 0.2
 STANDARD_ERRORS = 1.0
+FEWEST_HELD = 10
 
 
 @dataclass(frozen=True)
@@ -66,14 +67,13 @@ def folds(rows: int, count: int, rng: np.random.Generator) -> list[np.ndarray]:
 
 
 def stratified(gold: np.ndarray, count: int, rng: np.random.Generator) -> list[np.ndarray]:
-    """``count`` disjoint sets of row indices that cover all rows, the rows of every class dealt out in turn.
+    """Up to ``count`` disjoint sets of row indices, the rows of every class dealt out in turn.
 
-    No more sets than the commonest class has rows; a single one, of all rows, where most classes have one row: then
-    only what is said before any label is used can be held against them.
+    The only row of a class is in none. No set at all where fewer than FEWEST_HELD rows could be held out: then only
+    what is said before any label is used can be held against the labels.
     """
-    counts = np.bincount(gold)
-    if 2 * int((counts == 1).sum()) > int((counts > 0).sum()):
-        return [np.arange(len(gold))]
-    order = np.concatenate([rng.permutation(np.flatnonzero(gold == c)) for c in np.flatnonzero(counts)])
-    most = min(count, int(counts.max()))
-    return [np.sort(order[start::most]) for start in range(most)]
+    by_class = [np.flatnonzero(gold == c) for c in np.unique(gold)]
+    order = np.concatenate([rng.permutation(rows) for rows in by_class if len(rows) > 1] or [np.arange(0)])
+    if len(order) < FEWEST_HELD:
+        return []
+    return [np.sort(order[start::count]) for start in range(min(count, len(order)))]

@@ -1,42 +1,67 @@
 """Label vectors from labels, names and a pool: candidates, weighed by what each says of rows held out.
 
-Features e are unit vectors less the mean of the classes' means, and unit again: the mean of an uneven pool would be
-its largest class. A class's vector starts at the unit sum of its rows and of its name, which counts as NAME_SHOTS
-rows. A few steps then go down the loss of transductive information maximisation (TIM, arXiv 2008.11297; for uneven
-pools alpha-TIM, arXiv 2204.11181), over vectors and a bias, of logits z = SCALE e W^T + b:
-
-    0.3 CE(labelled) + 0.3 KL(mean prediction over the pool || shares) + 0.1 mean entropy over the pool
-
-The shares are those that the start sees in the pool, (K s_c + 1) / (K + C). A candidate leaves out names or pool.
-Its temperature T and its weight, in proportion to exp(-K NLL / 2), come from held-out logits; as candidates are
+Features are taken less a centre, the mean of the classes' means: that of an uneven pool would be its largest class.
+A candidate starts from logistic regression on the labelled rows, or from the unit sum of each class's rows; with names,
+each counts as so many rows more. With a pool it is refined by what that tells (information.py). The candidate's
+temperature T_i and its weight w_i, in proportion to prior times exp(-K NLL / 4), come from out-of-fold logits; names
+share 0.9 of the prior where they alone tell the labelled rows apart, and 0.1 where they do not. As candidates are
 linear, the teacher sum_i w_i z_i / T_i is one linear map again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from sklearn.linear_model import LogisticRegression
 from torch import Tensor
+from torch.nn.functional import one_hot
 
-from listflow.pipeline.method.mixture import nll, temperature
+from listflow.pipeline.method.information import RATE, SCALE, Labelled, Maps, refined, shares_of
+from listflow.pipeline.method.mixture import nll, shrunk, temperature
 
-SCALE, NAME_SHOTS = 10.0, 3.0
-STEPS, RATE = 100, 1e-3
-LABELLED, DIVERGENCE, ENTROPY = 0.3, 0.3, 0.1
-C = 10.0  # of logistic regression
-BELIEF = 0.5  # the power of the evidence: few labels should not decide alone
+PENALTY = 10.0  # C of logistic regression
+NAME_ROWS = 4.0
+POWER = 0.25
+TRUSTED = 0.9
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a candidate begins: from a regression or from sums; a name counts as ``names`` rows. 0: without names.
+
+    ``fit`` and ``rate`` are those of its refinement (information.py).
+    """
+
+    name: str
+    regression: bool
+    names: float = 0.0
+    fit: float | None = None
+    rate: float = RATE
+
+
+RECIPES = (
+    Recipe("regression", regression=True),
+    Recipe("class means", regression=False),
+    Recipe("regression with names", regression=True, names=NAME_ROWS),
+    Recipe("class means with names", regression=False, names=NAME_ROWS),
+    Recipe("names first", regression=False, names=3 * NAME_ROWS),
+)
+# No name is like a pair, and the mean of pairs is not like one either.
+FOR_PAIRS = (
+    Recipe("regression", regression=True),
+    Recipe("regression, refined long", regression=True, fit=1.0, rate=3 * RATE),
+)
 
 
 @dataclass(frozen=True)
 class Known:
-    """Embeddings of labelled rows (K, F), their classes, those of the pool (N, F), and of names (C, F).
+    """Features less the centre: labelled rows (K, F) with their classes, the pool (N, F), unit name vectors (C, F).
 
-    The row of a class whose name says nothing is zero; ``names`` is None where none says anything.
+    The row of a class whose name says nothing is zero; ``names`` is None where none says anything. ``shares`` (C,) of
+    the pool, where the user states them.
     """
 
     labelled: Tensor
@@ -44,43 +69,15 @@ class Known:
     pool: Tensor
     names: Tensor | None
     classes: int
+    shares: Tensor | None = None
+    are_pairs: bool = False
 
-    def without(self, held: np.ndarray) -> Known:
-        """The same without the labels of the rows ``held``."""
-        kept = np.setdiff1d(np.arange(len(self.gold)), held)
-        return Known(self.labelled[kept], self.gold[kept], self.pool, self.names, self.classes)
-
-
-@dataclass(frozen=True)
-class Map:
-    """z = SCALE unit(e - m) W^T + b: ``weight`` (C, F), ``bias`` (C,), ``centre`` m (F,)."""
-
-    weight: Tensor
-    bias: Tensor
-    centre: Tensor
-
-    def __call__(self, embeddings: Tensor) -> Tensor:
-        """(N, C) logits of (N, F) embeddings."""
-        return SCALE * F.normalize(embeddings - self.centre, dim=-1) @ self.weight.T + self.bias
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A way to make label vectors: with names, with the pool, or by logistic regression alone."""
-
-    name: str
-    names: bool
-    pool: bool
-    regression: bool = False
-
-
-CANDIDATES = (
-    Candidate("logistic regression", names=False, pool=False, regression=True),
-    Candidate("labels", names=False, pool=False),
-    Candidate("labels and names", names=True, pool=False),
-    Candidate("labels and pool", names=False, pool=True),
-    Candidate("labels, names and pool", names=True, pool=True),
-)
+    @property
+    def recipes(self) -> tuple[Recipe, ...]:
+        """Those that fit what is known."""
+        if self.are_pairs:
+            return FOR_PAIRS
+        return tuple(recipe for recipe in RECIPES if self.names is not None or not recipe.names)
 
 
 @dataclass(frozen=True)
@@ -95,104 +92,152 @@ class Weighed:
 
 @dataclass(frozen=True)
 class Taught:
-    """The teacher's map, held-out logits (K, C) of the labelled rows, and what became of each candidate."""
+    """The teacher: ``weight`` (C, F) and ``bias`` (C,) of z = SCALE e W^T + b, and what it is made of.
 
-    map: Map
+    ``held_out`` (K, C) are logits of labelled rows without their own label; ``names_tell`` is how likely names say
+    something, ``shares`` (C,) what the teacher sees in the pool.
+    """
+
+    weight: Tensor
+    bias: Tensor
     held_out: Tensor
     weighed: tuple[Weighed, ...]
+    names_tell: float
+    shares: Tensor
 
 
-def teach(known: Known, folds: Sequence[np.ndarray], with_pool: bool = True) -> Taught:
-    """The teacher, weighed on ``folds`` of the labelled rows; without the pool, of labels and names alone."""
-    chosen = [c for c in CANDIDATES if with_pool >= c.pool and (known.names is not None) >= c.names]
-    centre = centre_of(known)
-    held_out = [torch.zeros(len(known.gold), known.classes) for _ in chosen]
-    for held in folds:
-        part = known.without(held)
-        for logits, candidate in zip(held_out, chosen, strict=True):
-            logits[held] = fit(part, candidate, centre_of(part))(known.labelled[held])
-    return _weighed(chosen, [fit(known, c, centre) for c in chosen], held_out, known)
+def centre_of(labelled: Tensor, gold: Tensor) -> Tensor:
+    """(F,) the mean of the means of the classes that have a row."""
+    return torch.stack([labelled[gold == c].mean(0) for c in gold.unique()]).mean(0)
 
 
-def centre_of(known: Known) -> Tensor:
-    """(F,) the mean of the class means; of the pool where there are fewer than two classes."""
-    seen = known.gold.unique()
-    if len(seen) < 2:
-        return known.pool.mean(0)
-    return torch.stack([known.labelled[known.gold == c].mean(0) for c in seen]).mean(0)
+def teach(known: Known, folds: Sequence[Sequence[int]], with_pool: bool = True) -> Taught:
+    """The teacher; ``folds`` are the rows that each refit must not see, none where most classes have one row."""
+    seen = torch.ones(1 + len(folds), len(known.gold))
+    for fold, rows in enumerate(folds, 1):
+        seen[fold, list(rows)] = 0
+    made = _candidates(known, Labelled(known.labelled, known.gold, seen), with_pool)
+    tell = _names_tell(known)
+    held = {name: _held_out(maps, known, folds) for name, maps in made.items()}
+    rows = sorted(row for fold in folds for row in fold)
+    weighed = _weighed(held, known.gold, rows, _prior(known.recipes, tell))
+    parts = [each.weight / each.temperature for each in weighed]
+    weight, bias, held_out = (
+        torch.stack([part * tensor for part, tensor in zip(parts, tensors, strict=True)]).sum(0)
+        for tensors in ([m.weight[0] for m in made.values()], [m.bias[0] for m in made.values()], held.values())
+    )
+    last = shrunk(held_out[rows], known.gold[rows])
+    counts = one_hot(known.gold, known.classes).float().sum(0, keepdim=True)
+    shares = shares_of(Maps(weight[None], bias[None])(known.pool), counts)
+    held_out = held_out if folds else _before_labels(known)
+    return Taught(weight / last, bias / last, held_out / last, weighed, tell, shares[0])
 
 
-def fit(known: Known, candidate: Candidate, centre: Tensor) -> Map:
-    """The map of one candidate."""
-    labelled, pool = (F.normalize(e - centre, dim=-1) for e in (known.labelled, known.pool))
-    if candidate.regression:
-        return Map(*_regression(labelled, known), centre)
-    start = _start(labelled, known, candidate.names)
-    if not candidate.pool:
-        return Map(start, torch.zeros(known.classes), centre)
-    return Map(*_refined(start, labelled, pool, known), centre)
+def _candidates(known: Known, labelled: Labelled, with_pool: bool) -> dict[str, Maps]:
+    """By name, the maps of each recipe: the first sees all labelled rows, each other one misses a fold."""
+    starts = [(_regression if recipe.regression else _means)(known, labelled, recipe.names) for recipe in known.recipes]
+    found = dict(zip((recipe.name for recipe in known.recipes), starts, strict=True))
+    if not with_pool:
+        return found
+    for sort in {(recipe.fit, recipe.rate): None for recipe in known.recipes}:
+        names = [recipe.name for recipe in known.recipes if (recipe.fit, recipe.rate) == sort]
+        found |= zip(names, _with_pool(known, labelled, [found[name] for name in names], *sort), strict=True)
+    return found
 
 
-def shares_of(logits: Tensor, labels: int) -> Tensor:
-    """(C,) class shares of the pool: of its rows' best classes, drawn to equal ones as ``labels`` rows would."""
-    classes = logits.shape[1]
-    seen = torch.bincount(logits.argmax(-1), minlength=classes) / len(logits)
-    return (labels * seen + 1) / (labels + classes)
+def _with_pool(
+    known: Known, labelled: Labelled, starts: Sequence[Maps], fit: float | None, rate: float
+) -> Iterator[Maps]:
+    """Each of ``starts`` refined, all in one tensor."""
+    whole = Labelled(labelled.features, labelled.gold, labelled.seen.repeat(len(starts), 1))
+    start = Maps(torch.cat([maps.weight for maps in starts]), torch.cat([maps.bias for maps in starts]))
+    shares = shares_of(start(known.pool), whole.counts(known.classes))
+    if known.shares is not None:
+        shares = known.shares.expand_as(shares)
+    moved, count = refined(start, whole, known.pool, shares, rate, fit), len(labelled.seen)
+    return map(Maps, moved.weight.split(count), moved.bias.split(count))
 
 
-def information(logits: Tensor, shares: Tensor) -> Tensor:
-    """0.3 KL(mean prediction || shares) + 0.1 mean entropy of the predictions of pool logits (N, C), in nats."""
-    log_p = logits.log_softmax(-1)
-    p = log_p.exp()
-    mean = p.mean(0).clamp_min(1e-9)
-    return DIVERGENCE * (mean * (mean / shares).log()).sum() - ENTROPY * (p * log_p).sum(-1).mean()
+def _means(known: Known, labelled: Labelled, name_rows: float) -> Maps:
+    """The unit sum of the rows that are seen of each class, and of its name."""
+    hot = one_hot(known.gold, known.classes).float()
+    summed = torch.einsum("bk,kc,kd->bcd", labelled.seen, hot, known.labelled)
+    if name_rows and known.names is not None:
+        summed = summed + name_rows * known.names
+    return Maps(F.normalize(summed, dim=-1), torch.zeros(summed.shape[:2]))
 
 
-def _start(labelled: Tensor, known: Known, with_names: bool) -> Tensor:
-    """(C, F) unit vectors: the sum of a class's rows, and of its name."""
-    summed = F.one_hot(known.gold, known.classes).float().T @ labelled
-    if with_names and known.names is not None:
-        summed = summed + NAME_SHOTS * known.names
-    return F.normalize(summed, dim=-1)
+def _regression(known: Known, labelled: Labelled, name_rows: float) -> Maps:
+    """Multinomial logistic regression of all refits in one L-BFGS, in float64; the bias sums to zero."""
+    x, gold, weights = known.labelled, known.gold, labelled.seen
+    if name_rows and known.names is not None:
+        told = known.names.abs().sum(1).gt(0).nonzero().flatten()
+        x, gold = torch.cat([x, known.names[told]]), torch.cat([gold, told])
+        weights = torch.cat([weights, weights.new_full((len(weights), len(told)), name_rows)], 1)
+    x, weights, rows = x.double(), weights.double(), torch.arange(len(gold))
+    w = torch.zeros(len(weights), known.classes, x.shape[1], dtype=torch.float64, requires_grad=True)
+    b = torch.zeros(len(weights), known.classes, dtype=torch.float64, requires_grad=True)
+    optimiser = torch.optim.LBFGS(
+        [w, b], max_iter=150, tolerance_grad=1e-4, tolerance_change=1e-9, line_search_fn="strong_wolfe"
+    )
 
-
-def _refined(start: Tensor, labelled: Tensor, pool: Tensor, known: Known) -> tuple[Tensor, Tensor]:
-    shares = shares_of(pool @ start.T, len(known.gold))
-    weight, bias = start.clone().requires_grad_(), torch.zeros(known.classes, requires_grad=True)
-    optimiser = torch.optim.Adam([weight, bias], lr=RATE)
-    for _ in range(STEPS):
+    def closure() -> Tensor:
         optimiser.zero_grad()
-        loss = information(SCALE * pool @ weight.T + bias, shares)
-        if len(labelled):
-            loss = loss + LABELLED * F.cross_entropy(SCALE * labelled @ weight.T + bias, known.gold)
+        z = torch.einsum("kd,bcd->bkc", x, w) + b[:, None]
+        missed = -z.log_softmax(-1)[:, rows, gold]
+        # The tiny pull on the bias decides between maps that are equal for a softmax.
+        loss = PENALTY * (missed * weights).sum() + 0.5 * (w**2).sum() + 1e-4 * (b**2).sum()
         loss.backward()
-        optimiser.step()
-    return weight.detach(), bias.detach()
+        return loss
+
+    optimiser.step(closure)
+    bias = b.detach() - b.detach().mean(1, keepdim=True)
+    return Maps(w.detach().float() / SCALE, bias.float())
 
 
-def _regression(labelled: Tensor, known: Known) -> tuple[Tensor, Tensor]:
-    """(weight, bias); a class without a row gets no vector, and no share."""
-    seen, gold = np.unique(known.gold.numpy(), return_inverse=True)
-    weight, bias = torch.zeros(known.classes, known.pool.shape[1]), torch.full((known.classes,), -SCALE)
-    if len(seen) < 2:
-        return weight, torch.zeros_like(bias)
-    model = LogisticRegression(C=C, max_iter=1000).fit(labelled.numpy(), gold)
-    w, b = torch.from_numpy(model.coef_).float(), torch.from_numpy(model.intercept_).float()
-    if len(seen) == 2:
-        w, b = torch.cat([-w / 2, w / 2]), torch.cat([-b / 2, b / 2])
-    weight[seen], bias[seen] = w / SCALE, b
-    return weight, bias
+def _held_out(maps: Maps, known: Known, folds: Sequence[Sequence[int]]) -> Tensor:
+    """(K, C) logits of each labelled row by the refit that did not see it."""
+    found = maps(known.labelled)
+    held = found[0].clone()
+    for fold, rows in enumerate(folds, 1):
+        held[list(rows)] = found[fold, list(rows)]
+    return held
 
 
-def _weighed(chosen: Sequence[Candidate], maps: Sequence[Map], held: Sequence[Tensor], known: Known) -> Taught:
-    temperatures = [temperature(logits, known.gold) for logits in held]
-    told = [nll((z / t).log_softmax(-1), known.gold) for z, t in zip(held, temperatures, strict=True)]
-    weights = torch.softmax(torch.tensor(told) * (-len(known.gold) * BELIEF), 0).tolist()
-    parts = [w / t for w, t in zip(weights, temperatures, strict=True)]
+def _before_labels(known: Known) -> Tensor:
+    """(K, C) what names alone say of the labelled rows; nothing where they say nothing."""
+    if known.names is None:
+        return torch.zeros(len(known.gold), known.classes)
+    return SCALE * known.labelled @ known.names.T
 
-    def summed(tensors: Sequence[Tensor]) -> Tensor:
-        return torch.stack([part * tensor for part, tensor in zip(parts, tensors, strict=True)]).sum(0)
 
-    made = Map(summed([m.weight for m in maps]), summed([m.bias for m in maps]), maps[0].centre)
-    facts = zip(chosen, weights, temperatures, told, strict=True)
-    return Taught(made, summed(held), tuple(Weighed(c.name, w, t, n) for c, w, t, n in facts))
+def _names_tell(known: Known) -> float:
+    """How likely it is that names say something: by what they alone say of the labelled rows, from 0 to 1."""
+    if known.names is None:
+        return 0.0
+    logits, rows = _before_labels(known), len(known.gold)
+    told = nll((logits / temperature(logits, known.gold)).log_softmax(-1), known.gold)
+    evidence = rows * (math.log(known.classes) - told) - 0.5 * math.log(rows)
+    return 1 / (1 + math.exp(-1 - evidence))
+
+
+def _prior(recipes: Sequence[Recipe], tell: float) -> dict[str, float]:
+    """By recipe, its weight before anything is held out."""
+    named = [r.name for r in recipes if r.names]
+    plain = [r.name for r in recipes if not r.names]
+    share = tell * TRUSTED + (1 - tell) * (1 - TRUSTED) if named else 0.0
+    return dict.fromkeys(plain, (1 - share) / len(plain)) | dict.fromkeys(named, share / max(1, len(named)))
+
+
+def _weighed(
+    held: Mapping[str, Tensor], gold: Tensor, rows: list[int], prior: Mapping[str, float]
+) -> tuple[Weighed, ...]:
+    """Each candidate by prior, and by evidence where ``rows`` were held out."""
+    if not rows:
+        return tuple(Weighed(name, prior[name], 1.0, 0.0) for name in held)
+    held, gold = {name: logits[rows] for name, logits in held.items()}, gold[rows]
+    temperatures = [temperature(logits, gold) for logits in held.values()]
+    told = [nll((z / t).log_softmax(-1), gold) for z, t in zip(held.values(), temperatures, strict=True)]
+    scores = [math.log(prior[name]) - POWER * len(gold) * n for name, n in zip(held, told, strict=True)]
+    weights = torch.tensor(scores).softmax(0).tolist()
+    return tuple(Weighed(*each) for each in zip(held, weights, temperatures, told, strict=True))

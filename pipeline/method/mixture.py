@@ -9,6 +9,7 @@ posterior over GRID, under PRIOR, with the likelihood of the same rows: few labe
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -16,19 +17,27 @@ from torch import Tensor
 
 GRID = (0.0, 0.25, 0.5, 0.75, 1.0)
 PRIOR = (0.1, 0.2, 0.4, 0.2, 0.1)
-TEMPERATURES = tuple(0.25 * 2 ** (step / 4) for step in range(29))  # 0.25 to 32
-FLOOR = 1e-3  # of a probability: one row alone cannot decide
+TEMPERATURES = tuple(0.3 * 40 ** (step / 29) for step in range(30))  # 0.3 to 12
+FLOOR = 1e-3  # in a probability: no single row may decide
+USUAL, ROWS_FOR_USUAL = 1.15, 60  # the temperature that is right where few labels tell, and how many rows it counts as
 
 
 def nll(log_probabilities: Tensor, gold: Tensor) -> float:
-    """The mean negative log-likelihood of gold classes (K,) in nats, no probability below FLOOR."""
-    likely = log_probabilities.gather(1, gold.unsqueeze(1)).exp().clamp_min(FLOOR)
-    return float(-likely.log().mean())
+    """The mean negative log-likelihood of gold classes (K,) in nats; 0.1 % of every probability is an equal share."""
+    likely = log_probabilities.gather(1, gold.unsqueeze(1)).exp()
+    return float(-(likely * (1 - FLOOR) + FLOOR / log_probabilities.shape[1]).log().mean())
 
 
 def temperature(logits: Tensor, gold: Tensor) -> float:
     """The one of TEMPERATURES under which held-out logits (K, C) tell the most of their gold classes."""
     return min(TEMPERATURES, key=lambda t: nll((logits / t).log_softmax(-1), gold))
+
+
+def shrunk(logits: Tensor, gold: Tensor) -> float:
+    """The temperature of held-out logits (K, C), drawn to the usual one as far as K is small."""
+    rows = len(gold)
+    own = math.log(temperature(logits, gold)) if rows else 0.0
+    return math.exp((rows * own + ROWS_FOR_USUAL * math.log(USUAL)) / (rows + ROWS_FOR_USUAL))
 
 
 def mixed(logits: Sequence[Tensor], temperatures: Sequence[float], weights: Sequence[float]) -> Tensor:

@@ -1,7 +1,8 @@
 """The classifier: backbone, stages and head in one.
 
 config.py       what a head can be (no torch)
-verbalizer.py   label words, and the head that reads them at the mask
+label_names.py  the names of labels as words, and sentences made of them
+verbalizer.py   the tokens of label words, and the head that reads them at the mask
 linear.py       one linear map of pooled features
 ytuning.py      labels that learn to read the text
 prototypes.py   label vectors on fixed features

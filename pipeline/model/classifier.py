@@ -44,7 +44,7 @@ class Classifier(nn.Module):
         backbone: Backbone,
         stages: Sequence[AnyStage],
         head: AnyHead,
-        word_ids: Sequence[int],
+        word_ids: Sequence[Sequence[int]],
         seed: int = 0,
         offset: Tensor | None = None,
     ) -> None:

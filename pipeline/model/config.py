@@ -1,4 +1,4 @@
-"""What a head can be. ``reads_words``: whether it starts from the label words, which then have to be single tokens."""
+"""What a head can be. ``reads_words``: whether it starts from the label words."""
 
 from __future__ import annotations
 
@@ -72,6 +72,7 @@ class PrototypesHead(Section):
         10.0, gt=0, le=1000, description="logits are products of unit features with the vectors, times this"
     )
     width: int = Field(0, ge=0, le=100_000, description="size of the features; 0: that of the face, filled in")
+    normalised: bool = Field(True, description="features are brought to unit length; off for pairs, filled in")
 
 
 AnyHead = Annotated[VerbalizerHead | LinearHead | YTuningHead | PrototypesHead, Field(discriminator="kind")]

@@ -18,7 +18,7 @@ class Linear(nn.Module):
     """(B, T, D) features -> (B, C) logits in fp32, of pooled features that are normalised to length sqrt(D)."""
 
     def __init__(
-        self, config: LinearHead, backbone: Backbone, word_ids: Sequence[int], generator: torch.Generator
+        self, config: LinearHead, backbone: Backbone, word_ids: Sequence[Sequence[int]], generator: torch.Generator
     ) -> None:
         super().__init__()
         self.reads_mask, self.pool = config.pool == "mask", config.pool

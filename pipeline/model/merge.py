@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import count
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from listflow.pipeline.backbone.backbone import Backbone
 from listflow.pipeline.backbone.layers import OnlyMask
 from listflow.pipeline.model.classifier import Classifier
 from listflow.pipeline.model.config import AnyHead
-from listflow.pipeline.model.verbalizer import Verbalizer
+from listflow.pipeline.model.verbalizer import Verbalizer, start_rows
 from listflow.pipeline.stages.bitfit import OwnBias
 from listflow.pipeline.stages.bottleneck import Bottleneck, Parallel, Sequential
 from listflow.pipeline.stages.config import AnyStage, Unified
@@ -37,13 +38,15 @@ class Affine:
 
 
 @torch.no_grad()
-def merge(model: Classifier, backbone: Backbone, word_ids: Sequence[int]) -> Backbone:
-    """A new masked LM whose logits of the words ``word_ids`` at the mask are the class logits of ``model``.
+def merge(model: Classifier, backbone: Backbone, word_ids: Sequence[Sequence[int]]) -> Backbone:
+    """A new masked LM whose logits of ``label_tokens`` at the mask are the class logits of ``model``.
 
     ``backbone`` (fp32), which ``model`` stands on, stays as it is. The parts must be ones that
     ``check_mergeable`` lets pass; InputError for a bias where the backbone's map has none.
     """
-    merged = _untied_copy(backbone)
+    tokens, size = label_tokens(word_ids, backbone), len(backbone.word_rows)
+    starts = start_rows(backbone.word_rows, word_ids)
+    merged = _untied_copy(backbone, starts[[token >= size for token in tokens]])
     if model.encoder is not None:
         layers = list(model.encoder.get_submodule(backbone.layers_in_view).children())
         first = backbone.n_layers - len(layers)
@@ -51,8 +54,21 @@ def merge(model: Classifier, backbone: Backbone, word_ids: Sequence[int]) -> Bac
             for path, wrapped in _wrapped(layer.layer if isinstance(layer, OnlyMask) else layer):
                 _put(resolved(wrapped), merged.layer(number).get_submodule(path))
     assert isinstance(model.head, Verbalizer)
-    _put_head(model.head, merged, word_ids)
+    _put_head(model.head, merged, tokens)
     return merged
+
+
+def label_tokens(word_ids: Sequence[Sequence[int]], backbone: Backbone) -> tuple[int, ...]:
+    """The token that stands for each label in the merged model of ``backbone``, in label order.
+
+    It is the label's word where that is one token, and no other label's; else a new one behind the vocabulary, which
+    no text has.
+    """
+    found: list[int] = []
+    new = count(len(backbone.word_rows))
+    for ids in word_ids:
+        found.append(ids[0] if len(ids) == 1 and ids[0] not in found else next(new))
+    return tuple(found)
 
 
 def check_mergeable(stages: Sequence[AnyStage], head: AnyHead, run: str) -> None:
@@ -116,9 +132,9 @@ def _put(found: Affine, target: Any) -> None:
         target.bias.copy_(found.bias)
 
 
-def _put_head(head: Verbalizer, merged: Backbone, word_ids: Sequence[int]) -> None:
-    """Overwrites the masked-LM head, and of its decoder the rows of ``word_ids`` alone."""
-    model, family, ids = merged.model, merged.family, list(word_ids)
+def _put_head(head: Verbalizer, merged: Backbone, tokens: Sequence[int]) -> None:
+    """Overwrites the masked-LM head, and of its decoder the rows of ``tokens`` alone."""
+    model, family, ids = merged.model, merged.family, list(tokens)
     _put(resolved(head.dense), model.get_submodule(family.head_dense))
     _put(resolved(head.norm), model.get_submodule(family.head_norm))
     decoder = model.get_output_embeddings()
@@ -128,17 +144,24 @@ def _put_head(head: Verbalizer, merged: Backbone, word_ids: Sequence[int]) -> No
         bias[ids] = head.words.bias
 
 
-def _untied_copy(backbone: Backbone) -> Backbone:
-    """A copy whose decoder is not tied to the word embeddings: trained label words must not change the input."""
+def _untied_copy(backbone: Backbone, new: Tensor) -> Backbone:
+    """A copy whose decoder is not tied to the word embeddings: trained label words must not change the input.
+
+    Tokens with the rows ``new`` (N, E) stand behind its vocabulary.
+    """
     model = copy.deepcopy(backbone.model)
     if model.config.model_type == "deberta-v2" and not model.config.legacy:
         model = _legacy(model)
     model.config.tie_word_embeddings = False
     copied = Backbone(model, backbone.tokenizer, backbone.name)
     owner, _, name = copied.family.decoder_bias.rpartition(".")
-    decoder, bias = model.get_output_embeddings(), model.get_parameter(copied.family.decoder_bias)
+    words, decoder = model.get_input_embeddings(), model.get_output_embeddings()
+    bias = model.get_parameter(copied.family.decoder_bias)
+    bias, rows = torch.cat([bias, bias.new_zeros(len(new))]), torch.cat([words.weight, new])
     setattr(model.get_submodule(owner), name, _own(bias))
-    decoder.weight, decoder.bias = _own(copied.word_rows), _own(bias)
+    words.weight, decoder.weight, decoder.bias = _own(rows), _own(rows), _own(bias)
+    words.num_embeddings = decoder.out_features = len(rows)
+    model.config.vocab_size += len(new)
     return copied
 
 

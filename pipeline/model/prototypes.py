@@ -1,7 +1,7 @@
 """Label vectors: a class is a vector, a text's logit its product with the text's (arXiv 1703.05175; 2202.09817).
 
-The features are fixed. From each a ``centre`` is taken, the mean over labelled and unlabelled rows, which is kept with
-the vectors and not trained; what is left is brought to unit length. Logits are then ``scale`` e . w_c + b_c.
+The features are fixed. From each a ``centre`` is taken, the mean of the classes' means, which is kept with the vectors
+and not trained; what is left is brought to unit length, but for pairs. Logits are then ``scale`` e . w_c + b_c.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Prototypes(nn.Module):
     ) -> None:
         super().__init__()
         width = config.width or backbone.hidden_size
-        self.scale = config.scale
+        self.scale, self.normalised = config.scale, config.normalised
         self.register_buffer("centre", torch.zeros(width))
         self.out = tape.Linear(width, len(word_ids))
         nn.init.normal_(self.out.weight, std=width**-0.5, generator=generator)
@@ -37,8 +37,10 @@ class Prototypes(nn.Module):
 
     def forward(self, features: Tensor, batch: Batch) -> Tensor:
         seen = batch.attended.unsqueeze(-1).to(torch.float32)
-        pooled = F.normalize((features.float() * seen).sum(1) / seen.sum(1), dim=-1)
-        return self.out(self.scale * F.normalize(pooled - self.centre, dim=-1))
+        pooled = (features.float() * seen).sum(1) / seen.sum(1)
+        if not self.normalised:
+            return self.out(self.scale * (pooled - self.centre))
+        return self.out(self.scale * F.normalize(F.normalize(pooled, dim=-1) - self.centre, dim=-1))
 
     def labelled_loss(self, logits: Tensor, gold: Tensor) -> Tensor:
         """Cross-entropy, a scalar."""

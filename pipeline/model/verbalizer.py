@@ -1,15 +1,16 @@
 """The verbalizer head: masked-LM logits of the C label words at the mask position, and nothing else.
 
 A trainable copy of the backbone's masked-LM head (dense, activation, LayerNorm) followed by only the C rows of
-its decoder that belong to label words, so the full vocabulary projection is never computed. The rows are copied
-from the tied word embeddings, never looked up by checkpoint key.
+its decoder that belong to label words, so the full vocabulary projection is never computed. The rows are made of
+the tied word embeddings, never looked up by checkpoint key.
 
-A label word is the one token that stands for a label: checked, or chosen where a task names none.
+A label word is what stands for a label: the word of its task file, or its tidied name. Where it is one token, its row
+is copied; where it is several, the row starts at the mean of their rows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -23,6 +24,7 @@ from listflow.pipeline.backbone.batch import Batch
 from listflow.pipeline.backbone.prompt import token_ids
 from listflow.pipeline.method import tape
 from listflow.pipeline.model.config import AnyHead, VerbalizerHead
+from listflow.pipeline.model.label_names import known_pieces, label_words
 
 
 class Verbalizer(nn.Module):
@@ -31,7 +33,7 @@ class Verbalizer(nn.Module):
     reads_mask = True
 
     def __init__(
-        self, config: VerbalizerHead, backbone: Backbone, word_ids: Sequence[int], generator: torch.Generator
+        self, config: VerbalizerHead, backbone: Backbone, word_ids: Sequence[Sequence[int]], generator: torch.Generator
     ) -> None:
         super().__init__()
         backbone.require_head("head verbalizer")
@@ -39,11 +41,9 @@ class Verbalizer(nn.Module):
         self.dense = _copy_linear(model.get_submodule(family.head_dense))
         self.norm = _copy_norm(model.get_submodule(family.head_norm))
         self.activation = F.gelu if family.head_activation == "gelu" else model.get_submodule(family.head_activation)
-        ids = torch.as_tensor(word_ids, device=backbone.device)
-        bias = model.get_parameter(family.decoder_bias)[ids].float()
         self.words = tape.Linear(backbone.word_rows.shape[1], len(word_ids), device=backbone.device)
-        self.words.weight = nn.Parameter(backbone.word_rows[ids].float().clone())
-        self.words.bias = nn.Parameter(bias.clone())
+        self.words.weight = nn.Parameter(start_rows(backbone.word_rows, word_ids))
+        self.words.bias = nn.Parameter(start_rows(model.get_parameter(family.decoder_bias), word_ids))
         self.requires_grad_(config.trained)
 
     @torch.no_grad()
@@ -59,77 +59,84 @@ class Verbalizer(nn.Module):
         return F.cross_entropy(logits, gold)
 
 
-def word_ids_for(head: AnyHead, task: Task, backbone: Backbone) -> tuple[int, ...]:
-    """As ``label_word_ids``; the unknown token for every label where ``head`` reads no words."""
+def word_ids_for(head: AnyHead, task: Task, backbone: Backbone) -> tuple[tuple[int, ...], ...]:
+    """As ``label_word_ids``; no token for any label where ``head`` reads no words.
+
+    InputError also where ``head`` is not trained and two labels would start, and so stay, the same.
+    """
     if not head.reads_words:
-        return (backbone.tokenizer.unk_token_id,) * len(task.labels)
-    return tuple(label_word_ids(task, backbone.tokenizer, backbone.word_rows))
-
-
-def label_word_ids(task: Task, tokenizer: Any, word_rows: Tensor) -> list[int]:
-    """The token id of each label's word, in label order.
-
-    InputError for a label without a word, a word of several tokens, or two labels with one word; each with a
-    suggestion that works with this tokenizer.
-    """
-    ids: dict[int, str] = {}
-    for label, word in task.labels.items():
-        pieces = token_ids(tokenizer, " " + (word or label))
-        if len(pieces) != 1 or pieces[0] == tokenizer.unk_token_id:
-            raise InputError(_word_problem(task, label, word, pieces, tokenizer, word_rows, set(ids)))
-        if pieces[0] in ids:
-            raise InputError(
-                f"task '{task.name}': labels '{ids[pieces[0]]}' and '{label}' share the word '{word or label}'; "
-                "give each its own."
-            )
-        ids[pieces[0]] = label
-    return list(ids)
-
-
-def fill_in_words(task: Task, tokenizer: Any, word_rows: Tensor) -> tuple[Task, tuple[str, ...]]:
-    """(``task`` with a single-token word for every label that had none, a notice for each word that was chosen)."""
-    words: dict[str, str | None] = {}
-    notices = []
-    for label, word in task.labels.items():
-        taken = {token_ids(tokenizer, f" {w}")[0] for w in words.values()}
-        words[label] = word or suggest_words(label, tokenizer, word_rows, taken)[0]
-        if words[label] != (word or label.lower()):
-            notices.append(f"label '{label}' is read as the word '{words[label]}'; a task file can name another.")
-    return task.model_copy(update={"labels": words}), tuple(notices)
-
-
-def suggest_words(text: str, tokenizer: Any, rows: Tensor, taken: Iterable[int], count: int = 4) -> list[str]:
-    """Up to ``count`` single-token words for ``text``: its own words first, then the nearest by mean word embedding.
-
-    ``rows``: the (V, D) word embeddings; ``taken``: token ids that are no choice.
-    """
-    taken = {*taken, tokenizer.unk_token_id}
-    own = [w for w in text.lower().replace("/", " ").replace("_", " ").replace("-", " ").split() if w.isalpha()]
-    found = [w for w in own if len(w) > 2 and len(ids := token_ids(tokenizer, " " + w)) == 1 and ids[0] not in taken]
-    pieces = token_ids(tokenizer, " " + " ".join(own or [text]))
-    query = rows[pieces].float().mean(0)
-    order = F.cosine_similarity(rows.float(), query, dim=-1).argsort(descending=True)
-    for token in order[:2000].tolist():
-        word = tokenizer.decode([token]).strip().lower()
-        fits = word.isalpha() and len(word) > 2 and token_ids(tokenizer, " " + word) == [token]
-        if len(found) < count and fits and token not in taken and word not in found:
-            found.append(word)
+        return ((),) * len(task.labels)
+    found = label_word_ids(task, backbone.tokenizer)
+    if isinstance(head, VerbalizerHead) and not head.trained:
+        _check_apart(task, start_rows(backbone.word_rows, found))
     return found
 
 
-def _word_problem(
-    task: Task, label: str, word: str | None, pieces: list[int], tokenizer: Any, rows: Tensor, taken: set[int]
-) -> str:
-    what = f"label word '{word}' of label '{label}'" if word else f"label '{label}' has no label word, and its name"
-    shown = " ".join(tokenizer.convert_ids_to_tokens(pieces)) or "nothing"
-    wrong = (
-        "is unknown to the backbone" if len(pieces) == 1 else f"is {len(pieces)} tokens ({shown}) where one is needed"
-    )
-    words = suggest_words(word or label, tokenizer, rows, taken)
-    return (
-        f"task '{task.name}': {what} {wrong}; "
-        f'set labels: {{"{label}": {words[0]}}} in the task file, or try {", ".join(words[1:])}.'
-    )
+def label_word_ids(task: Task, tokenizer: Any) -> tuple[tuple[int, ...], ...]:
+    """The tokens of each label's word that ``tokenizer`` knows, in label order; () for a word of which it knows none.
+
+    InputError for two labels whose words are the same to it.
+    """
+    words = label_words(task, tokenizer)
+    read: dict[tuple[Any, ...], str] = {}
+    for label, word in zip(task.labels, words, strict=True):
+        ids = token_ids(tokenizer, f" {word}")
+        # Unknown words are not the same word because they are the same unknown token.
+        key = (*ids, word) if not ids or tokenizer.unk_token_id in ids else tuple(ids)
+        if key in read:
+            raise InputError(
+                f"task '{task.name}': '{read[key]}' and '{label}' are two labels of one name after tidying, '{word}'; "
+                "give one of them another word in a task file."
+            )
+        read[key] = label
+    return tuple(known_pieces(word, tokenizer) for word in words)
+
+
+def start_rows(table: Tensor, word_ids: Sequence[Sequence[int]]) -> Tensor:
+    """(C, ...) fp32 of ``table`` (V, ...): a word's own row, or the mean of the rows of its pieces.
+
+    A word without any starts at the mean of the other words' rows; where no label has one, at that of the table.
+    """
+    flat = torch.tensor([i for ids in word_ids for i in ids], dtype=torch.long, device=table.device)
+    pieces = table[flat].float().split([len(ids) for ids in word_ids])
+    starts = [rows[0] if len(rows) == 1 else rows.mean(0) for rows in pieces]
+    known = [start for start, rows in zip(starts, pieces, strict=True) if len(rows)]
+    middle = torch.stack(known).mean(0) if known else table.float().mean(0)
+    return torch.stack([start if len(rows) else middle for start, rows in zip(starts, pieces, strict=True)])
+
+
+def word_notices(task: Task, tokenizer: Any) -> Iterator[str]:
+    """A sentence on the words of several tokens, and one on those that ``tokenizer`` does not know, where there are."""
+    words = [(word, len(known_pieces(word, tokenizer))) for word in label_words(task, tokenizer)]
+    several, unknown = [w for w, pieces in words if pieces > 1], [w for w, pieces in words if not pieces]
+    if several:
+        have = "1 label has a name" if len(several) == 1 else f"{len(several)} labels have names"
+        starts = "starts at the mean of its" if len(several) == 1 else "start at the mean of their"
+        yield (
+            f"{have} of several tokens, which {starts} pieces ({_such_as(several)}); a task file can name single words."
+        )
+    if unknown:
+        have = "1 label has a name" if len(unknown) == 1 else f"{len(unknown)} labels have names"
+        start = "starts" if len(unknown) == 1 else "start"
+        yield (
+            f"{have} that the backbone does not know, which {start} at the mean of the others ({_such_as(unknown)}); "
+            "a task file can name words that it knows."
+        )
+
+
+def _such_as(words: Sequence[str]) -> str:
+    return "such as " + " and ".join(f"'{word}'" for word in words[:2])
+
+
+def _check_apart(task: Task, rows: Tensor) -> None:
+    found: dict[bytes, str] = {}
+    for label, row in zip(task.labels, rows.cpu(), strict=True):
+        other = found.setdefault(row.numpy().tobytes(), label)
+        if other != label:
+            raise InputError(
+                f"task '{task.name}': labels '{other}' and '{label}' start alike, as the backbone does not know a word "
+                "of theirs, and stay alike with head.trained=false; give them words that it knows in a task file."
+            )
 
 
 M = TypeVar("M", bound=nn.Module)

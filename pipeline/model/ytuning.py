@@ -19,6 +19,7 @@ from listflow.pipeline.backbone.backbone import Backbone
 from listflow.pipeline.backbone.batch import Batch
 from listflow.pipeline.method import tape
 from listflow.pipeline.model.config import YTuningHead
+from listflow.pipeline.model.verbalizer import start_rows
 
 
 class YTuning(nn.Module):
@@ -30,7 +31,7 @@ class YTuning(nn.Module):
     reads_mask = False
 
     def __init__(
-        self, config: YTuningHead, backbone: Backbone, word_ids: Sequence[int], generator: torch.Generator
+        self, config: YTuningHead, backbone: Backbone, word_ids: Sequence[Sequence[int]], generator: torch.Generator
     ) -> None:
         super().__init__()
         self.config, self.classes = config, len(word_ids)
@@ -52,7 +53,7 @@ class YTuning(nn.Module):
         self._start(backbone, word_ids, generator)
 
     @torch.no_grad()
-    def _start(self, backbone: Backbone, word_ids: Sequence[int], generator: torch.Generator) -> None:
+    def _start(self, backbone: Backbone, word_ids: Sequence[Sequence[int]], generator: torch.Generator) -> None:
         """Label vectors from the label words, as the features are brought in; or at random."""
         self.task.normal_(std=0.02, generator=generator)
         if self.config.start == "uniform":
@@ -60,7 +61,7 @@ class YTuning(nn.Module):
             return
         self.labels.normal_(std=0.02, generator=generator)
         if self.config.start == "words":
-            words = backbone.word_rows[list(word_ids)].float().cpu()
+            words = start_rows(backbone.word_rows, word_ids).cpu()
             if words.shape[1] == backbone.hidden_size:
                 self.labels[:: self.config.vectors] += F.layer_norm(self.into(words), (self.labels.shape[1],))
 

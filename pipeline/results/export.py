@@ -14,7 +14,8 @@ from safetensors import SafetensorError
 from listflow.data.errors import InputError
 from listflow.data.template import Part
 from listflow.pipeline.backbone.prompt import Prompt
-from listflow.pipeline.model.merge import check_mergeable, merge
+from listflow.pipeline.model.label_names import label_words
+from listflow.pipeline.model.merge import check_mergeable, label_tokens, merge
 from listflow.pipeline.results.finished import Finished
 from listflow.pipeline.storage.checkpoint import write_json
 
@@ -75,18 +76,19 @@ def export(run_dir: str | Path, out: str | Path) -> None:
     check_mergeable(run.stage, run.head, str(run_dir))
     backbone = run.load_backbone("fp32", "cpu")
     words, prompt = run.word_ids(backbone), run.prompt(backbone)
+    tokens = label_tokens(words, backbone)
     merged = merge(run.classifier(backbone), backbone, words)
     with _aside(out) as folder:
         merged.model.save_pretrained(folder)
         merged.tokenizer.save_pretrained(folder)
-        write_json(folder / "listflow.json", card_of(prompt, words))
+        write_json(folder / "listflow.json", card_of(prompt, tokens))
         (folder / "README.md").write_text(readme(prompt), "utf-8")
 
 
-def card_of(prompt: Prompt, word_ids: Sequence[int]) -> dict[str, Any]:
-    """listflow.json: the labels in class order with their words, and the prompt around a text as token ids."""
+def card_of(prompt: Prompt, tokens: Sequence[int]) -> dict[str, Any]:
+    """listflow.json: the labels in class order with their words and ``tokens``, and the prompt around a text as ids."""
     task = prompt.task
-    words = [word or label for label, word in task.labels.items()]
+    words = label_words(task, prompt.tokenizer)
     return {
         "format": 1,
         "task": task.name,
@@ -95,7 +97,7 @@ def card_of(prompt: Prompt, word_ids: Sequence[int]) -> dict[str, Any]:
         "max_length": prompt.max_length,
         "labels": [
             {"label": label, "word": word, "token_id": token}
-            for label, word, token in zip(task.labels, words, word_ids, strict=True)
+            for label, word, token in zip(task.labels, words, tokens, strict=True)
         ],
         "pieces": _pieces(prompt),
         "room": prompt.budget,

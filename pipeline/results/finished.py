@@ -154,8 +154,8 @@ class Finished:
         face = self.prompt(backbone) if view.face == "prompt" else text_face_of(backbone, view.max_length)
         return View(model, face, view.weight, view.temperature)
 
-    def word_ids(self, backbone: Backbone) -> tuple[int, ...]:
-        """The token id of each label's word, in label order; see ``word_ids_for``."""
+    def word_ids(self, backbone: Backbone) -> tuple[tuple[int, ...], ...]:
+        """The token ids of each label's word, in label order; see ``word_ids_for``."""
         return word_ids_for(self.head, self.task, backbone)
 
 

@@ -19,8 +19,9 @@ from listflow.data.rows import Row
 from listflow.pipeline.backbone.backbone import Backbone, load_backbone
 from listflow.pipeline.backbone.cache import encode_pool
 from listflow.pipeline.backbone.prompt import Prompt
-from listflow.pipeline.model.config import YTuningHead
-from listflow.pipeline.model.verbalizer import word_ids_for
+from listflow.pipeline.model.config import PrototypesHead, YTuningHead
+from listflow.pipeline.model.label_names import silent_notice
+from listflow.pipeline.model.verbalizer import word_ids_for, word_notices
 from listflow.pipeline.run.config import RunConfig
 from listflow.pipeline.run.continuation import Parent, digest_of, keep_rows, nothing_new, pinned_parent
 from listflow.pipeline.run.feature_cache import keeps_features, room_notices, with_kept_features
@@ -84,7 +85,7 @@ def open_run(
     config = config.model_copy(update={"stage": tuple(map(_pinned, config.stage))})
     backbone = backbone or load_backbone(config.backbone.name, config.backbone.precision, config.backbone.device)
     config = suited(config, backbone, sources.task)
-    sources, words_notices = spell_out(sources, config.head, backbone)
+    sources = spell_out(sources, config)
     config = _spelled(config, sources, backbone)
     reviewed = parent.reviewed if parent else ()
     if parent is not None:
@@ -99,7 +100,7 @@ def open_run(
         run = replace(run, parent=parent and parent.knowing(run.inputs.pool))
         check_subspace(config.stage, backbone, run.prompt)
         check_start(config.stage, backbone)
-        run = replace(run, notices=(*words_notices, *_notices(run)))
+        run = replace(run, notices=_notices(run))
         run.new_classifier(0, None)  # a stage or head that does not fit the backbone is refused here
         keep_rows(folder, reviewed)
         write_record(run, sources)
@@ -173,6 +174,7 @@ def _length(config: RunConfig, backbone: Backbone) -> int:
 def _notices(run: Run) -> tuple[str, ...]:
     """The sentences; NothingNew for a continued run that has nothing new to learn from."""
     return (
+        *_word_notices(run),
         *_new_notices(run),
         *_view_notices(run),
         *run.inputs.notices,
@@ -181,6 +183,11 @@ def _notices(run: Run) -> tuple[str, ...]:
         *_head_notices(run),
         *room_notices(run),
     )
+
+
+def _word_notices(run: Run) -> Iterator[str]:
+    if run.config.head.reads_words:
+        yield from word_notices(run.inputs.task, run.backbone.tokenizer)
 
 
 def _new_notices(run: Run) -> Iterator[str]:
@@ -213,6 +220,10 @@ def _sample_notices(run: Run) -> Iterator[str]:
 
 
 def _view_notices(run: Run) -> Iterator[str]:
+    reads_names = run.config.second is not None or isinstance(run.config.head, PrototypesHead)
+    silent = silent_notice(run.inputs.task, run.backbone.tokenizer)
+    if reads_names and silent and not run.inputs.task.is_pair:
+        yield silent
     if run.config.face == "text" and not run.backbone.has_head:
         yield (
             f"backbone '{run.backbone.name}' has no trained masked-LM head, so that a prompt would say nothing: the "

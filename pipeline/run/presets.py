@@ -40,9 +40,9 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 # The second view of the fast preset, where neither stage nor head is named.
 _TEXT_STUDENT: dict[str, Any] = {
-    "learning_rate": 3e-3, "steps": 200, "batch": 32, "warmup": 0.8, "cutoff": 0.0, "tail_epochs": 5, "tail_batch": 10,
+    "learning_rate": 3e-3, "steps": 200, "batch": 16, "warmup": 0.9, "cutoff": 0.0, "tail_epochs": 5, "tail_batch": 10,
 }
-_COMMITTEE: dict[str, Any] = {"second": {"face": "text", "student": _TEXT_STUDENT}}
+_COMMITTEE: dict[str, Any] = {"second": {"face": "text", "student": _TEXT_STUDENT}, "pseudo": {"confidence": 0.0}}
 # What the fast preset takes for heads that start from nothing, where a verbalizer starts from a trained masked-LM head,
 # and for pseudo tokens: these need a higher rate, and a step of theirs passes through the whole backbone.
 _PSEUDO_TOKENS: dict[str, Any] = {
@@ -53,7 +53,9 @@ FAST_FOR: dict[str, dict[str, dict[str, Any]]] = {
     "head": {
         "linear": {"teacher": {"learning_rate": 3e-3, "epochs": 30}, "student": {"learning_rate": 3e-3}},
         "ytuning": {"teacher": {"learning_rate": 3e-5, "epochs": 30}, "student": {"learning_rate": 1e-4}},
-        "prototypes": {"teacher": {"learning_rate": 3e-3, "epochs": 30}, "student": _TEXT_STUDENT},
+        "prototypes": {
+            "teacher": {"learning_rate": 3e-3, "epochs": 30}, "student": _TEXT_STUDENT, "pseudo": {"confidence": 0.0},
+        },
     },
     "stage": dict.fromkeys(("ptuning", "soft_prompt", "soft_prompt_mlm", "ipt"), _PSEUDO_TOKENS),
 }

@@ -63,7 +63,7 @@ class Run:
     inputs: Inputs
     backbone: Backbone
     prompt: Prompt
-    word_ids: tuple[int, ...]
+    word_ids: tuple[tuple[int, ...], ...]
     labelled: Encoded
     gold: Tensor
     corpus: Encoded

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from listflow.data.errors import InputError
 from listflow.data.formats import is_hub_id
@@ -14,9 +15,8 @@ from listflow.data.pool import source_names
 from listflow.data.rows import Row, read_rows
 from listflow.data.shards import MANIFEST, is_corpus, read_manifest
 from listflow.data.task import Columns, Task, infer_task, load_task, parse_columns
-from listflow.pipeline.backbone.backbone import Backbone, absolute_backbone
-from listflow.pipeline.model.config import AnyHead
-from listflow.pipeline.model.verbalizer import fill_in_words
+from listflow.pipeline.backbone.backbone import absolute_backbone
+from listflow.pipeline.model.label_names import fill_in_words
 from listflow.pipeline.run.config import RunConfig
 from listflow.pipeline.storage.checkpoint import read_json
 from listflow.pipeline.storage.run_folder import RunFolder
@@ -96,12 +96,17 @@ def resolve_sources(config: RunConfig) -> Sources:
     )  # fmt: skip
 
 
-def spell_out(sources: Sources, head: AnyHead, backbone: Backbone) -> tuple[Sources, tuple[str, ...]]:
-    """(sources whose inferred task has a word for every label if ``head`` reads them, notices of the words chosen)."""
-    if not (sources.inferred and head.reads_words):
-        return sources, ()
-    task, notices = fill_in_words(sources.task, backbone.tokenizer, backbone.word_rows)
-    return replace(sources, task=task), notices
+def spell_out(sources: Sources, config: RunConfig) -> Sources:
+    """``sources``, whose inferred task has its name as the word of every label, if the head reads words.
+
+    A run that was begun before keeps the words that it had, however names are tidied now.
+    """
+    if not (sources.inferred and config.head.reads_words):
+        return sources
+    begun = _record_of(config).get("task", {}).get("labels", {})
+    same = list(begun) == list(sources.task.labels)
+    task = sources.task.model_copy(update={"labels": begun}) if same else sources.task
+    return replace(sources, task=fill_in_words(task))
 
 
 def rows_since(config: RunConfig) -> int:
@@ -132,10 +137,13 @@ def _demo(config: RunConfig) -> Sources:
 
 def _recorded(config: RunConfig) -> dict[str, str]:
     """The digests of the run that ``config`` goes on with; none for a new one."""
+    return dict(_record_of(config).get("digests", {}))
+
+
+def _record_of(config: RunConfig) -> dict[str, Any]:
+    """inputs.json of the run that ``config`` goes on with; nothing for a new one."""
     files = RunFolder(Path(config.run_dir)) if config.run_dir else None
-    if files is None or not files.config.exists():
-        return {}
-    return dict(read_json(files.inputs).get("digests", {}))
+    return dict(read_json(files.inputs)) if files is not None and files.config.exists() else {}
 
 
 def _stamps(labelled: str, unlabelled: Sequence[str], test: str | None) -> tuple[Stamp | None, ...]:

@@ -29,11 +29,12 @@ def suited(config: RunConfig, backbone: Backbone, task: Task) -> RunConfig:
     """
     if config.second is not None and not backbone.has_head:
         config = config.text_alone()
-    width = 1 + 2 * backbone.hidden_size if task.is_pair else backbone.hidden_size
+    width = 1 + 3 * backbone.hidden_size if task.is_pair else backbone.hidden_size
+    own = {"width": width, "normalised": not task.is_pair}
     if config.face == "text" and isinstance(config.head, PrototypesHead):
-        return config.model_copy(update={"head": config.head.model_copy(update={"width": width})})
+        return config.model_copy(update={"head": config.head.model_copy(update=own)})
     if config.second is not None:
-        head = config.second.head.model_copy(update={"width": width})
+        head = config.second.head.model_copy(update=own)
         return config.model_copy(update={"second": config.second.model_copy(update={"head": head})})
     return config
 
@@ -51,8 +52,8 @@ def unread(run: Run) -> tuple[Run, ...]:
     """The run as each of its views sees it, before any text has met the text face."""
     if run.config.second is None:
         return (run,)
-    unknown = (run.backbone.tokenizer.unk_token_id,) * len(run.labels)
-    return run, replace(run, config=_alone(run.config, run.config.second), suffix=SUFFIX, word_ids=unknown)
+    unread_words = ((),) * len(run.labels)
+    return run, replace(run, config=_alone(run.config, run.config.second), suffix=SUFFIX, word_ids=unread_words)
 
 
 def glimpse(run: Run, rows: np.ndarray) -> Run:

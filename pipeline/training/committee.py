@@ -8,17 +8,18 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import torch
 from torch import Tensor
 
-from listflow.pipeline.method.gate import stratified
 from listflow.pipeline.method.mixture import believed, mixed, nll, temperature
-from listflow.pipeline.method.sampling import generator_for
+from listflow.pipeline.model.classifier import logits_of
 from listflow.pipeline.run.run import Run
 from listflow.pipeline.storage.checkpoint import load_tensors, new_folder, read_json, save_tensors, verified, write_json
 from listflow.pipeline.storage.pseudo_labels import load_meta_weights
 from listflow.pipeline.storage.run_folder import EVIDENCE, MIXTURE
+from listflow.pipeline.training.label_vectors import folds_of
 from listflow.pipeline.training.models import cross_validated
 
 Facts = dict[str, Any]
@@ -115,13 +116,17 @@ def _held_out(view: Run) -> Tensor:
     known = load_tensors(view.round(0).evidence)
     if "labelled" in known:
         return known["labelled"]
-    folds = stratified(view.gold.numpy(), view.config.mixture.folds, generator_for(view.config.seed, "folds"))
-    offset = (verified(view.round(0).model) or {}).get("offset")
-    return cross_validated(view, None if offset is None else torch.tensor(offset), folds)
+    stored, folds = (verified(view.round(0).model) or {}).get("offset"), folds_of(view)
+    offset = None if stored is None else torch.tensor(stored)
+    if not folds:
+        return logits_of(view.new_classifier(0, offset), view.labelled)
+    return cross_validated(view, offset, folds)
 
 
 def _decided(run: Run, held_out: Sequence[Tensor]) -> Mixture:
-    gold = run.gold
+    folds = folds_of(run)
+    rows = np.sort(np.concatenate(folds)) if folds else np.arange(len(run.gold))
+    gold, held_out = run.gold[rows], [logits[rows] for logits in held_out]
     temperatures = [temperature(logits, gold) for logits in held_out]
     first = believed(held_out[0], held_out[1], gold, temperatures, run.config.mixture.smallest)
     facts = zip(run.views, (first, 1 - first), temperatures, held_out, strict=True)
@@ -129,4 +134,4 @@ def _decided(run: Run, held_out: Sequence[Tensor]) -> Mixture:
         Voice(view.view, weight, t, nll((z / t).log_softmax(-1), gold), int((z.argmax(-1) == gold).sum()))
         for view, weight, t, z in facts
     ]
-    return Mixture(tuple(voices), "held-out labels")
+    return Mixture(tuple(voices), "rows held out" if folds else "what is said before any label is used")

@@ -13,15 +13,15 @@ from torch import Tensor
 
 from listflow.pipeline.backbone.batch import Encoded
 from listflow.pipeline.method.gate import stratified
-from listflow.pipeline.method.label_vectors import Known, Map, teach
+from listflow.pipeline.method.label_vectors import Known, Taught, centre_of, teach
 from listflow.pipeline.method.sampling import generator_for
 from listflow.pipeline.model.classifier import Classifier, logits_of
 from listflow.pipeline.model.config import PrototypesHead
+from listflow.pipeline.model.label_names import label_sentences
 from listflow.pipeline.run.run import Run
 from listflow.pipeline.storage.checkpoint import load_tensors, verified
 from listflow.pipeline.training.models import keep_model, metrics_of
 
-WAYS_TO_NAME = ("{}", "This is about {}.", "This text is about {}.")
 MOST_POOL = 2000  # rows of the pool that the teacher's loss sees
 Facts = dict[str, Any]
 
@@ -32,19 +32,19 @@ def match_labels(run: Run) -> Facts:
     if done:
         return done
     began = time.monotonic()
-    known = _known(run)
-    folds = stratified(run.gold.numpy(), run.config.mixture.folds, generator_for(run.config.seed, "folds"))
+    centre, known = _known(run)
+    folds = [rows.tolist() for rows in folds_of(run)]
     taught, alone = teach(known, folds), teach(known, folds, with_pool=False)
-    model = classifier_of(run, taught.map)
+    model = classifier_of(run, centre, taught)
     facts: Facts = {
         "zero_shot": None, "offset": None, "candidates": [asdict(each) for each in taught.weighed],
-        "labelled_only": None,
+        "labelled_only": None, "names_tell": taught.names_tell, "shares": taught.shares.tolist(),
     }  # fmt: skip
     extra = {}
     if run.test is not None and run.test_gold is not None:
-        extra["labelled_only"] = logits_of(classifier_of(run, alone.map), run.test)
+        extra["labelled_only"] = logits_of(classifier_of(run, centre, alone), run.test)
         facts["labelled_only"] = metrics_of(extra["labelled_only"], run.test_gold)
-    start = {f"start/{name}": value for name, value in classifier_of(run, alone.map).tensors().items()}
+    start = {f"start/{name}": value for name, value in classifier_of(run, centre, alone).tensors().items()}
     return keep_model(run, 0, model, facts, taught.held_out, began, extra=extra | start)
 
 
@@ -53,39 +53,53 @@ def has_label_vectors(run: Run) -> bool:
     return run.view == "text" and isinstance(run.config.head, PrototypesHead)
 
 
+def folds_of(run: Run) -> list[np.ndarray]:
+    """The sets of labelled rows that each are predicted without themselves, the same for every view."""
+    return stratified(run.gold.numpy(), run.config.mixture.folds, generator_for(run.config.seed, "folds"))
+
+
 def start_of(run: Run) -> dict[str, Tensor]:
     """What a student's label vectors start from: labelled rows and names alone."""
     kept = load_tensors(run.round(0).evidence)
     return {name.removeprefix("start/"): value for name, value in kept.items() if name.startswith("start/")}
 
 
-def classifier_of(run: Run, made: Map) -> Classifier:
+def classifier_of(run: Run, centre: Tensor, made: Taught) -> Classifier:
     """The text view's classifier with these label vectors."""
     model = run.new_classifier(0, None)
-    model.load({"head.centre": made.centre, "head.out.weight": made.weight, "head.out.bias": made.bias})
+    model.load({"head.centre": centre, "head.out.weight": made.weight, "head.out.bias": made.bias})
     return model
 
 
-def _known(run: Run) -> Known:
-    """What the teacher is made of."""
-    rows = generator_for(run.config.seed, "information").permutation(len(run.corpus))[:MOST_POOL]
-    pool = _vectors(run.corpus.take(np.sort(rows)))
-    return Known(_vectors(run.labelled), run.gold, pool, _names(run), len(run.labels))
+def _known(run: Run) -> tuple[Tensor, Known]:
+    """(the centre (F,), what the teacher is made of)."""
+    chosen = generator_for(run.config.seed, "information").permutation(len(run.corpus))[:MOST_POOL]
+    labelled, pool = _vectors(run.labelled), _vectors(run.corpus.take(np.sort(chosen)))
+    centre, normalised = centre_of(labelled, run.gold), not run.inputs.task.is_pair
+    labelled, pool = (F.normalize(e - centre, dim=-1) if normalised else e - centre for e in (labelled, pool))
+    stated = run.inputs.task.shares
+    shares = None if stated is None else torch.tensor([stated[label] for label in run.labels])
+    return centre, Known(labelled, run.gold, pool, _names(run), len(run.labels), shares, not normalised)
 
 
 def _names(run: Run) -> Tensor | None:
-    """(C, F) unit vectors of what the labels are called, less their mean; None for pairs, which no name is like."""
-    face = run.face
+    """(C, F) unit vectors of what the labels are called, less their mean, zero where that says nothing.
+
+    None where fewer than two say something, and for pairs, which no name is like.
+    """
+    face, said = run.face, label_sentences(run.inputs.task, run.backbone.tokenizer)
     assert face is not None
-    if run.inputs.task.is_pair:
+    places = [place for place, sentences in enumerate(said) if sentences]
+    if len(places) < 2 or run.inputs.task.is_pair:
         return None
-    words = [(word or label).replace("_", " ").replace("-", " ") for label, word in run.inputs.task.labels.items()]
-    ways = [face.vectors([(way.format(word), None) for word in words]) for way in WAYS_TO_NAME]
-    found = torch.stack([F.normalize(way - way.mean(0), dim=-1) for way in ways]).mean(0)
-    return F.normalize(found, dim=-1)
+    ways = [face.vectors([(sentence, None) for sentence in way]) for way in zip(*filter(None, said), strict=True)]
+    mean = torch.stack([F.normalize(way - way.mean(0), dim=-1) for way in ways]).mean(0)
+    found = torch.zeros(len(said), mean.shape[1])
+    found[places] = F.normalize(mean, dim=-1)
+    return found
 
 
 def _vectors(encoded: Encoded) -> Tensor:
-    """(N, F) unit vectors of rows of one vector each."""
+    """(N, F) vectors of rows of one vector each."""
     assert encoded.features is not None
-    return F.normalize(torch.from_numpy(np.array(encoded.features.values[encoded.features.starts])), dim=-1)
+    return torch.from_numpy(np.array(encoded.features.values[encoded.features.starts]))

@@ -110,18 +110,14 @@ def train_resumably(run: Run, number: int, trainer: Trainer, made_from: str) -> 
 
 
 def cross_validated(run: Run, offset: Tensor | None, parts: Sequence[np.ndarray] | None = None) -> Tensor:
-    """(K, C) logits of labelled rows under teachers that were trained without them, by ``parts`` of the rows.
-
-    A part that is all rows is predicted by a teacher that has seen no label.
-    """
+    """(K, C) logits of labelled rows under teachers that were trained without them; zero for rows of no part."""
     logits = torch.zeros(len(run.gold), len(run.labels))
     for held in parts or folds(len(run.gold), FOLDS, generator_for(run.config.seed, "folds")):
         kept = np.setdiff1d(np.arange(len(run.gold)), held)
         model = run.new_classifier(0, offset)
-        if len(kept):
-            recipe = teacher_recipe(run, len(kept), "folds")
-            trainer = Trainer(model, recipe, Material(run.labelled.take(kept), run.gold[kept], run.corpus))
-            trainer.run(lambda tick: run.notify(Progress(0, "folds", tick.step, tick.steps, tick.loss)))
+        recipe = teacher_recipe(run, len(kept), "folds")
+        trainer = Trainer(model, recipe, Material(run.labelled.take(kept), run.gold[kept], run.corpus))
+        trainer.run(lambda tick: run.notify(Progress(0, "folds", tick.step, tick.steps, tick.loss)))
         logits[held] = logits_of(model, run.labelled.take(held))
     return logits
 

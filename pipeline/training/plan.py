@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 
 from listflow.pipeline.model.classifier import logits_of
+from listflow.pipeline.model.label_names import label_words
 from listflow.pipeline.run.config import RunConfig
 from listflow.pipeline.run.feature_cache import keeps_features, with_kept_features
 from listflow.pipeline.run.opening import open_run
@@ -32,11 +33,20 @@ Steps = dict[Phase, int]
 
 @dataclass(frozen=True)
 class Word:
-    """A label, its label word, and the word's token id."""
+    """A label, its label word, and the word's token id; its pieces, as `card + arrival`, where it is not one token.
+
+    No pieces for a word that the backbone does not know.
+    """
 
     label: str
     word: str
-    token: int
+    token: int | str
+
+    def told(self) -> str:
+        """What the word is to the backbone: `token 6`, `tokens card + arrival`, or `not known`."""
+        if isinstance(self.token, int):
+            return f"token {self.token}"
+        return f"tokens {self.token}" if self.token else "not known"
 
 
 @dataclass(frozen=True)
@@ -132,9 +142,13 @@ def _samples(run: Run) -> tuple[str, ...]:
 def _words(run: Run) -> tuple[Word, ...]:
     if not run.config.head.reads_words:
         return ()
-    spelled = run.backbone.tokenizer.convert_ids_to_tokens(list(run.word_ids))
-    named = zip(run.inputs.task.labels.items(), run.word_ids, spelled, strict=True)
-    return tuple(Word(label, word or token, at) for (label, word), at, token in named)
+    tokenizer, task = run.backbone.tokenizer, run.inputs.task
+    named = zip(task.labels, label_words(task, tokenizer), run.word_ids, strict=True)
+    return tuple(Word(label, word, _token(tokenizer, ids)) for label, word, ids in named)
+
+
+def _token(tokenizer: Any, ids: Sequence[int]) -> int | str:
+    return ids[0] if len(ids) == 1 else " + ".join(tokenizer.convert_ids_to_tokens(list(ids)))
 
 
 def _lengths(run: Run) -> tuple[LengthBin, ...]:

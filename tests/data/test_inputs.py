@@ -118,8 +118,41 @@ def test_notices_say_what_should_be_known(files: dict[str, Any], tmp_path: Path)
         "1 test row(s) repeat a labelled text, so the test figures flatter.",
         "1 unlabelled row(s) repeat a labelled text and were left out.",
         "2 unlabelled row(s) have a blank text and were left out.",
+        "The 1 unlabelled row(s) hold 1 text(s), fewer than the 3 labels, so next to nothing can be learned from them; "
+        "pass more text with --unlabelled.",
     )
     assert inputs.pool.row_ids([0]) == ["u:1"]
+
+
+def test_several_labels_without_a_row_are_one_sentence(files: dict[str, Any]) -> None:
+    task = TASK.model_copy(update={"labels": dict.fromkeys(["good", "bad", *(f"odd{i}" for i in range(7))])})
+    inputs = opened(files, task, unlabelled=files["unlabelled"], folder=files["folder"])
+    assert inputs.notices[0] == (
+        "No labelled row has one of 7 labels ('odd0', 'odd1', 'odd2', 'odd3', 'odd4' ...): they can only be learned "
+        "from their label words."
+    )
+    assert sum("No labelled row" in notice for notice in inputs.notices) == 1
+
+
+def test_fewer_shots_than_labels_is_said(files: dict[str, Any], tmp_path: Path) -> None:
+    """A balanced draw takes a row of a label in turn, so labels go without, and never silently."""
+    task = TASK.model_copy(update={"labels": {"good": None, "bad": None, "odd": None}})
+    labelled = write(tmp_path, "three.csv", "text,label", "a,good", "b,bad", "c,odd")
+    inputs = opened(files, task, labelled=labelled, shots=2)
+    absent = next(label for label in task.labels if label not in {row.label for row in inputs.labelled})
+    assert inputs.notices == (
+        f"No labelled row has the label {absent!r}: it can only be learned from its label word; 2 rows are not enough "
+        "for 3 labels, draw at least 3 with --shots.",
+    )
+
+
+@pytest.mark.parametrize("rows", [["same"] * 50, ["u"], ["Same", "same "] * 9])
+def test_a_pool_that_teaches_nothing_is_said(files: dict[str, Any], tmp_path: Path, rows: list[str]) -> None:
+    inputs = opened(files, unlabelled=[write(tmp_path, "poor.csv", "text", *rows)])
+    assert inputs.notices == (
+        f"The {len(rows)} unlabelled row(s) hold 1 text(s), fewer than the 2 labels, so next to nothing can be "
+        "learned from them; pass more text with --unlabelled.",
+    )
 
 
 def test_pairs(files: dict[str, Any], tmp_path: Path) -> None:
@@ -127,7 +160,7 @@ def test_pairs(files: dict[str, Any], tmp_path: Path) -> None:
         files,
         PAIR,
         labelled=write(tmp_path, "l.csv", "text_a,text_b,label", "a,b,same", "a,c,other"),
-        unlabelled=[write(tmp_path, "u.csv", "text_a,text_b", "a,b", "b,a")],
+        unlabelled=[write(tmp_path, "u.csv", "text_a,text_b", "a,b", "b,a", "c,a")],
         test=None,
     )
     assert inputs.pool.texts([0]) == [("b", "a")]
@@ -148,7 +181,7 @@ def building(monkeypatch: pytest.MonkeyPatch) -> list[object]:
 
 
 def test_the_pool_is_reused_with_its_notices(files: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    Path(files["unlabelled"][0]).write_text("text,-\nu,\n,\na,\n", "utf-8")
+    Path(files["unlabelled"][0]).write_text("text,-\nu,\n,\na,\nv,\n", "utf-8")
     first = opened(files)
     built = building(monkeypatch)
     second = opened(files)

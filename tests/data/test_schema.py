@@ -10,7 +10,7 @@ from listflow.data.errors import InputError, did_you_mean, nearest
 from listflow.data.task import load_task, parse_columns
 
 GOOD = {"name": "t", "template": "'{text} {mask}'", "labels": "[a, b]"}
-TASK_KEYS = "use name, description, template, labels, lower, columns."
+TASK_KEYS = "use name, description, template, labels, descriptions, shares, lower, columns."
 COLUMNS_KEYS = "use text, text_a, text_b, label."
 
 TASK_FILES: dict[str, tuple[dict[str, str], str]] = {
@@ -37,7 +37,7 @@ TASK_FILES: dict[str, tuple[dict[str, str], str]] = {
     ),
     "shared label word": (
         {"labels": "{a: same, b: same}"},
-        "two labels share a label word: give each label its own.",
+        "labels 'a' and 'b' share a label word, 'same': give each its own.",
     ),
     "blank label word": ({"labels": "{a: x, b: ' '}"}, "labels and label words must not be blank."),
     "no labels": ({"labels": ""}, "the key 'labels' is missing; add it."),
@@ -76,6 +76,40 @@ TASK_FILES: dict[str, tuple[dict[str, str], str]] = {
     "no mapping of columns": (
         {"columns": "text=body"},
         "columns: Input should be a valid dictionary or instance of Columns.",
+    ),
+    "description of no label": (
+        {"descriptions": "{a: good, zzz: bad}"},
+        "descriptions: 'zzz' is no label; name labels of the task.",
+    ),
+    "description of a label with a slip": (
+        {"labels": "[billing, b]", "descriptions": "{biling: money}"},
+        "descriptions: 'biling' is no label (did you mean 'billing'?); name labels of the task.",
+    ),
+    "blank description": ({"descriptions": "{a: ' '}"}, "descriptions.a: String should have at least 1 character."),
+    "no sentence": ({"descriptions": "{a: 3}"}, "descriptions.a: Input should be a valid string."),
+    "long label description": (
+        {"descriptions": "{a: " + "d" * 301 + "}"},
+        "descriptions.a: String should have at most 300 characters.",
+    ),
+    "descriptions in a list": ({"descriptions": "[a]"}, "descriptions: give a mapping that names labels."),
+    "described label that is true to YAML": (
+        {"descriptions": "{yes: it is}"},
+        "descriptions: True is not text to YAML: put quotes around it.",
+    ),
+    "share of no label": (
+        {"shares": "{a: 0.5, zzz: 0.5}"},
+        "shares: 'zzz' is no label; name labels of the task.",
+    ),
+    "label without a share": ({"shares": "{a: 1}"}, "shares: label 'b' has none; give the share of every label."),
+    "shares that do not sum to 1": (
+        {"shares": "{a: 0.5, b: 0.6}"},
+        "shares: they sum to 1.1; let them sum to 1.",
+    ),
+    "share of nothing": ({"shares": "{a: 1, b: 0}"}, "shares.b: Input should be greater than 0."),
+    "share above 1": ({"shares": "{a: 60, b: 40}"}, "shares.a: Input should be less than or equal to 1."),
+    "share that is no number": (
+        {"shares": "{a: half, b: 0.5}"},
+        "shares.a: Input should be a valid number, unable to parse string as a number.",
     ),
     "unknown column": (
         {"columns": "{txt: body}"},

@@ -62,6 +62,24 @@ def test_bad_task_files_name_file_and_key(tmp_path: Path, body: str, complaint: 
     assert "\n" not in str(raised.value)
 
 
+def test_descriptions_and_shares(tmp_path: Path) -> None:
+    body = (
+        "name: t\ntemplate: '{text} {mask}'\nlabels: [1, b, c]\n"
+        "descriptions:\n  1: >\n    It is about\n    money.\nshares: {c: 0.2, b: 0.3, 1: 0.4999}\n"
+    )
+    loaded = load_task(task_file(tmp_path, body))
+    assert loaded.descriptions == {"1": "It is about money."}
+    assert loaded.shares == {"c": 0.2, "b": 0.3, "1": 0.4999}
+    assert Task.model_validate(loaded.model_dump(mode="json")) == loaded
+
+
+def test_a_task_that_says_no_more_is_written_as_before_there_was_more() -> None:
+    """Its dump is part of what a run is known by."""
+    dumped = task("{text} {mask}").model_dump(mode="json")
+    assert list(dumped) == ["name", "description", "template", "labels", "lower", "columns"]
+    assert Task.model_validate(dumped) == task("{text} {mask}")
+
+
 def test_task_file_that_is_no_mapping(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="must hold the keys"):
         load_task(task_file(tmp_path, "- a\n"))

@@ -22,7 +22,7 @@ def build(family: str = "bert", template: str = TASK.template, **stage: object) 
     backbone = tiny_backbone(family)
     task = TASK.model_copy(update={"template": template})
     chosen = stages("ptuning", **{"tokens": 3} | stage)
-    words = label_word_ids(task, backbone.tokenizer, backbone.word_rows)
+    words = label_word_ids(task, backbone.tokenizer)
     model = Classifier(backbone, chosen, VerbalizerHead(), words, seed=1)
     return model, Prompt(task, backbone.tokenizer, 48, pseudo_tokens(chosen))
 
@@ -30,7 +30,7 @@ def build(family: str = "bert", template: str = TASK.template, **stage: object) 
 def plain(family: str, template: str = TASK.template) -> tuple[Classifier, Prompt]:
     backbone = tiny_backbone(family)
     task = TASK.model_copy(update={"template": template})
-    words = label_word_ids(task, backbone.tokenizer, backbone.word_rows)
+    words = label_word_ids(task, backbone.tokenizer)
     return Classifier(backbone, stages("none"), VerbalizerHead(), words), Prompt(task, backbone.tokenizer, 48)
 
 

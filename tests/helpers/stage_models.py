@@ -45,7 +45,7 @@ def build(
     backbone = backbone or tiny_backbone()
     config: AnyHead = TypeAdapter(AnyHead).validate_python(HEADS[head])
     chosen = small(given) if isinstance(given, str) else given
-    return Classifier(backbone, chosen, config, label_word_ids(TASK, backbone.tokenizer, backbone.word_rows), seed)
+    return Classifier(backbone, chosen, config, label_word_ids(TASK, backbone.tokenizer), seed)
 
 
 def batch_of(backbone: Backbone) -> Batch:

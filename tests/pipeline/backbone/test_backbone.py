@@ -59,7 +59,7 @@ def loaded(name: str, seed: int) -> Backbone:
 
 
 def classifier(backbone: Backbone, head: AnyHead) -> Classifier:
-    words = label_word_ids(TASK, backbone.tokenizer, backbone.word_rows)
+    words = label_word_ids(TASK, backbone.tokenizer)
     return Classifier(backbone, stages("list", width=4, init_std=0.1), head, words, seed=1)
 
 

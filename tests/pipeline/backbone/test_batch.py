@@ -40,7 +40,8 @@ def test_joining_a_cut_batch_leaves_the_other_whole() -> None:
 
 @torch.no_grad()
 def test_hidden_tokens_are_hidden_from_the_tuned_layers_only() -> None:
-    model = Classifier(tiny_backbone(), stages("list", layers="top:1", width=4, init_std=0.1), VerbalizerHead(), [5, 6])
+    chosen = stages("list", layers="top:1", width=4, init_std=0.1)
+    model = Classifier(tiny_backbone(), chosen, VerbalizerHead(), [(5,), (6,)])
     whole, cut = batch(), batch().cut(0.5, torch.Generator().manual_seed(1))
     assert model.below is not None
     below = model.below(input_ids=whole.ids, attention_mask=whole.attention).last_hidden_state

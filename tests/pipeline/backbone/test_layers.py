@@ -67,13 +67,15 @@ def test_large_deberta_is_not_divided() -> None:
     backbone.model.config.conv_kernel_size = 3
     try:
         assert not layers.divisible(backbone)
-        assert Classifier(backbone, stages("list", layers="top:1", width=4), VerbalizerHead(), [5, 6]).below is None
+        assert (
+            Classifier(backbone, stages("list", layers="top:1", width=4), VerbalizerHead(), [(5,), (6,)]).below is None
+        )
     finally:
         del backbone.model.config.conv_kernel_size
 
 
 def test_layers_below_never_drop_and_take_no_gradient() -> None:
-    model = Classifier(tiny_backbone(), stages("list", layers="top:1", width=4), VerbalizerHead(), [5, 6]).train()
+    model = Classifier(tiny_backbone(), stages("list", layers="top:1", width=4), VerbalizerHead(), [(5,), (6,)]).train()
     assert model.below is not None
     assert not any(module.training for module in model.below.modules())
     assert any(module.training for module in model.encoder.modules() if isinstance(module, nn.Dropout))

@@ -1,4 +1,4 @@
-"""Templates keep their mask whatever the text; label words are single tokens or a clear refusal."""
+"""Templates keep their mask whatever the text."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ from tiny import tiny_backbone
 
 from listflow.data.errors import InputError
 from listflow.data.task import Task
-from listflow.pipeline.backbone import pretrained
 from listflow.pipeline.backbone.prompt import Prompt
-from listflow.pipeline.model.verbalizer import fill_in_words, label_word_ids
 
 BACKBONE = tiny_backbone()
 TOKENS = BACKBONE.tokenizer
@@ -59,40 +57,6 @@ def test_batches_pad_on_the_right_and_take_keeps_order() -> None:
     assert batch.attention.sum(1).tolist() == [8, 9]
     assert batch.ids[0, 8].item() == TOKENS.pad_token_id
     assert TOKENS.convert_ids_to_tokens(batch.ids[1, 1:4].tolist()) == ["w1", "w2", "w3"]
-
-
-def test_a_word_of_several_tokens_is_refused_with_one_that_works() -> None:
-    task = Task(name="t", template="{text} {mask}", labels={"no": "bad film", "yes": "good"})
-    with pytest.raises(InputError, match=r"'bad film' of label 'no' is 2 tokens.*\"no\": bad"):
-        label_word_ids(task, TOKENS, BACKBONE.word_rows)
-
-
-def test_two_labels_with_one_word_are_refused() -> None:
-    task = Task(name="t", template="{text} {mask}", labels={"good": None, "yes": "good"})
-    with pytest.raises(InputError, match="share the word"):
-        label_word_ids(task, TOKENS, BACKBONE.word_rows)
-
-
-def test_missing_words_are_suggested_by_a_real_model() -> None:
-    model, tokenizer = pretrained.load_minilm()
-    rows = model.get_input_embeddings().weight.detach()
-    labels = dict.fromkeys(["refund_request", "unsubscribing", "Sci/Tech"])
-    task = Task(name="t", template="{text} {mask}", labels=labels)
-    with pytest.raises(InputError, match=r"'refund_request' has no label word.*request"):
-        label_word_ids(task, tokenizer, rows)
-    filled, notices = fill_in_words(task, tokenizer, rows)
-    assert len(label_word_ids(filled, tokenizer, rows)) == 3
-    assert "request" in notices[0]
-
-
-def test_a_word_that_the_tokenizer_does_not_know_is_never_chosen() -> None:
-    model, tokenizer = pretrained.load_minilm()
-    rows = model.get_input_embeddings().weight.detach()
-    task = Task(name="t", template="{text} {mask}", labels=dict.fromkeys(["ልጅነት", "good"]))
-    with pytest.raises(InputError, match="is unknown to the backbone"):
-        label_word_ids(task, tokenizer, rows)
-    filled, _ = fill_in_words(task, tokenizer, rows)
-    assert tokenizer.unk_token_id not in label_word_ids(filled, tokenizer, rows)
 
 
 def test_texts_keep_their_case_unless_the_task_lowers_them() -> None:

@@ -18,7 +18,7 @@ from listflow.pipeline.stages.presets import stages
 
 def classifier(family: str, seed: int = 0) -> tuple[Classifier, Prompt]:
     backbone = tiny_backbone(family, seed)
-    words = label_word_ids(TASK, backbone.tokenizer, backbone.word_rows)
+    words = label_word_ids(TASK, backbone.tokenizer)
     model = Classifier(backbone, stages("list", width=4, init_std=0.1), VerbalizerHead(), words, seed)
     return model, Prompt(TASK, backbone.tokenizer, 48)
 
@@ -97,7 +97,7 @@ def test_fused_follows_the_students_own_dropout() -> None:
 def test_a_bf16_backbone_still_gives_fp32_gradients() -> None:
     backbone = tiny_backbone()
     backbone.model.to(torch.bfloat16)
-    words = label_word_ids(TASK, backbone.tokenizer, backbone.word_rows)
+    words = label_word_ids(TASK, backbone.tokenizer)
     model = Classifier(backbone, stages("list", width=4), VerbalizerHead(), words)
     found = fused(model, list(model.tunable().values()), step_of(Prompt(TASK, backbone.tokenizer, 48), seed=4))
     assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in model.tunable().values())

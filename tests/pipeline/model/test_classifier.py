@@ -20,7 +20,7 @@ TEXTS = [("w1 w2 good", None), ("w3 w4 w5 w6 poor w7 w8", None), ("w9", None)]
 
 def build(family: str, seed: int = 0, **stage: object) -> tuple[Classifier, Prompt]:
     backbone = tiny_backbone(family)
-    words = label_word_ids(TASK, backbone.tokenizer, backbone.word_rows)
+    words = label_word_ids(TASK, backbone.tokenizer)
     settings = {"width": 4, "init_std": 1e-12} | stage
     model = Classifier(backbone, stages("list", **settings), VerbalizerHead(), words, seed)
     return model, Prompt(TASK, backbone.tokenizer, 32)
@@ -34,7 +34,8 @@ def test_logits_are_the_masked_lm_logits_of_the_label_words(family: str) -> None
     batch = prompt.encode(TEXTS).batch(range(3))
     with torch.no_grad():
         full = backbone.model(input_ids=batch.ids, attention_mask=batch.attention).logits
-        expected = full[torch.arange(3), batch.mask_at][:, label_word_ids(TASK, prompt.tokenizer, backbone.word_rows)]
+        words = [word for (word,) in label_word_ids(TASK, prompt.tokenizer)]
+        expected = full[torch.arange(3), batch.mask_at][:, words]
         torch.testing.assert_close(model(batch), expected, rtol=1e-5, atol=1e-5)
 
 
@@ -52,7 +53,7 @@ def test_padding_and_company_do_not_change_a_row(family: str) -> None:
 def test_training_moves_only_its_own_tensors(family: str) -> None:
     backbone = tiny_backbone(family)
     before = backbone.checksum()
-    words = label_word_ids(TASK, backbone.tokenizer, backbone.word_rows)
+    words = label_word_ids(TASK, backbone.tokenizer)
     make = lambda seed: Classifier(backbone, stages("list", width=4), VerbalizerHead(), words, seed)  # noqa: E731
     teacher, student = make(1), make(2)
     encoded = Prompt(TASK, backbone.tokenizer, 32).encode(TEXTS)
@@ -75,7 +76,7 @@ def test_views_share_every_tensor_of_the_backbone() -> None:
 def test_teacher_and_student_add_only_their_small_tensors() -> None:
     """Bytes of distinct storages: one backbone, whatever the number of classifiers on it."""
     backbone = tiny_backbone()
-    words = label_word_ids(TASK, backbone.tokenizer, backbone.word_rows)
+    words = label_word_ids(TASK, backbone.tokenizer)
     models = [Classifier(backbone, stages("list", width=4), VerbalizerHead(), words, seed) for seed in range(3)]
     every = [p for module in (backbone.model, *models) for p in module.parameters()]
     held = {p.untyped_storage().data_ptr(): p.untyped_storage().nbytes() for p in every}
@@ -108,7 +109,7 @@ def test_top_adapts_only_the_last_layers() -> None:
 
 def test_offset_shifts_the_start_logits() -> None:
     backbone = tiny_backbone()
-    words = label_word_ids(TASK, backbone.tokenizer, backbone.word_rows)
+    words = label_word_ids(TASK, backbone.tokenizer)
     batch = Prompt(TASK, backbone.tokenizer, 32).encode(TEXTS).batch(range(3))
     plain, shifted = (
         Classifier(backbone, stages("list", width=4), VerbalizerHead(), words, 0, offset)

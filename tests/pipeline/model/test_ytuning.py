@@ -33,7 +33,7 @@ D, CLASSES = 32, 3
 
 def build(head: AnyHead, backbone: Backbone | None = None, stage: str = "none", seed: int = 0) -> Classifier:
     backbone = backbone or tiny_backbone()
-    words = label_word_ids(TASK, backbone.tokenizer, backbone.word_rows)
+    words = label_word_ids(TASK, backbone.tokenizer)
     return Classifier(backbone, stages(stage, **({"width": 4} if stage == "list" else {})), head, words, seed)
 
 
@@ -319,7 +319,7 @@ def test_labels_start_from_their_words() -> None:
     """The first of K vectors; the others at random."""
     backbone = tiny_backbone()
     head = build(ytuning(vectors=2, start="words"), backbone).head
-    words = backbone.word_rows[label_word_ids(TASK, backbone.tokenizer, backbone.word_rows)]
+    words = backbone.word_rows[[word for (word,) in label_word_ids(TASK, backbone.tokenizer)]]
     with torch.no_grad():
         brought = F.layer_norm(head.into(words), (16,))
         first, second = head.labels.unflatten(0, (CLASSES, 2)).unbind(1)

@@ -40,7 +40,7 @@ def finished(
     backbone.model.save_pretrained(folder / "backbone")
     backbone.tokenizer.save_pretrained(folder / "backbone")
     config: AnyHead = TypeAdapter(AnyHead).validate_python(head)
-    words = label_word_ids(task, backbone.tokenizer, backbone.word_rows)
+    words = label_word_ids(task, backbone.tokenizer)
     model = perturb(Classifier(backbone, chosen, config, words), std=0.1)
     facts = {"precision": "fp32", "device": "cpu", "dtype": "float32", "checksum": backbone.checksum()}
     card = {
@@ -119,6 +119,28 @@ def test_label_words_score_as_the_classes_did(
 
 def test_a_pair_is_read_cut_and_lowered_as_in_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     check(finished(tmp_path, "bert", of("list"), task=PAIRS), tmp_path / "out", monkeypatch, TWO)
+
+
+LONG = {"no": "a bad film", "yes": "good", "so": None, "zzz": None, "yyy": None, "fine good": None}
+
+
+@pytest.mark.parametrize("family", [*CONFIGS, "deberta-v3"])
+def test_labels_without_a_token_of_their_own_get_one_behind_the_vocabulary(
+    family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Words of several tokens, unknown ones, and a word whose known part is another label's."""
+    task = TASK.model_copy(update={"labels": LONG | {"good zzz": None}})
+    check(finished(tmp_path, family, of("list"), task=task), tmp_path / "out", monkeypatch, TEXTS, tolerance=1e-4)
+    size = len(backbone_of(family).word_rows)
+    card = json.loads((tmp_path / "out" / "listflow.json").read_text())
+    assert [label["token_id"] for label in card["labels"]] == [size, 5, *range(size + 1, size + 6)]
+    assert [label["word"] for label in card["labels"]][:3] == ["a bad film", "good", "so"]
+    model, info = AutoModelForMaskedLM.from_pretrained(tmp_path / "out", output_loading_info=True)
+    assert not any(info.values())
+    assert model.config.vocab_size == len(model.get_input_embeddings().weight) == size + 6
+    start = backbone_of(family).word_rows
+    assert torch.equal(model.get_input_embeddings().weight[:size], start)
+    torch.testing.assert_close(model.get_input_embeddings().weight[size], start[[13, 6, 9]].mean(0))
 
 
 def test_the_folder_is_small_talk_and_plain_files(tmp_path: Path) -> None:

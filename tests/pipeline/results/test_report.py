@@ -109,7 +109,8 @@ def test_json_follows_the_contract() -> None:
         "pseudo": {"rows": None, "per_class": dict.fromkeys(TOPICS), "mean_confidence": None},
         "reweight": dict.fromkeys(("engine", "zero_share", "effective_sample_size", "uniform_steps")),
         "student": metrics,
-        **dict.fromkeys(("promoted", "agreement", "seconds", "reason", "students")),
+        **dict.fromkeys(("promoted", "agreement", "seconds", "reason")),
+        "students": {},
     }
     assert list(values["figures"]) == ["confusion", "reliability", "meta_weights"]
 

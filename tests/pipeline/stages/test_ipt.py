@@ -52,7 +52,7 @@ def built(space: Path) -> tuple[Classifier, Prompt]:
     """A classifier with stage ipt and a frozen head, and its prompt."""
     backbone = tiny_backbone()
     chosen = (ipt_stage(space),)
-    words = label_word_ids(TASK, backbone.tokenizer, backbone.word_rows)
+    words = label_word_ids(TASK, backbone.tokenizer)
     model = Classifier(backbone, chosen, VerbalizerHead(trained=False), words, seed=1)
     return model, Prompt(TASK, backbone.tokenizer, 48, pseudo_tokens(chosen))
 
@@ -82,7 +82,7 @@ def as_soft_prompt(model: Classifier, prompt: Prompt, space: Path) -> Classifier
     """A classifier whose pseudo tokens are the vectors that ``model`` decodes."""
     config, tensors = flat(model, [ipt_stage(space)])
     backbone = tiny_backbone()
-    words = label_word_ids(prompt.task, backbone.tokenizer, backbone.word_rows)
+    words = label_word_ids(prompt.task, backbone.tokenizer)
     plain = Classifier(backbone, config, VerbalizerHead(trained=False), words)
     plain.load(tensors)
     return plain

@@ -126,7 +126,7 @@ def with_cache(backbone: Backbone, batch: Batch, cache: DynamicCache, length: in
         found = backbone.model(
             input_ids=batch.ids, attention_mask=attention, position_ids=positions, past_key_values=cache
         )
-    words = label_word_ids(TASK, backbone.tokenizer, backbone.word_rows)
+    words = [word for (word,) in label_word_ids(TASK, backbone.tokenizer)]
     return found.logits[torch.arange(len(batch)), batch.mask_at][:, words]
 
 

@@ -134,7 +134,7 @@ def _engine_equals_higher(family: str, engine: str, encoder: str) -> None:
 def test_engines_agree_with_other_heads_and_stages(head: AnyHead) -> None:
     backbone = tiny_backbone()
     chosen = stages(["ptuning", {"kind": "list", "width": 4, "init_std": 0.1, "place": ["embeddings", "ffn_output"]}])
-    words = label_word_ids(TASK, backbone.tokenizer, backbone.word_rows)
+    words = label_word_ids(TASK, backbone.tokenizer)
     model = Classifier(backbone, chosen, head, words)
     step = step_of(Prompt(TASK, backbone.tokenizer, 48, pseudo_tokens(chosen)), seed=3)
     expected, *found = (ENGINES[e](model, list(model.tunable().values()), step) for e in ("higher", "fused", "jvp"))
@@ -146,7 +146,7 @@ def test_engines_agree_with_other_heads_and_stages(head: AnyHead) -> None:
 def test_training_moves_every_tensor_of_the_stage_and_never_the_backbone(family: str) -> None:
     backbone = tiny_backbone(family)
     before, chosen = backbone.checksum(), stages("ptuning", tokens=3)
-    words = label_word_ids(TASK, backbone.tokenizer, backbone.word_rows)
+    words = label_word_ids(TASK, backbone.tokenizer)
     teacher, student = (Classifier(backbone, chosen, VerbalizerHead(), words, seed) for seed in (1, 2))
     prompt = Prompt(TASK, backbone.tokenizer, 32, pseudo_tokens(chosen))
     encoded, taught, start = prompt.encode(TEXTS), logits(teacher, prompt), student.tensors()
@@ -226,7 +226,7 @@ def test_a_bf16_backbone_still_gives_fp32_gradients() -> None:
     _, prompt = build()
     backbone = tiny_backbone()
     backbone.model.to(torch.bfloat16)
-    words = label_word_ids(TASK, backbone.tokenizer, backbone.word_rows)
+    words = label_word_ids(TASK, backbone.tokenizer)
     model = Classifier(backbone, stages("ptuning", tokens=3), VerbalizerHead(), words)
     found = ENGINES["fused"](model, list(model.tunable().values()), step_of(prompt, seed=4))
     assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in model.tunable().values())

@@ -210,7 +210,7 @@ def test_scores_of_the_meta_step_know_nothing_of_it() -> None:
 def test_other_heads_may_have_it(head: LinearHead | YTuningHead) -> None:
     """Words are guessed by the backbone's head, whatever reads the labels."""
     backbone, chosen = tiny_backbone(), stages(["soft_prompt_mlm", {"kind": "list", "width": 4, "init_std": 0.1}])
-    words = label_word_ids(TASK, backbone.tokenizer, backbone.word_rows)
+    words = label_word_ids(TASK, backbone.tokenizer)
     model = Classifier(backbone, chosen, head, words)
     prompt = Prompt(TASK, backbone.tokenizer, 48, pseudo_tokens(chosen))
     term = auxiliary_term(model, batch_of(prompt), auxiliary(prompt), seed=1)
@@ -222,7 +222,7 @@ def test_other_heads_may_have_it(head: LinearHead | YTuningHead) -> None:
 def test_a_backbone_without_a_masked_lm_head_is_refused() -> None:
     backbone = tiny_backbone()
     encoder = Backbone(backbone.model, backbone.tokenizer, "bare", has_head=False)
-    words = label_word_ids(TASK, backbone.tokenizer, backbone.word_rows)
+    words = label_word_ids(TASK, backbone.tokenizer)
     Classifier(encoder, stages("soft_prompt"), LinearHead(), words)
     with pytest.raises(InputError, match=r"which stage\.aux_weight needs"):
         Classifier(encoder, stages("soft_prompt_mlm"), LinearHead(), words)
@@ -232,7 +232,7 @@ def test_a_bf16_backbone_still_gives_fp32_gradients() -> None:
     _, prompt = build(encoder="none")
     backbone = tiny_backbone()
     backbone.model.to(torch.bfloat16)
-    words = label_word_ids(TASK, backbone.tokenizer, backbone.word_rows)
+    words = label_word_ids(TASK, backbone.tokenizer)
     model = Classifier(backbone, stages("soft_prompt", tokens=3), VerbalizerHead(), words)
     term = auxiliary_term(model, batch_of(prompt), auxiliary(prompt), seed=1)
     assert term is not None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from tiny import tiny_overlay
+from tiny import FILLER, tiny_overlay, write_jsonl
 
 from listflow.data.errors import InputError
 from listflow.pipeline.run.opening import open_run
@@ -35,17 +35,40 @@ HEADS = {"linear": {"kind": "linear"}, "ytuning": {"kind": "ytuning", "width": 1
 
 @pytest.mark.parametrize("head", HEADS)
 def test_a_head_that_reads_no_label_words_asks_for_none(head: str, tiny_files: dict[str, Path], tmp_path: Path) -> None:
-    """Labels of several tokens, which the verbalizer refuses."""
+    """Labels of several tokens, of which the verbalizer says so."""
     text = tiny_files["task"].read_text()
     task = tmp_path / "long.yaml"
     task.write_text(text.replace("bad", "a bad film").replace("good", "a good film"))
     assert task.read_text() != text
     base = tiny_overlay(tiny_files | {"task": task}, tmp_path / "run")
-    with pytest.raises(InputError, match="is 3 tokens"):
-        make_plan(build_config("fast", base))
+    read = make_plan(build_config("fast", base))
+    assert read.words[0] == Word("negative", "a bad film", "a + bad + film")
+    assert read.words[0].told() == "tokens a + bad + film"
+    assert read.notices[0].startswith("2 labels have names of several tokens")
     plan = make_plan(build_config("fast", base, {"head": HEADS[head]}))
     assert plan.words == ()
+    assert plan.notices == ()
     assert plan.labelled == 8
+
+
+def test_a_plan_of_many_names_says_so_once(tiny_files: dict[str, Path], tmp_path: Path) -> None:
+    """Without a task file: names are read whole, and 40 of them are not 40 notes."""
+    labels = [f"the_{FILLER[i]}" for i in range(38)] + ["good", "Qqq"]
+    rows = [{"text": f"w1 w2 {i}", "label": label} for i, label in enumerate(labels)]
+    labelled = write_jsonl(tmp_path / "labelled.jsonl", rows)
+    overlay = tiny_overlay(tiny_files | {"labelled": labelled}, tmp_path / "run") | {"task": None}
+    plan = make_plan(build_config("fast", overlay, {"data": {"test": None}}))
+    assert plan.notices == (
+        "38 labels have names of several tokens, which start at the mean of their pieces (such as 'the w0' and 'the "
+        "w1'); a task file can name single words.",
+        "1 label has a name that the backbone does not know, which starts at the mean of the others (such as 'qqq'); a "
+        "task file can name words that it knows.",
+    )
+    by_label = {word.label: word for word in plan.words}
+    assert by_label["good"] == Word("good", "good", 5)
+    assert by_label["good"].told() == "token 5"
+    assert by_label["the_w3"] == Word("the_w3", "the w3", "the + w3")
+    assert (by_label["Qqq"].token, by_label["Qqq"].told()) == ("", "not known")
 
 
 def test_a_plan_without_any_warm_up_or_tail(tiny_files: dict[str, Path], tmp_path: Path) -> None:
