@@ -44,7 +44,7 @@ class Meter:
         """Shows a training step, unless one was shown a moment ago."""
         if progress.loss is None or not self._artifact.is_due():
             return
-        training = progress.round, progress.total
+        training = progress.view, progress.round, progress.total
         with if_it_answers():
             self._artifact.show(100 * progress.done / progress.total, _words(progress), training)
 
@@ -117,6 +117,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
 
 def _words(progress: Progress) -> str:
     model = f"student of round {progress.round}" if progress.round else "teacher"
+    model = " ".join(filter(None, (progress.view, model)))
     return f"{model}: {progress.phase}, step {progress.done} of {progress.total}, loss {decimals(progress.loss, 3)}"
 
 
