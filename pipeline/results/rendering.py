@@ -37,7 +37,8 @@ def write_report(report: RunReport, folder: Path) -> None:
     for plot in plots:
         _write(files.plots / f"{plot.name}.png", plot.png)
     # A figure and its % stay on one line of the large type.
-    words = {"summary": summary(report).replace(" %", "\N{NO-BREAK SPACE}%"), "advice": advice(report), "trained": trained_words(report)}
+    told = summary(report).replace(" %", "\N{NO-BREAK SPACE}%")
+    words = {"summary": told, "advice": advice(report), "trained": trained_words(report)}
     page = _PAGES.get_template("report.html.j2").render(report=report, plots=plots, **words)
     _write(files.page, page.encode())
     text = json.dumps(report.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"

@@ -277,5 +277,7 @@ def trained_words(report: RunReport) -> str:
     """What was trained, in a line; empty for a report of an earlier version."""
     if not report.stage:
         return ""
-    heads = " + ".join(view.head for view in report.views) or report.head
-    return trained(report.stage, heads, report.trainable_parameters, report.backbone.parameters)
+    heard = [view for view in report.views if view.weight]
+    stage = " + ".join(view.stage for view in heard if view.stage != "none") or ("none" if heard else report.stage)
+    head = " + ".join(view.head for view in heard) or report.head
+    return trained(stage, head, report.trainable_parameters, report.backbone.parameters)
