@@ -16,7 +16,7 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from listflow.data.errors import shortened
 from listflow.flows.server.client import RETRIES, ProgressArtifact, if_it_answers
 from listflow.pipeline.results.outcome import report_of
-from listflow.pipeline.results.report import Drift, RunReport, TextTeacher, headline, trained_words
+from listflow.pipeline.results.report import Drift, RunReport, TextTeacher, ViewReport, headline, trained_words
 from listflow.pipeline.run.run import Progress, Run
 from listflow.pipeline.run.wording import decimals, duration, percent
 from listflow.pipeline.storage.run_folder import RunFolder
@@ -105,15 +105,15 @@ def drift_page(drift: Drift) -> Iterator[str]:
     yield from table(("shard", "rows:", "alike:"), shards)
 
 
-def views_page(report: RunReport) -> Iterator[str]:
-    """The lines of a page on two views, and on what the text teacher is made of; none for one view."""
-    if not report.views:
+def views_page(views: Sequence[ViewReport]) -> Iterator[str]:
+    """The lines of a page on two views, and on what the text teacher is made of; none without views."""
+    if not views:
         return
     yield "\n## Two views\n"
-    for view in report.views:
+    for view in views:
         made = f"stage {view.stage}, head {view.head}"
         yield f"- **{view.view} view**, believed {percent(view.weight)} ({escape(made, quote=False)}): {view.evidence}"
-    for teacher in (view.teacher for view in report.views if view.teacher):
+    for teacher in (view.teacher for view in views if view.teacher):
         yield "\nThe text teacher is made of label vectors from:\n"
         made_of = [(each.name, percent(each.weight)) for each in teacher.candidates]
         yield from table(("candidate", "weight:"), made_of)
@@ -232,7 +232,7 @@ def _report(report: RunReport, run: Path) -> Iterator[str]:
         f"\n{trained_words(report)}; backbone {escape(report.backbone.name)}; {report.data.labelled} labelled, "
         f"{report.data.unlabelled:,} unlabelled and {report.data.test:,} test rows; {duration(report.seconds)}.\n"
     )
-    yield from views_page(report)
+    yield from views_page(report.views)
     yield from (f"- {escape(notice, quote=False)}" for notice in report.notices)
     yield "\nOn the machine that ran it (browsers may refuse to follow such links; the paths are for copying):\n"
     files = RunFolder(run)
