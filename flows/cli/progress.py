@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 PHASES = {
     "tokenise": "tokenise",
+    "read": "read the texts once",
+    "embed": "read sentences",
+    "match": "match sentences and labels",
     "centre": "centre the label words",
     "zero-shot": "measure without labels",
     "labelled": "prompt-tune the teacher",
@@ -36,6 +39,15 @@ PHASES = {
     "test": "measure on test rows",
     "predict": "predict every unlabelled row",
 }
+# Where there are two views: what is said of one of them. Other phases are followed by its name.
+OF_A_VIEW = {
+    "labelled": "prompt-tune the teacher",
+    "match": "match sentences and labels, the text teacher",
+    "folds": "weigh the views",
+    "warmup": "train {view} student, warm-up",
+    "reweighted": "train {view} student, meta-reweighted",
+    "tail": "train {view} student, labelled tail",
+}
 WIDTH, SHOWN_WORDS = 40, 20
 
 
@@ -46,7 +58,7 @@ class Display(MovingLine):
         super().__init__(console, "start Prefect, load the backbone")
         self.folder: Path | None = None
         self._rounds = rounds
-        self._said: tuple[int, str] | None = None
+        self._said: tuple[int, str, str] | None = None
 
     def opened(self, run: Run) -> None:
         """A short plan, before the work."""
@@ -69,13 +81,13 @@ class Display(MovingLine):
 
     def moved(self, place: Place) -> None:
         """The moving line, or a plain one when the phase is new."""
-        words = PHASES.get(place.phase, place.phase)
+        words = phase_of(place)
         where = f"round {place.round} of {self._rounds}: {words}" if place.round else words
         if self.console.is_terminal:
             self._move(where, place)
-        elif self._said != (place.round, place.phase):
+        elif self._said != (place.round, place.phase, place.view):
             print_line(self.console, where)
-        self._said = (place.round, place.phase)
+        self._said = (place.round, place.phase, place.view)
 
     def _move(self, where: str, place: Place) -> None:
         shown: dict[str, Any] = {"description": where, "note": "" if place.loss is None else f"loss {place.loss:.3f}"}
@@ -83,6 +95,15 @@ class Display(MovingLine):
             self.bar.reset(self.line, total=place.total, completed=place.done, **shown)
         else:
             self.bar.update(self.line, completed=place.done, **shown)
+
+
+def phase_of(place: Place) -> str:
+    """The phase in words, and which of two views is at work."""
+    words = PHASES.get(place.phase, place.phase)
+    if not place.view:
+        return words
+    own = OF_A_VIEW.get(place.phase)
+    return own.format(view=place.view) if own else f"{words}, {place.view} view"
 
 
 def show_plan(plan: Plan, console: Console) -> None:

@@ -16,10 +16,11 @@ from prefect.artifacts import create_markdown_artifact, create_table_artifact
 from listflow.data.errors import shortened
 from listflow.flows.server.client import RETRIES, ProgressArtifact, if_it_answers
 from listflow.pipeline.results.outcome import report_of
-from listflow.pipeline.results.report import Drift, RunReport, headline, trained_words
+from listflow.pipeline.results.report import Drift, RunReport, TextTeacher, ViewReport, headline, trained_words
 from listflow.pipeline.run.run import Progress, Run
 from listflow.pipeline.run.wording import decimals, duration, percent
 from listflow.pipeline.storage.run_folder import RunFolder
+from listflow.pipeline.training.committee import reached, reached_by_labels
 from listflow.pipeline.training.review import weighed_rows
 
 PROGRESS, ROUNDS, BALANCE, WEIGHTS, WEIGHED, CALIBRATION, DRIFTED, REPORT = (
@@ -44,17 +45,20 @@ class Meter:
         """Shows a training step, unless one was shown a moment ago."""
         if progress.loss is None or not self._artifact.is_due():
             return
-        training = progress.round, progress.total
+        training = progress.view, progress.round, progress.total
         with if_it_answers():
             self._artifact.show(100 * progress.done / progress.total, _words(progress), training)
 
 
-def show_rounds(run: Run, teacher: Facts, history: Sequence[Facts]) -> None:
-    """The tables of all rounds so far; each item of ``history`` holds what a round's three stages found."""
+def show_rounds(run: Run, history: Sequence[Facts]) -> None:
+    """The tables of all rounds so far; each item of ``history`` holds what a round's stages found."""
     tables = {
-        ROUNDS: ("Every round and its verdict; what it changed in test accuracy", list(_rounds(run, teacher, history))),
+        ROUNDS: ("Every round and its verdict; what it changed in test accuracy", list(_rounds(run, history))),
         BALANCE: ("Rows of every class by the teacher's top label, the largest classes first", map(_balance, history)),
-        WEIGHTS: ("How the meta weights of each round's reweighted steps were spread", map(_weights, history)),
+        WEIGHTS: (
+            "How the meta weights of each round's reweighted steps were spread",
+            [row for facts in history for row in _weights(facts)],
+        ),
         WEIGHED: (
             "The rows of the last round that its meta weights spoke for and against; 1 is an equal share",
             list(_weighed(run, len(history))),
@@ -101,6 +105,33 @@ def drift_page(drift: Drift) -> Iterator[str]:
     yield from table(("shard", "rows:", "alike:"), shards)
 
 
+def views_page(views: Sequence[ViewReport]) -> Iterator[str]:
+    """The lines of a page on two views, and on what the text teacher is made of; none without views."""
+    if not views:
+        return
+    yield "\n## Two views\n"
+    for view in views:
+        made = f"stage {view.stage}, head {view.head}"
+        yield f"- **{view.view} view**, believed {percent(view.weight)} ({escape(made, quote=False)}): {view.evidence}"
+    for teacher in (view.teacher for view in views if view.teacher):
+        yield "\nThe text teacher is made of label vectors from:\n"
+        made_of = [(each.name, percent(each.weight)) for each in teacher.candidates]
+        yield from table(("candidate", "weight:"), made_of)
+        yield f"\nHow likely it is that names of labels tell something: {percent(teacher.names_tell)}.\n"
+        yield from _shares(teacher)
+    yield ""
+
+
+def _shares(teacher: TextTeacher) -> Iterator[str]:
+    """A table of the largest classes."""
+    sides = {"pool, estimated:": teacher.pool_shares, "labelled rows:": teacher.labelled_shares}
+    if teacher.stated_shares:
+        sides["pool, stated:"] = teacher.stated_shares
+    largest = sorted(teacher.pool_shares, key=lambda label: -teacher.pool_shares[label])[:MOST_LABELS]
+    rows = [(code(label), *(percent(shares.get(label)) for shares in sides.values())) for label in largest]
+    yield from table(("label", *sides), rows)
+
+
 def code(text: str) -> str:
     """``text`` as code on one line."""
     words = " ".join(text.split()).replace("`", "'")
@@ -117,30 +148,34 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
 
 def _words(progress: Progress) -> str:
     model = f"student of round {progress.round}" if progress.round else "teacher"
+    model = " ".join(filter(None, (progress.view, model)))
     return f"{model}: {progress.phase}, step {progress.done} of {progress.total}, loss {decimals(progress.loss, 3)}"
 
 
-def _rounds(run: Run, teacher: Facts, history: Sequence[Facts]) -> Iterator[Facts]:
+def _rounds(run: Run, history: Sequence[Facts]) -> Iterator[Facts]:
     begun = "on the earlier model" if run.parent else "on labels alone"
-    reached = [_accuracy(facts) for facts in (teacher, *history)]
+    accuracies, alone = [_accuracy(reached(run, n)) for n in range(len(history) + 1)], _accuracy(reached_by_labels(run))
     for facts in history:
-        own = _accuracy(facts)
+        own = accuracies[facts["round"]]
+        each = {f"{view.view} view": "not computed" for view in run.views if run.others}
+        each |= {f"{view} view": percent(_accuracy(found["test"])) for view, found in facts["students"].items() if each}
         yield {
             "round": facts["round"],
             "accuracy": percent(own),
-            "on its teacher": _points(own, reached[facts["teacher_round"]]),
-            begun: _points(own, reached[0]),
+            "on its teacher": _points(own, accuracies[facts["teacher_round"]]),
+            begun: _points(own, alone),
+            **each,
             "verdict": "promoted" if facts["promoted"] else "kept",
             "kappa": decimals(facts["agreement"]),
             "confidence": percent(facts["mean_confidence"]),
             "pseudo rows": facts["rows"],
-            "time": duration(facts["seconds"]),
+            "time": duration(sum(found["seconds"] for found in facts["students"].values())),
             "reason": facts["reason"],
         }
 
 
-def _accuracy(facts: Facts) -> float | None:
-    return facts["test"]["accuracy"] if facts["test"] else None
+def _accuracy(metrics: Facts | None) -> float | None:
+    return metrics["accuracy"] if metrics else None
 
 
 def _points(after: float | None, before: float | None) -> str:
@@ -153,15 +188,18 @@ def _balance(facts: Facts) -> Facts:
     return {"round": facts["round"], **dict(largest)}
 
 
-def _weights(facts: Facts) -> Facts:
-    found = facts["reweight"]
-    return {
-        "round": facts["round"],
-        "engine": found["engine"],
-        "zero weights": percent(found["zero_share"]),
-        "effective sample size": decimals(found["effective_sample_size"], 1),
-        "steps with uniform weights": found["uniform_steps"],
-    }
+def _weights(facts: Facts) -> Iterator[Facts]:
+    """A row for each student of a round."""
+    for view, student in facts["students"].items():
+        found = student["reweight"]
+        yield {
+            "round": facts["round"],
+            "view": view,
+            "engine": found["engine"],
+            "zero weights": percent(found["zero_share"]),
+            "effective sample size": decimals(found["effective_sample_size"], 1),
+            "steps with uniform weights": found["uniform_steps"],
+        }
 
 
 def _weighed(run: Run, number: int) -> Iterator[Facts]:
@@ -182,10 +220,11 @@ def _report(report: RunReport, run: Path) -> Iterator[str]:
     yield f"# {escape(report.task)}, run {report.run_id}"
     yield f"\n{headline(report)}\n"
     words, begun = report.beginning
-    measured = {"no labels": report.zero_shot, words: begun, "final": report.final}
+    baselines = {f"{name} on the same embeddings": found for name, found in report.baselines.items()}
+    before = {"no labels": report.zero_shot, words: begun, "start, with the pool": report.start}
     rows = [
         (escape(name), percent(found.accuracy), percent(found.macro_f1), percent(found.ece))
-        for name, found in measured.items()
+        for name, found in {**before, "final": report.final, **baselines}.items()
         if found
     ]
     yield from table(("model", "accuracy:", "macro F1:", "calibration error:"), rows) if rows else ()
@@ -193,6 +232,7 @@ def _report(report: RunReport, run: Path) -> Iterator[str]:
         f"\n{trained_words(report)}; backbone {escape(report.backbone.name)}; {report.data.labelled} labelled, "
         f"{report.data.unlabelled:,} unlabelled and {report.data.test:,} test rows; {duration(report.seconds)}.\n"
     )
+    yield from views_page(report.views)
     yield from (f"- {escape(notice, quote=False)}" for notice in report.notices)
     yield "\nOn the machine that ran it (browsers may refuse to follow such links; the paths are for copying):\n"
     files = RunFolder(run)

@@ -26,17 +26,18 @@ def self_train(config: RunConfig) -> dict[str, Any]:
     most contested labels first. The same configuration again goes on where an interrupted run stopped.
     """
     with session(config, Meter()) as run:
-        teachers = [settle(prompt_tune, 0, view.view) for view in run.views]
+        for view in run.views:
+            settle(prompt_tune, 0, view.view)
         if run.others:
             settle(weigh_views, 0)
         history = []
         for number in range(1, config.rounds.count + 1):
             labels = settle(pseudo_label, number)
             review(run, number)
-            students = [settle(train_student, number, view.view) for view in speaking(run)]
+            students = {view.view: settle(train_student, number, view.view) for view in speaking(run)}
             verdict = settle(judge, number)
-            history.append(labels | students[0] | verdict)
-            show_rounds(run, teachers[0], history)
+            history.append({"students": students, **labels, **verdict})
+            show_rounds(run, history)
             if verdict["stop"]:
                 break
         outcome = settle(publish, number)

@@ -22,6 +22,7 @@ from listflow.pipeline.results.finished import model_digest, shipped
 from listflow.pipeline.results.rendering import write_report
 from listflow.pipeline.results.report import (
     BackboneFacts,
+    Candidate,
     DataFacts,
     Drift,
     FigureData,
@@ -29,6 +30,7 @@ from listflow.pipeline.results.report import (
     ReweightFacts,
     RoundReport,
     RunReport,
+    TextTeacher,
     ViewReport,
     WeightHistogram,
 )
@@ -46,7 +48,17 @@ from listflow.pipeline.storage.checkpoint import (
 from listflow.pipeline.storage.pseudo_labels import PseudoLabels, look_up, mean_weights
 from listflow.pipeline.storage.review import review_notices
 from listflow.pipeline.storage.run_folder import CARD, TEST_LOGITS, WEIGHTS, RunFolder
-from listflow.pipeline.training.committee import Voice, meta_weights_of, mixture_of, said_of, speaking
+from listflow.pipeline.training.baselines import baselines_of
+from listflow.pipeline.training.committee import (
+    Voice,
+    meta_weights_of,
+    mixture_of,
+    reached,
+    reached_by_labels,
+    reasons,
+    said_of,
+    speaking,
+)
 from listflow.pipeline.training.label_vectors import has_label_vectors
 from listflow.pipeline.training.models import forget_steps, metrics_of
 from listflow.pipeline.training.rounds import committee_logits, load_model
@@ -113,8 +125,8 @@ def build_report(run: Run, final: dict[str, Any], last: int) -> RunReport:
     teacher = teachers[run.view]
     rounds = tuple(_round_report(run, number) for number in range(1, last + 1))
     drift = _drift_of(run)
-    start = _start(run)
-    begun, parent = _labelled_only(run, teacher), run.parent.folder.name if run.parent else ""
+    start, begun = _metrics(reached(run, 0)), _metrics(reached_by_labels(run))
+    parent = run.parent.folder.name if run.parent else ""
     stopped = "agreement" if last < run.config.rounds.count else "max_rounds"
     return RunReport(
         run_id=run.fingerprint[:12], task=run.inputs.task.name, labels=tuple(run.labels), seed=run.config.seed,
@@ -129,39 +141,38 @@ def build_report(run: Run, final: dict[str, Any], last: int) -> RunReport:
         notices=_notices(run, drift, last),
         figures=_figures(run, last), stage=name_of(run.config.stage), head=name_of_head(run.config.head), drift=drift,
         parent=parent, adopted=start if parent else None,
-        start=start if has_label_vectors(run.views[-1]) else None, views=view_reports(run),
+        start=start if has_label_vectors(run.views[-1]) and not parent else None, views=view_reports(run),
+        baselines=baselines_of(run),
     )  # fmt: skip
-
-
-def _start(run: Run) -> evaluate.Metrics | None:
-    """What the committee of round 0 reaches, the pool's information included."""
-    return None if run.test_gold is None else _metrics(metrics_of(said_of(run, 0, "test"), run.test_gold))
-
-
-def _labelled_only(run: Run, teacher: dict[str, Any]) -> evaluate.Metrics | None:
-    """What labelled rows and names alone reach, mixed by the final weights."""
-    if run.test_gold is None or not has_label_vectors(run.views[-1]):
-        return _metrics(teacher["test"])
-    names = ["labelled_only" if has_label_vectors(view) else "test" for view in speaking(run)]
-    kept = [load_tensors(view.round(0).evidence)[name] for view, name in zip(speaking(run), names, strict=True)]
-    return _metrics(metrics_of(mixture_of(run).logits(0, kept), run.test_gold))
 
 
 def view_reports(run: Run) -> tuple[ViewReport, ...]:
     """Each view of a run of two; none for one view."""
     if not run.others:
         return ()
-    return tuple(_view_report(run, view, voice) for view, voice in zip(run.views, mixture_of(run).voices, strict=True))
+    mixture = mixture_of(run)
+    facts = zip(run.views, mixture.voices, reasons(run), strict=True)
+    return tuple(_view_report(view, voice, reason, mixture.decided_by) for view, voice, reason in facts)
 
 
-def _view_report(run: Run, view: Run, voice: Voice) -> ViewReport:
+def _view_report(view: Run, voice: Voice, reason: str, decided_by: str) -> ViewReport:
     made = verified(view.round(0).model) or {}
     alone = made.get("labelled_only", made["test"])
     config = view.config
     return ViewReport(
         view.view, name_of(config.stage), name_of_head(config.head), voice.weight, voice.right, _metrics(alone),
-        _metrics(made["test"]), f"{voice.right} of {len(run.gold)} labelled rows right without their own label",
+        _metrics(made["test"]), reason, decided_by, voice.nll, voice.temperature, _text_teacher(view, made),
     )  # fmt: skip
+
+
+def _text_teacher(view: Run, made: dict[str, Any]) -> TextTeacher | None:
+    """What a teacher of label vectors is made of, from the manifest of its folder."""
+    if "candidates" not in made:
+        return None
+    counts = np.bincount(view.gold.numpy(), minlength=len(view.labels)) / len(view.gold)
+    pool, labelled = (dict(zip(view.labels, shares, strict=True)) for shares in (made["shares"], counts.tolist()))
+    candidates = tuple(Candidate(**each) for each in made["candidates"])
+    return TextTeacher(candidates, made["names_tell"], pool, labelled, view.inputs.task.shares)
 
 
 def _drift_of(run: Run) -> Drift | None:
@@ -191,7 +202,7 @@ def _test_logits(run: Run, winner: int) -> Tensor | None:
         return None
     if run.test_sample(winner) is None:
         return said_of(run, winner, "test")
-    on_rows = counter(run.notify, winner, "test", len(run.test))
+    on_rows = counter(run.notify, winner, "test", len(run.test) * len(speaking(run)))
     found = [logits_of(load_model(view, winner), view.test, on_rows) for view in speaking(run) if view.test]
     return mixture_of(run).logits(winner, found)
 
@@ -241,18 +252,10 @@ def _round_report(run: Run, number: int) -> RoundReport:
     first, verdict = next(iter(students.values())), read_json(run.round(number).verdict)
     return RoundReport(
         number, PseudoFacts(pseudo["rows"], pseudo["per_class"], pseudo["mean_confidence"]),
-        ReweightFacts(**first["reweight"]), _student(run, number, first), verdict["promoted"], verdict["agreement"],
+        ReweightFacts(**first["reweight"]), _metrics(reached(run, number)), verdict["promoted"], verdict["agreement"],
         sum(student["seconds"] for student in students.values()), verdict["reason"],
         {name: _metrics(student["test"]) for name, student in students.items()} if run.others else {},
     )  # fmt: skip
-
-
-def _student(run: Run, number: int, first: dict[str, Any]) -> evaluate.Metrics | None:
-    """What a round's committee reaches on the test rows that it was measured on."""
-    if len(speaking(run)) == 1 or run.test_gold is None:
-        return _metrics(first["test"])
-    rows = run.test_sample(number)
-    return _metrics(metrics_of(said_of(run, number, "test"), run.test_gold if rows is None else run.test_gold[rows]))
 
 
 def _metrics(facts: dict[str, float] | None) -> evaluate.Metrics | None:

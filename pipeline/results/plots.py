@@ -53,9 +53,12 @@ def progress(report: RunReport) -> Figure | None:
         return _agreement(report)
     figure, axes = _canvas("Accuracy on test rows (%)", "Round")
     judged = [(r.round, r.student.accuracy, r.promoted) for r in report.rounds if r.student]
-    before = begun.accuracy
-    axes.plot([0, *(j[0] for j in judged)], [before, *(j[1] for j in judged)], color=BLUE, alpha=0.5)
+    before, start = begun.accuracy, (report.start or begun).accuracy
+    axes.plot([0, *(j[0] for j in judged)], [start, *(j[1] for j in judged)], color=BLUE, alpha=0.5)
     _points(axes, judged)
+    if report.start:
+        axes.scatter([0], [start], 46, color=BLUE, marker="D", label="Start, with the pool", zorder=3)
+    _views(axes, report)
     axes.axhline(before, color=VERMILION, linestyle="--", label=capitalised(words), zorder=1)
     if report.zero_shot:
         axes.axhline(report.zero_shot.accuracy, color=GREY, linestyle=":", label="No labels (zero-shot)")
@@ -179,6 +182,14 @@ def _points(axes: Axes, judged: Sequence[tuple[int, float, bool]]) -> None:
         if chosen:
             across, up = zip(*chosen, strict=True)
             axes.scatter(across, up, 46, color=fill, edgecolor=BLUE, label=label, zorder=3)
+
+
+def _views(axes: Axes, report: RunReport) -> None:
+    """What each view reaches by itself, below what they reach together."""
+    for view, colour in zip(report.views, PALETTE[2:], strict=False):
+        known = [(0, view.start), *((r.round, r.students.get(view.view)) for r in report.rounds)]
+        across, up = zip(*((n, m.accuracy if m else np.nan) for n, m in known), strict=True)
+        axes.plot(across, up, color=colour, linewidth=1, marker=".", label=f"{capitalised(view.view)} view", zorder=2)
 
 
 def _stacks(report: RunReport) -> list[tuple[str, list[int]]]:

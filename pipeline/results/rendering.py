@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from base64 import b64encode
+from collections.abc import Iterator
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -12,11 +13,14 @@ from rich.text import Text
 
 from listflow.data.files import replacing
 from listflow.pipeline.method.metrics import Metrics
-from listflow.pipeline.results.report import RoundReport, RunReport, headline, trained_words
+from listflow.pipeline.results.report import RoundReport, RunReport, advice, headline, summary, trained_words
 from listflow.pipeline.run.wording import capitalised, decimals, duration, percent
 from listflow.pipeline.storage.run_folder import RunFolder
 
-_COLUMNS = ("round", "pseudo\nrows", "mean\nconf.", "zero\nweights", "ESS", "test\nacc.", "verdict", "kappa")
+_ROUND, _ROWS, _CONFIDENCE, _ZERO, _ESS, _TEST, _VERDICT, _KAPPA = (
+    "round", "pseudo\nrows", "mean\nconf.", "zero\nweights", "ESS", "test\nacc.", "verdict", "kappa",
+)  # fmt: skip
+Cells = dict[str, str]
 
 
 def write_report(report: RunReport, folder: Path) -> None:
@@ -32,7 +36,9 @@ def write_report(report: RunReport, folder: Path) -> None:
     plots = draw_plots(report)
     for plot in plots:
         _write(files.plots / f"{plot.name}.png", plot.png)
-    words = {"headline": headline(report), "trained": trained_words(report)}
+    # A figure and its % stay on one line of the large type.
+    told = summary(report).replace(" %", "\N{NO-BREAK SPACE}%")
+    words = {"summary": told, "advice": advice(report), "trained": trained_words(report)}
     page = _PAGES.get_template("report.html.j2").render(report=report, plots=plots, **words)
     _write(files.page, page.encode())
     text = json.dumps(report.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
@@ -40,34 +46,69 @@ def write_report(report: RunReport, folder: Path) -> None:
 
 
 def text_table(report: RunReport) -> Table:
-    """The rounds as a table for the terminal, between rows for what they set out from and for the final model."""
+    """The rounds as a table for the terminal, between rows for what they set out from and for the final model.
+
+    Of two views it has the accuracy of each, and no meta weights, which each student has of its own.
+    """
     title = "\n".join(filter(None, (f"{report.task}, run {report.run_id}", trained_words(report))))
-    table = Table(title=Text(title), caption=Text(headline(report)))
-    for name in _COLUMNS:
-        table.add_column(name, justify="left" if name in {"round", "verdict"} else "right", no_wrap=True)
-    words, begun = report.beginning
-    table.add_row(words, "", "", "", "", _accuracy(begun), "", "", end_section=True)
-    for record in report.rounds:
-        table.add_row(*_cells(record), end_section=record is report.rounds[-1])
-    table.add_row("final", "", "", "", "", _accuracy(report.final), "", "")
+    table = Table(title=Text(title), caption=Text("\n".join(_said_below(report))))
+    names = _columns(report)
+    for name in names:
+        table.add_column(name, justify="left" if name in {_ROUND, _VERDICT} else "right", no_wrap=True)
+    before, after = _before(report), {_ROUND: "final", _TEST: _accuracy(report.final)}
+    for section in (before, [*map(_cells, report.rounds)], [after]):
+        for cells in section:
+            table.add_row(*(cells.get(name, "") for name in names), end_section=cells is section[-1])
     return table
+
+
+def _columns(report: RunReport) -> tuple[str, ...]:
+    if not report.views:
+        return _ROUND, _ROWS, _CONFIDENCE, _ZERO, _ESS, _TEST, _VERDICT, _KAPPA
+    return _ROUND, _ROWS, _CONFIDENCE, _TEST, *(_of(view.view) for view in report.views), _VERDICT, _KAPPA
+
+
+def _of(view: str) -> str:
+    """The column of a view's own accuracy."""
+    return f"{view}\nacc."
+
+
+def _before(report: RunReport) -> list[Cells]:
+    """What the rounds set out from: labels alone, or an earlier model; and with the pool, where round 0 uses it."""
+    words, begun = report.beginning
+    own = {} if report.parent else {_of(view.view): _accuracy(view.labelled_only) for view in report.views}
+    found = [{_ROUND: words, _TEST: _accuracy(begun), **own}]
+    if report.start is not None:
+        own = {_of(view.view): _accuracy(view.start) for view in report.views}
+        found.append({_ROUND: "start", _TEST: _accuracy(report.start), **own})
+    return found
 
 
 def _accuracy(metrics: Metrics | None) -> str:
     return percent(metrics.accuracy if metrics else None)
 
 
-def _cells(record: RoundReport) -> tuple[str, ...]:
-    return (
-        str(record.round),
-        f"{record.pseudo.rows:,}",
-        percent(record.pseudo.mean_confidence),
-        percent(record.reweight.zero_share),
-        decimals(record.reweight.effective_sample_size, 1),
-        _accuracy(record.student),
-        "promoted" if record.promoted else "kept",
-        decimals(record.agreement),
-    )
+def _cells(record: RoundReport) -> Cells:
+    return {
+        _ROUND: str(record.round),
+        _ROWS: f"{record.pseudo.rows:,}",
+        _CONFIDENCE: percent(record.pseudo.mean_confidence),
+        _ZERO: percent(record.reweight.zero_share),
+        _ESS: decimals(record.reweight.effective_sample_size, 1),
+        _TEST: _accuracy(record.student),
+        _VERDICT: "promoted" if record.promoted else "kept",
+        _KAPPA: decimals(record.agreement),
+        **{_of(view): _accuracy(student) for view, student in record.students.items()},
+    }
+
+
+def _said_below(report: RunReport) -> Iterator[str]:
+    yield headline(report)
+    for view in report.views:
+        yield f"{view.view} view, believed {percent(view.weight)}: {view.evidence}"
+    if report.baselines:
+        reached = ", ".join(f"{name} {_accuracy(found)}" for name, found in report.baselines.items())
+        yield f"On the same sentence embeddings: {reached}."
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -73,11 +73,36 @@ class RoundReport:
 
 
 @dataclass(frozen=True)
+class Candidate:
+    """A part of the text view's teacher by its ``weight`` of 1 in all; ``nll`` of rows held out, in nats."""
+
+    name: str
+    weight: float
+    temperature: float
+    nll: float
+
+
+@dataclass(frozen=True)
+class TextTeacher:
+    """What the text view's teacher is made of. ``names_tell`` is how likely the names of labels say something, 0 to 1.
+
+    Shares by label: what it estimates of the pool, those of the labelled rows, and what the task states of the pool.
+    """
+
+    candidates: tuple[Candidate, ...]
+    names_tell: float
+    pool_shares: dict[str, float]
+    labelled_shares: dict[str, float]
+    stated_shares: dict[str, float] | None = None
+
+
+@dataclass(frozen=True)
 class ViewReport:
-    """A view of a run of two: how far it is believed, and why.
+    """A view of a run of two: how far it is believed, and why; of weight 0 it is not computed after the start.
 
     ``right`` of the K labelled rows it knew without their own label. ``labelled_only`` is it from labelled rows and
-    names alone, ``start`` is its round-0 teacher, with the pool; ``evidence`` is a sentence.
+    names alone, ``start`` is its round-0 teacher, with the pool; ``evidence`` is a sentence, ``decided_by`` what it was
+    decided by, and ``nll`` that of the true classes in nats, at the ``temperature`` of its logits.
     """
 
     view: str
@@ -88,6 +113,10 @@ class ViewReport:
     labelled_only: Metrics | None
     start: Metrics | None
     evidence: str = ""
+    decided_by: str = ""
+    nll: float | None = None
+    temperature: float | None = None
+    teacher: TextTeacher | None = None
 
 
 @dataclass(frozen=True)
@@ -146,6 +175,8 @@ class RunReport:
     ``stopped`` is "max_rounds" or "agreement"; ``notices`` are sentences for the reader. ``stage`` and ``head`` are
     names with values in brackets; reports of earlier versions have none. ``drift`` is a continued run's, as are
     ``parent``, the name of the run that it goes on from, and ``adopted``, what that run's model reached on these rows.
+    ``start`` is what the round-0 teachers reach with the pool, where they use it; ``baselines`` are what people would
+    use instead, by name: None where it cannot be fitted.
     """
 
     run_id: str
@@ -170,6 +201,7 @@ class RunReport:
     adopted: Metrics | None = None
     start: Metrics | None = None
     views: tuple[ViewReport, ...] = ()
+    baselines: dict[str, Metrics | None] = field(default_factory=dict)
 
     @property
     def beginning(self) -> tuple[str, Metrics | None]:
@@ -197,6 +229,32 @@ _ADAPTER = TypeAdapter(RunReport)
 
 
 def headline(report: RunReport) -> str:
+    """A sentence on the outcome, and one on what to do where the run lost."""
+    return " ".join(filter(None, (summary(report), advice(report))))
+
+
+def lost(report: RunReport) -> float:
+    """Percentage points by which the run ends below what it set out from on the test rows; 0 where it does not."""
+    begun = report.beginning[1]
+    if begun is None or report.final is None:
+        return 0.0
+    return max(0.0, round(100 * (begun.accuracy - report.final.accuracy), 1))
+
+
+def advice(report: RunReport) -> str:
+    """What to do about a loss, in a sentence; empty where there is none."""
+    points = lost(report)
+    if not points:
+        return ""
+    words = report.beginning[0]
+    return (
+        f"The {words} {'was' if report.parent else 'were'} better by {points:.1f} points: "
+        "label the rows that a run with `--set review.rows=20` asks about, "
+        "or try `--promote gated`, which refuses a student that is worse on labelled rows."
+    )
+
+
+def summary(report: RunReport) -> str:
     """One sentence on the outcome."""
     count = len(report.rounds)
     rounds = "one round" if count == 1 else f"{_COUNTING[count] if count < len(_COUNTING) else count} rounds"
@@ -205,13 +263,21 @@ def headline(report: RunReport) -> str:
     if begun is None or report.final is None:
         return f"{training[0].upper()}{training[1:]}; without test rows the accuracy is unknown."
     before, after = percent(begun.accuracy), percent(report.final.accuracy)
+    known = f"{before} accuracy with the {words}"
+    if report.start is not None:
+        known += f", {percent(report.start.accuracy)} at the start with the pool"
+    if lost(report):
+        known = f"A loss: {known}"
     if not any(record.promoted for record in report.rounds):
-        return f"{before} accuracy with the {words}; no student was promoted in {training}."
-    return f"{before} accuracy with the {words}, {after} after {training}."
+        return f"{known}; no student was promoted in {training}."
+    return f"{known}, {after} after {training}."
 
 
 def trained_words(report: RunReport) -> str:
     """What was trained, in a line; empty for a report of an earlier version."""
     if not report.stage:
         return ""
-    return trained(report.stage, report.head, report.trainable_parameters, report.backbone.parameters)
+    heard = [view for view in report.views if view.weight]
+    stage = " + ".join(view.stage for view in heard if view.stage != "none") or ("none" if heard else report.stage)
+    head = " + ".join(view.head for view in heard) or report.head
+    return trained(stage, head, report.trainable_parameters, report.backbone.parameters)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -25,13 +25,14 @@ from listflow.pipeline.storage.run_folder import WEIGHTS, RoundFolder, RunFolder
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a long piece of work stands; ``loss`` where there is one."""
+    """Where a long piece of work stands; ``loss`` where there is one, ``view`` whose work it is where there are two."""
 
     round: int
     phase: str
     done: int
     total: int
     loss: float | None = None
+    view: str = ""
 
 
 Notify = Callable[[Progress], None]
@@ -78,8 +79,11 @@ class Run:
 
     @property
     def views(self) -> tuple[Run, ...]:
-        """The run as each of its views sees it, this one first: another configuration and other features."""
-        return (self, *self.others)
+        """The run as each of its views sees it, this one first: another configuration and other features.
+
+        Of two, each says its name with what it does.
+        """
+        return tuple(view._by_name() for view in (self, *self.others)) if self.others else (self,)
 
     @property
     def view(self) -> str:
@@ -121,6 +125,9 @@ class Run:
         if manifest is None:
             raise InputError(f"{model} is missing or damaged; resume the run to make it again.")
         return str(manifest["files"][WEIGHTS])
+
+    def _by_name(self) -> Run:
+        return replace(self, notify=lambda progress: self.notify(replace(progress, view=self.view)))
 
     def seed(self, *purpose: str | int) -> int:
         own = (self.suffix,) if self.suffix else ()

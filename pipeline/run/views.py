@@ -86,6 +86,6 @@ def _kept(run: Run, face: TextFace, name: str, texts: Texts) -> Encoded:
     earlier = () if run.parent is None else (RunFolder(run.parent.folder).vectors / name,)
     made_by = f"{face.checksum()} {face.max_length} {run.backbone.dtype_name} {run.backbone.device.type}"
     made_by = f"{made_by} {torch.__version__} {transformers.__version__} {torch.get_num_threads()}"
-    on_rows = counter(run.notify, 0, "read", len(texts))
+    on_rows = counter(run.notify, 0, "embed", len(texts))
     folder = run.files.vectors / name
     return with_vectors(texts, face, run.inputs.task.is_pair, folder, made_by, on_rows, earlier)

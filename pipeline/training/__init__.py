@@ -3,6 +3,7 @@
 rounds.py     the four steps of a round; each finds its work done, or does it
 label_vectors.py  the teacher of the text view
 committee.py  how far each view is believed, and what they say together
+baselines.py  what people would use instead, on the same sentence embeddings
 trainer.py    one loop for teacher and student
 models.py     a run's models: recipe, training that survives a kill, what is kept
 review.py     rows to ask a person about, and what corrections do

@@ -16,11 +16,12 @@ from torch import Tensor
 from listflow.pipeline.method.mixture import believed, mixed, nll, temperature
 from listflow.pipeline.model.classifier import logits_of
 from listflow.pipeline.run.run import Run
+from listflow.pipeline.run.wording import percent
 from listflow.pipeline.storage.checkpoint import load_tensors, new_folder, read_json, save_tensors, verified, write_json
 from listflow.pipeline.storage.pseudo_labels import load_meta_weights
 from listflow.pipeline.storage.run_folder import EVIDENCE, MIXTURE
-from listflow.pipeline.training.label_vectors import folds_of
-from listflow.pipeline.training.models import cross_validated
+from listflow.pipeline.training.label_vectors import folds_of, has_label_vectors
+from listflow.pipeline.training.models import cross_validated, metrics_of
 
 Facts = dict[str, Any]
 
@@ -105,6 +106,41 @@ def said_of(run: Run, number: int, name: str) -> Tensor:
     mixture = mixture_of(run)
     found = [load_tensors(view.round(number).evidence)[name] for view, _ in mixture.speaking(run)]
     return mixture.logits(number, found)
+
+
+def reached(run: Run, number: int) -> Facts | None:
+    """What a round's committee reaches on the test rows that it was measured on; that of round 0 knows the pool."""
+    if run.test_gold is None:
+        return None
+    rows = run.test_sample(number)
+    return metrics_of(said_of(run, number, "test"), run.test_gold if rows is None else run.test_gold[rows])
+
+
+def reached_by_labels(run: Run) -> Facts | None:
+    """What labelled rows and names alone reach, mixed by the final weights."""
+    if run.test_gold is None:
+        return None
+    views = speaking(run)
+    names = ["labelled_only" if has_label_vectors(view) and run.parent is None else "test" for view in views]
+    kept = [load_tensors(view.round(0).evidence)[name] for view, name in zip(views, names, strict=True)]
+    return metrics_of(mixture_of(run).logits(0, kept), run.test_gold)
+
+
+def reasons(run: Run) -> list[str]:
+    """Of each of two views, a sentence on why it is believed as far as it is."""
+    voices, folds = mixture_of(run).voices, folds_of(run)
+    rows = sum(map(len, folds)) or len(run.gold)
+    return [_reason(own, other, rows, bool(folds)) for own, other in zip(voices, voices[::-1], strict=True)]
+
+
+def _reason(own: Voice, other: Voice, rows: int, held_out: bool) -> str:
+    how = "without their own label" if held_out else "before any label is used (there are too few to hold some out)"
+    sure, less = (percent(math.exp(-voice.nll)) for voice in (own, other))
+    silent = "" if own.weight else "; too little for a say, so it is not computed after the start"
+    return (
+        f"{own.right} of {rows} labelled rows right {how}, the other {other.right}; "
+        f"it gives the true class a probability of {sure}, the other {less} (geometric means){silent}."
+    )
 
 
 def meta_weights_of(run: Run, number: int) -> list[pa.Table]:

@@ -18,7 +18,7 @@ from listflow.pipeline.method.sampling import generator_for
 from listflow.pipeline.model.classifier import Classifier, logits_of
 from listflow.pipeline.model.config import PrototypesHead
 from listflow.pipeline.model.label_names import label_sentences
-from listflow.pipeline.run.run import Run
+from listflow.pipeline.run.run import Progress, Run
 from listflow.pipeline.storage.checkpoint import load_tensors, verified
 from listflow.pipeline.training.models import keep_model, metrics_of
 
@@ -32,6 +32,7 @@ def match_labels(run: Run) -> Facts:
     if done:
         return done
     began = time.monotonic()
+    run.notify(Progress(0, "match", 0, 1))
     centre, known = _known(run)
     folds = [rows.tolist() for rows in folds_of(run)]
     taught, alone = teach(known, folds), teach(known, folds, with_pool=False)

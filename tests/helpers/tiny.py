@@ -80,6 +80,12 @@ def write_jsonl(path: Path, rows: list[dict[str, str]]) -> Path:
     return path
 
 
+TEXT_VIEW = {
+    "face": "text",
+    "student": {"learning_rate": 3e-3, "steps": 8, "batch": 6, "warmup": 0.6, "tail_epochs": 2, "tail_batch": 4},
+}  # the "second" of a tiny run of two views
+
+
 def tiny_overlay(files: dict[str, Path], run_dir: Path) -> dict[str, object]:
     """A configuration overlay for a run of seconds and of one view on ``tiny_files``."""
     return {

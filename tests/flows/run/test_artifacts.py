@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from listflow.flows.run.artifacts import code, drift_page, table
-from listflow.pipeline.results.report import Drift, ShardAgreement, Side
+from listflow.flows.run.artifacts import code, drift_page, table, views_page
+from listflow.pipeline.results.report import Candidate, Drift, ShardAgreement, Side, TextTeacher, ViewReport
 
 
 def test_a_page_neither_loads_nor_breaks_on_a_text() -> None:
@@ -22,3 +22,18 @@ def test_drift_as_a_page() -> None:
     assert "| labelled `b` | 80.0 % | 80.0 % |" in lines
     assert "| mean confidence of the earlier model | 90.0 % | 70.0 % |" in lines
     assert sum(line.startswith("| `pool/") for line in lines) == 50
+
+
+def test_two_views_as_a_page() -> None:
+    shares = {"a|b": 0.75, "<c>": 0.25}
+    teacher = TextTeacher((Candidate("regression", 0.6, 1.0, 0.2),), 0.9, shares, shares, dict.fromkeys(shares, 0.5))
+    first = ViewReport("prompt", "list", "<b>", 0.3, 5, None, None, "5 of 9 labelled rows right.")
+    second = ViewReport(
+        "text", "none", "prototypes", 0.7, 7, None, None, "7 of 9 labelled rows right.", teacher=teacher
+    )
+    lines = list(views_page((first, second)))
+    assert "- **prompt view**, believed 30.0 % (stage list, head &lt;b&gt;): 5 of 9 labelled rows right." in lines
+    assert "| regression | 60.0 % |" in lines
+    assert "| label | pool, estimated | labelled rows | pool, stated |" in lines
+    assert "| `a\\|b` | 75.0 % | 75.0 % | 50.0 % |" in lines
+    assert list(views_page(())) == []

@@ -11,7 +11,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from tiny import tiny_overlay
+from tiny import TEXT_VIEW, tiny_overlay
 
 from listflow.data.errors import InputError
 from listflow.data.files import file_digest
@@ -134,6 +134,27 @@ def test_the_round_table_says_what_changed(config: RunConfig, folder: Path) -> N
         f"{100 * (after - before):+.1f} points" for before, after in pairwise(reached)
     ]
     assert rounds[1]["on labels alone"] == f"{100 * (reached[2] - reached[0]):+.1f} points"
+
+
+def test_a_run_of_two_views_shows_both(server: None, tiny_files: dict[str, Path], tmp_path: Path) -> None:
+    both = {"second": TEXT_VIEW, "rounds": {"count": 1}, "mixture": {"smallest": 0.0}}
+    names, _ = run_flow(build_config("fast", tiny_overlay(tiny_files, tmp_path / "run"), both))
+    assert [name for name, _ in names] == [
+        "prompt-tune the teacher", "text-tune the teacher", "weigh the views", "pseudo-label, round 1",
+        "train prompt student, round 1", "train text student, round 1", "judge, round 1", "publish",
+    ]  # fmt: skip
+    found = artifacts()
+    (row,), weights = (json.loads(found[key].data) for key in ("list-rounds", "list-meta-weights"))
+    report = json.loads((tmp_path / "run" / "report.json").read_text("utf-8"))
+    reached = {name: f"{100 * metrics['accuracy']:.1f} %" for name, metrics in report["rounds"][0]["students"].items()}
+    assert {view: row[f"{view} view"] for view in ("prompt", "text")} == reached
+    before = [report[name]["accuracy"] for name in ("start", "labelled_only")]
+    changes = [f"{100 * (report['rounds'][0]['student']['accuracy'] - figure):+.1f} points" for figure in before]
+    assert [row["on its teacher"], row["on labels alone"]] == changes
+    assert [line["view"] for line in weights] == ["prompt", "text"]
+    page = str(found["list-report"].data)
+    for words in ("## Two views", "| start, with the pool |", "| logistic regression on the same embeddings |"):
+        assert words in page
 
 
 def test_the_rows_that_meta_weights_spoke_for_and_against(config: RunConfig, folder: Path) -> None:

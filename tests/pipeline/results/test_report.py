@@ -13,18 +13,22 @@ from rich.console import Console
 
 from listflow.data.errors import InputError
 from listflow.pipeline.method.metrics import Metrics, confusion, histogram, reliability
-from listflow.pipeline.results.plots import PLOTS, draw_plots, shown
+from listflow.pipeline.results.plots import PLOTS, draw_plots, progress, shown
 from listflow.pipeline.results.rendering import text_table, write_report
 from listflow.pipeline.results.report import (
     BackboneFacts,
+    Candidate,
     DataFacts,
     FigureData,
     PseudoFacts,
     ReweightFacts,
     RoundReport,
     RunReport,
+    TextTeacher,
+    ViewReport,
     WeightHistogram,
     headline,
+    trained_words,
 )
 from listflow.pipeline.run.wording import duration
 
@@ -86,6 +90,28 @@ def make_report(labels: tuple[str, ...] = TOPICS, with_test: bool = True, **chan
     return replace(report, **changes)
 
 
+def make_committee(evil: str = "", weight: float = 0.4, **changes: Any) -> RunReport:
+    """A report of two views; ``evil`` in every text that comes from elsewhere."""
+    report = make_report()
+    low, high = Metrics(0.6, 0.59, 0.1), Metrics(0.7, 0.69, 0.1)
+    shares = dict.fromkeys((*TOPICS[:-1], evil or TOPICS[-1]), 1 / 6)
+    stated = {label: 0.125 if label == "refund" else 0.175 for label in shares}
+    names = ("regression", f"names {evil}")
+    teacher = TextTeacher(tuple(Candidate(name, 0.5, 1.2, 0.34) for name in names), 0.87, shares, shares, stated)
+    why = f"24 of 30 labelled rows right {evil}"
+    views = (
+        ViewReport(
+            "prompt", f"list {evil}", f"verbalizer {evil}", weight, 19, low, low, why, "rows held out", 0.9, 1.1
+        ),
+        ViewReport("text", "none", "prototypes", 1 - weight, 24, low, high, why, "rows held out", 0.7, 0.9, teacher),
+    )
+    students = {"prompt": low, "text": high} if weight else {"text": high}
+    rounds = tuple(replace(record, students=students) for record in report.rounds)
+    others = {"logistic regression": low, f"label spreading {evil}": None}
+    values = {"views": views, "rounds": rounds, "start": Metrics(0.701, 0.69, 0.1), "baselines": others}
+    return replace(report, labels=tuple(shares), **(values | changes))
+
+
 def walk(values: Any) -> Any:
     """The keys of nested dicts, in their order; lists by their first item."""
     if isinstance(values, dict):
@@ -98,7 +124,7 @@ def test_json_follows_the_contract() -> None:
     metrics = dict.fromkeys(("accuracy", "macro_f1", "ece"))
     assert " ".join(values) == (
         "format run_id task labels seed backbone trainable_parameters data zero_shot labelled_only rounds "
-        "final stopped seconds notices figures stage head drift parent adopted start views"
+        "final stopped seconds notices figures stage head drift parent adopted start views baselines"
     )
     assert values["format"] == 1
     assert walk(values["backbone"]) == dict.fromkeys(("name", "parameters"))
@@ -142,6 +168,11 @@ def test_damage_is_named() -> None:
         RunReport.from_dict(values)
 
 
+def page_of(folder: Path) -> str:
+    """The page, with spaces that break: a figure and its % stay together in the headline."""
+    return (folder / "report.html").read_text("utf-8").replace("\N{NO-BREAK SPACE}", " ")
+
+
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("report")
@@ -151,7 +182,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def page(written: Path) -> str:
-    return (written / "report.html").read_text("utf-8")
+    return page_of(written)
 
 
 def test_files_are_complete_and_the_same_twice(written: Path, tmp_path: Path) -> None:
@@ -194,11 +225,102 @@ def test_page_opens_with_the_outcome(page: str) -> None:
 def test_a_continued_run_set_out_from_a_model_and_not_from_labels_alone(tmp_path: Path) -> None:
     report = replace(make_report(), parent="<may>", labelled_only=None, adopted=make_report().labelled_only)
     write_report(report, tmp_path)
-    page = (tmp_path / "report.html").read_text("utf-8")
+    page = page_of(tmp_path)
     assert "66.1 % accuracy with the model of &lt;may&gt;, 74.3 % after" in page
     assert "Model of &lt;may&gt;</th>" in page
     assert "labels alone" not in page.lower()
     assert next(iter(text_table(report).columns[0].cells)) == "model of <may>"
+
+
+def test_a_page_says_how_far_each_of_two_views_is_believed(tmp_path: Path) -> None:
+    write_report(make_committee(), tmp_path)
+    page = page_of(tmp_path)
+    for words in (
+        "<h2>Two views</h2>", "believed 40.0 %", "believed 60.0 %", "24 of 30 labelled rows right",
+        "by rows held out", "Accuracy from labels alone 60.0 %, at the start 70.0 %", ">Start, with the pool</th>",
+        "<td>50.0 %</td><td>1.20</td><td>0.34</td>", "tell something about the texts: 87.0 %", "<td>12.5 %</td>",
+        "<h2>What people would use instead</h2>", ">Logistic regression</th>", ">Label spreading </th>",
+    ):  # fmt: skip
+        assert words in page
+    assert "66.1 % accuracy with the labels alone, 70.1 % at the start with the pool, 74.3 % after six rounds" in page
+    assert "Zero weights" not in page
+
+
+def test_a_page_of_one_view_has_no_section_for_two(page: str) -> None:
+    assert "Two views" not in page
+    assert "What people would use instead" not in page
+    assert "Zero weights" in page
+
+
+def test_a_page_of_two_views_escapes_everything(tmp_path: Path) -> None:
+    evil = "<script>alert('1')</script>\"&"
+    write_report(make_committee(evil, figures=FigureData()), tmp_path)
+    page = page_of(tmp_path)
+    assert "<script" not in page
+    assert page.count("&lt;script&gt;alert(&#39;1&#39;)") > 6
+
+
+def test_shares_of_many_labels_are_folded(tmp_path: Path) -> None:
+    report = make_committee(figures=FigureData())
+    write_report(replace(report, labels=tuple(f"intent {number}" for number in range(77))), tmp_path)
+    assert "<summary>All 77 labels</summary>" in page_of(tmp_path)
+
+
+def test_a_committee_in_the_terminal_fits_eighty_columns() -> None:
+    console = Console(width=80, file=io.StringIO(), record=True)
+    console.print(text_table(make_committee("[red]x")))
+    text = " ".join(console.export_text().split())
+    assert "│ labels alone │ │ │ 66.1 % │ 60.0 % │ 60.0 % │ │ │" in text
+    assert "│ start │ │ │ 70.1 % │ 60.0 % │ 70.0 % │ │ │" in text
+    assert "│ 3 │ 2,400 │ 80.0 % │ 70.8 % │ 60.0 % │ 70.0 % │ kept │ 0.77 │" in text
+    assert "prompt view, believed 40.0 %: 24 of 30 labelled rows right [red]x" in text
+    assert "On the same sentence embeddings: logistic regression 60.0 %, label spreading [red]x -." in text
+    assert "…" not in text
+
+
+def test_a_view_of_no_say_has_no_figures_of_rounds(tmp_path: Path) -> None:
+    report = make_committee(weight=0.0)
+    row = next(iter(text_table(report).columns[4].cells))
+    assert (row, list(text_table(report).columns[4].cells)[2:]) == ("60.0 %", [""] * 7)
+    assert trained_words(report).startswith("stage none, head prototypes, ")
+    write_report(report, tmp_path)
+    assert "believed 0.0 %" in page_of(tmp_path)
+
+
+def test_a_committee_round_trips_through_json() -> None:
+    report = make_committee()
+    assert RunReport.from_dict(json.loads(json.dumps(report.to_dict(), allow_nan=False))) == report
+
+
+@pytest.mark.filterwarnings("error")
+def test_the_plot_of_progress_begins_at_the_start_of_a_committee() -> None:
+    axes = progress(make_committee(weight=0.0)).axes[0]
+    lines = {str(line.get_label()): list(line.get_ydata()) for line in axes.get_lines()}
+    assert lines["Text view"] == [0.7] * 7
+    assert lines["Prompt view"][0] == 0.6
+    assert np.isnan(lines["Prompt view"][1:]).all()
+    assert axes.get_lines()[0].get_ydata()[0] == 0.701
+
+
+@pytest.mark.parametrize("make", [make_report, make_committee])
+def test_a_loss_is_called_one(make: Any, tmp_path: Path) -> None:
+    report = make(final=Metrics(0.649, 0.64, 0.1), figures=FigureData())
+    assert headline(report).startswith("A loss: 66.1 % accuracy with the labels alone, ")
+    assert "64.9 % after six rounds" in headline(report)
+    assert "The labels alone were better by 1.2 points: label the rows that" in headline(report)
+    write_report(report, tmp_path)
+    assert '<p class="loss">The labels alone were better by 1.2 points' in page_of(tmp_path)
+
+
+def test_what_is_no_loss_is_called_none() -> None:
+    for report in (make_report(), make_report(final=make_report().labelled_only), make_report(with_test=False)):
+        assert "loss" not in headline(report)
+        assert "better" not in headline(report)
+
+
+def test_a_continued_run_may_lose_against_the_model_of_its_parent() -> None:
+    earlier = make_report(parent="may", labelled_only=None, adopted=Metrics(0.8, 0.8, 0.1))
+    assert "The model of may was better by 5.7 points" in headline(earlier)
 
 
 def test_what_was_trained_is_said(page: str, tmp_path: Path) -> None:
