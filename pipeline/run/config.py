@@ -99,8 +99,10 @@ class PseudoConfig(Section):
     )
     confidence: float = Field(0.0, ge=0, lt=1, description="warm-up skips rows below this top probability")
     temperature: float = Field(1.0, gt=0, le=10, description="below 1 sharpens the soft labels")
-    prior: Literal["none", "teacher"] = Field(
-        "none", description="teacher: hold the mean soft label at that of the round-0 teacher"
+    prior: Literal["none", "teacher", "shares"] = Field(
+        "none",
+        description="teacher: hold the mean soft label at that of the round-0 teacher; shares: at the classes' "
+        "estimated shares of the pool",
     )
     prior_errors: float = Field(
         0.0, ge=0, le=10, description="equal shares instead, where these are within so many standard errors"

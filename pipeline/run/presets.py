@@ -42,7 +42,8 @@ PRESETS: dict[str, dict[str, Any]] = {
 _TEXT_STUDENT: dict[str, Any] = {
     "learning_rate": 3e-3, "steps": 200, "batch": 16, "warmup": 0.9, "cutoff": 0.0, "tail_epochs": 5, "tail_batch": 10,
 }
-_COMMITTEE: dict[str, Any] = {"second": {"face": "text", "student": _TEXT_STUDENT}, "pseudo": {"confidence": 0.0}}
+_SURE_OF_SHARES: dict[str, Any] = {"confidence": 0.0, "prior": "shares"}
+_COMMITTEE: dict[str, Any] = {"second": {"face": "text", "student": _TEXT_STUDENT}, "pseudo": _SURE_OF_SHARES}
 # What the fast preset takes for heads that start from nothing, where a verbalizer starts from a trained masked-LM head,
 # and for pseudo tokens: these need a higher rate, and a step of theirs passes through the whole backbone.
 _PSEUDO_TOKENS: dict[str, Any] = {
@@ -54,7 +55,7 @@ FAST_FOR: dict[str, dict[str, dict[str, Any]]] = {
         "linear": {"teacher": {"learning_rate": 3e-3, "epochs": 30}, "student": {"learning_rate": 3e-3}},
         "ytuning": {"teacher": {"learning_rate": 3e-5, "epochs": 30}, "student": {"learning_rate": 1e-4}},
         "prototypes": {
-            "teacher": {"learning_rate": 3e-3, "epochs": 30}, "student": _TEXT_STUDENT, "pseudo": {"confidence": 0.0},
+            "teacher": {"learning_rate": 3e-3, "epochs": 30}, "student": _TEXT_STUDENT, "pseudo": _SURE_OF_SHARES,
         },
     },
     "stage": dict.fromkeys(("ptuning", "soft_prompt", "soft_prompt_mlm", "ipt"), _PSEUDO_TOKENS),

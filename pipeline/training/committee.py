@@ -13,6 +13,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
+from listflow.pipeline.method.information import shares_of
 from listflow.pipeline.method.mixture import believed, mixed, nll, temperature
 from listflow.pipeline.model.classifier import logits_of
 from listflow.pipeline.run.run import Run
@@ -141,6 +142,18 @@ def _reason(own: Voice, other: Voice, rows: int, held_out: bool) -> str:
         f"{own.right} of {rows} labelled rows right {how}, the other {other.right}; "
         f"it gives the true class a probability of {sure}, the other {less} (geometric means){silent}."
     )
+
+
+def shares(run: Run) -> Tensor:
+    """(C,) the classes' shares of the pool: as the user states them, or as the round-0 teachers see them."""
+    stated = run.inputs.task.shares
+    if stated is not None:
+        return torch.tensor([stated[label] for label in run.labels])
+    seen = [(verified(view.round(0).model) or {}).get("shares") for view in speaking(run)]
+    if seen[-1] is not None:
+        return torch.tensor(seen[-1])
+    counts = torch.bincount(run.gold, minlength=len(run.labels)).float()
+    return shares_of(said_of(run, 0, "sample")[None], counts[None])[0]
 
 
 def meta_weights_of(run: Run, number: int) -> list[pa.Table]:

@@ -26,7 +26,7 @@ from listflow.pipeline.run.run import Run, counter
 from listflow.pipeline.storage.checkpoint import load_tensors, new_folder, verified, write_json
 from listflow.pipeline.storage.pseudo_labels import PseudoLabels
 from listflow.pipeline.storage.run_folder import LABELS, WEIGHTS
-from listflow.pipeline.training.committee import mixture_of, said_of, speaking
+from listflow.pipeline.training.committee import mixture_of, said_of, shares, speaking
 from listflow.pipeline.training.label_vectors import has_label_vectors, match_labels, start_of
 from listflow.pipeline.training.models import (
     cross_validated,
@@ -77,7 +77,7 @@ def pseudo_label(run: Run, number: int) -> Facts:
     rows = draw_rows(run, number)
     logits = _opinion(run, number, teachers, rows)
     config = run.config.pseudo
-    prior = None
+    prior = shares(run) if config.prior == "shares" else None
     if config.prior == "teacher":
         prior = teacher_prior(said_of(run, 0, "sample"), run.gold, config.temperature, config.prior_errors)
     soft = soft_labels(logits, config.temperature, prior)
