@@ -114,7 +114,7 @@ def build_report(run: Run, final: dict[str, Any], last: int) -> RunReport:
     rounds = tuple(_round_report(run, number) for number in range(1, last + 1))
     drift = _drift_of(run)
     start = _start(run)
-    begun, parent = _labelled_only(run, teacher), run.parent.folder.name if run.parent else ""
+    parent = run.parent.folder.name if run.parent else ""
     stopped = "agreement" if last < run.config.rounds.count else "max_rounds"
     return RunReport(
         run_id=run.fingerprint[:12], task=run.inputs.task.name, labels=tuple(run.labels), seed=run.config.seed,
@@ -123,13 +123,13 @@ def build_report(run: Run, final: dict[str, Any], last: int) -> RunReport:
             p.numel() for view in speaking(run) for p in view.new_classifier(0, None).tunable().values()
         ),
         data=DataFacts(len(run.gold), len(run.corpus), len(run.inputs.test)),
-        zero_shot=_metrics(teacher["zero_shot"]), labelled_only=None if parent else begun, rounds=rounds,
+        zero_shot=_metrics(teacher["zero_shot"]), labelled_only=_labelled_only(run, teacher), rounds=rounds,
         final=_metrics(final["test"]), stopped=stopped,
         seconds=sum(each["seconds"] for each in teachers.values()) + sum(r.seconds for r in rounds),
         notices=_notices(run, drift, last),
         figures=_figures(run, last), stage=name_of(run.config.stage), head=name_of_head(run.config.head), drift=drift,
         parent=parent, adopted=start if parent else None,
-        start=start if has_label_vectors(run.views[-1]) else None, views=view_reports(run),
+        start=start if has_label_vectors(run.views[-1]) and not parent else None, views=view_reports(run),
     )  # fmt: skip
 
 
@@ -139,7 +139,9 @@ def _start(run: Run) -> evaluate.Metrics | None:
 
 
 def _labelled_only(run: Run, teacher: dict[str, Any]) -> evaluate.Metrics | None:
-    """What labelled rows and names alone reach, mixed by the final weights."""
+    """What labelled rows and names alone reach, mixed by the final weights; nothing where a model was taken over."""
+    if run.parent is not None:
+        return None
     if run.test_gold is None or not has_label_vectors(run.views[-1]):
         return _metrics(teacher["test"])
     names = ["labelled_only" if has_label_vectors(view) else "test" for view in speaking(run)]
@@ -156,7 +158,7 @@ def view_reports(run: Run) -> tuple[ViewReport, ...]:
 
 def _view_report(run: Run, view: Run, voice: Voice) -> ViewReport:
     made = verified(view.round(0).model) or {}
-    alone = made.get("labelled_only", made["test"])
+    alone = None if run.parent else made.get("labelled_only", made["test"])
     config = view.config
     return ViewReport(
         view.view, name_of(config.stage), name_of_head(config.head), voice.weight, voice.right, _metrics(alone),
