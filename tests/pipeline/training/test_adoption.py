@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from committees import believe, committee_config, more_labels
+from committees import believe, committee_config, more_labels, without_plots
 from tiny import sentences, tiny_overlay, write_jsonl
 
 from listflow.data.errors import InputError
@@ -30,6 +31,12 @@ from listflow.pipeline.training.committee import weigh_views
 from listflow.pipeline.training.label_vectors import start_of
 from listflow.pipeline.training.review import ask
 from listflow.pipeline.training.rounds import prompt_tune, pseudo_label
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _plain_pages() -> Iterator[None]:
+    with without_plots():
+        yield
 
 
 @pytest.fixture(scope="module")
