@@ -43,10 +43,17 @@ from listflow.pipeline.storage.checkpoint import (
     verified,
     write_json,
 )
-from listflow.pipeline.storage.pseudo_labels import PseudoLabels, look_up, mean_weights
+from listflow.pipeline.storage.pseudo_labels import PseudoLabels, look_up
 from listflow.pipeline.storage.review import review_notices
 from listflow.pipeline.storage.run_folder import CARD, TEST_LOGITS, WEIGHTS, RunFolder
-from listflow.pipeline.training.committee import Voice, meta_weights_of, mixture_of, said_of, speaking
+from listflow.pipeline.training.committee import (
+    Voice,
+    mean_meta_weights,
+    meta_weights_of,
+    mixture_of,
+    said_of,
+    speaking,
+)
 from listflow.pipeline.training.label_vectors import has_label_vectors
 from listflow.pipeline.training.models import forget_steps, metrics_of
 from listflow.pipeline.training.rounds import committee_logits, load_model
@@ -211,8 +218,7 @@ def _write_predictions(run: Run, winner: int, last: int, path: Path) -> None:
 def _prediction_tables(run: Run, winner: int, last: int) -> Iterator[pa.Table]:
     total = len(run.corpus)
     told = [_taught(run, number) for number in range(1, last + 1)]
-    weights = [table for n in range(1, last + 1) for table in meta_weights_of(run, n)]
-    weight_rows, weight_means = mean_weights(weights)
+    weight_rows, weight_means = mean_meta_weights(run, *range(1, last + 1))
     on_rows = counter(run.notify, last, "predict", total * len(speaking(run)))
     for start in range(0, total, ROWS_AT_ONCE):
         rows = np.arange(start, min(start + ROWS_AT_ONCE, total))

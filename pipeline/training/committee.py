@@ -17,7 +17,7 @@ from listflow.pipeline.method.mixture import believed, mixed, nll, temperature
 from listflow.pipeline.model.classifier import logits_of
 from listflow.pipeline.run.run import Run
 from listflow.pipeline.storage.checkpoint import load_tensors, new_folder, read_json, save_tensors, verified, write_json
-from listflow.pipeline.storage.pseudo_labels import load_meta_weights
+from listflow.pipeline.storage.pseudo_labels import Weighed, load_meta_weights, mean_over, mean_weights
 from listflow.pipeline.storage.run_folder import EVIDENCE, MIXTURE
 from listflow.pipeline.training.label_vectors import folds_of, has_label_vectors, held_out
 from listflow.pipeline.training.models import cross_validated
@@ -113,6 +113,12 @@ def said_of(run: Run, number: int, name: str) -> Tensor:
 def meta_weights_of(run: Run, number: int) -> list[pa.Table]:
     """The meta weights that each view with a say gave in a round."""
     return [load_meta_weights(view.round(number).meta_weights) for view in speaking(run)]
+
+
+def mean_meta_weights(run: Run, *numbers: int) -> Weighed:
+    """(rows that were reweighted in these rounds, ascending; the mean over views with a say of each one's mean)."""
+    by_view = zip(*(meta_weights_of(run, number) for number in numbers), strict=True)
+    return mean_over([mean_weights(tables) for tables in by_view])
 
 
 def _taken_over(run: Run) -> Mixture | None:

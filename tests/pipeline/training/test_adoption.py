@@ -16,6 +16,7 @@ from tiny import sentences, tiny_overlay, write_jsonl
 
 from listflow.data.errors import InputError
 from listflow.data.files import file_digest
+from listflow.flows.cli.options import Asked
 from listflow.pipeline.backbone.prompt import Text
 from listflow.pipeline.backbone.text_face import TextFace
 from listflow.pipeline.results.outcome import report_of
@@ -90,6 +91,12 @@ def test_both_views_and_their_mixture_are_taken_over(first: Path, tmp_path: Path
         starts = [start_of(run.others[0]) for run in (one, two)]
         assert starts[0].keys() == starts[1].keys() == {"head.centre", "head.out.weight", "head.out.bias"}
         assert all(torch.equal(starts[0][name], starts[1][name]) for name in starts[0])
+
+
+def test_the_command_line_goes_on_with_what_a_run_was(first: Path) -> None:
+    asked, before = Asked(continues=first).to_config(), load_config(first)
+    assert (asked.second, asked.mixture, asked.head) == (before.second, before.mixture, before.head)
+    assert asked.rounds.promote == "gated"
 
 
 def test_a_first_teacher_that_stayed_keeps_its_temperature(files: dict[str, Path], tmp_path: Path) -> None:
