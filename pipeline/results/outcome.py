@@ -45,12 +45,13 @@ from listflow.pipeline.storage.checkpoint import (
     verified,
     write_json,
 )
-from listflow.pipeline.storage.pseudo_labels import PseudoLabels, look_up, mean_weights
+from listflow.pipeline.storage.pseudo_labels import PseudoLabels, look_up
 from listflow.pipeline.storage.review import review_notices
 from listflow.pipeline.storage.run_folder import CARD, TEST_LOGITS, WEIGHTS, RunFolder
 from listflow.pipeline.training.baselines import baselines_of
 from listflow.pipeline.training.committee import (
     Voice,
+    mean_meta_weights,
     meta_weights_of,
     mixture_of,
     reached,
@@ -125,7 +126,7 @@ def build_report(run: Run, final: dict[str, Any], last: int) -> RunReport:
     teacher = teachers[run.view]
     rounds = tuple(_round_report(run, number) for number in range(1, last + 1))
     drift = _drift_of(run)
-    start, begun = _metrics(reached(run, 0)), _metrics(reached_by_labels(run))
+    start, begun = _metrics(reached(run, 0)), None if run.parent else _metrics(reached_by_labels(run))
     parent = run.parent.folder.name if run.parent else ""
     stopped = "agreement" if last < run.config.rounds.count else "max_rounds"
     return RunReport(
@@ -135,7 +136,7 @@ def build_report(run: Run, final: dict[str, Any], last: int) -> RunReport:
             p.numel() for view in speaking(run) for p in view.new_classifier(0, None).tunable().values()
         ),
         data=DataFacts(len(run.gold), len(run.corpus), len(run.inputs.test)),
-        zero_shot=_metrics(teacher["zero_shot"]), labelled_only=None if parent else begun, rounds=rounds,
+        zero_shot=_metrics(teacher["zero_shot"]), labelled_only=begun, rounds=rounds,
         final=_metrics(final["test"]), stopped=stopped,
         seconds=sum(each["seconds"] for each in teachers.values()) + sum(r.seconds for r in rounds),
         notices=_notices(run, drift, last),
@@ -157,7 +158,7 @@ def view_reports(run: Run) -> tuple[ViewReport, ...]:
 
 def _view_report(view: Run, voice: Voice, reason: str, decided_by: str) -> ViewReport:
     made = verified(view.round(0).model) or {}
-    alone = made.get("labelled_only", made["test"])
+    alone = None if view.parent else made.get("labelled_only", made["test"])
     config = view.config
     return ViewReport(
         view.view, name_of(config.stage), name_of_head(config.head), voice.weight, voice.right, _metrics(alone),
@@ -220,8 +221,7 @@ def _write_predictions(run: Run, winner: int, last: int, path: Path) -> None:
 def _prediction_tables(run: Run, winner: int, last: int) -> Iterator[pa.Table]:
     total = len(run.corpus)
     told = [_taught(run, number) for number in range(1, last + 1)]
-    weights = [table for n in range(1, last + 1) for table in meta_weights_of(run, n)]
-    weight_rows, weight_means = mean_weights(weights)
+    weight_rows, weight_means = mean_meta_weights(run, *range(1, last + 1))
     on_rows = counter(run.notify, last, "predict", total * len(speaking(run)))
     for start in range(0, total, ROWS_AT_ONCE):
         rows = np.arange(start, min(start + ROWS_AT_ONCE, total))

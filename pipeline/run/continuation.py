@@ -1,6 +1,7 @@
 """The finished run that another one goes on from, and the rows that persons labelled in its reviews.
 
-RUN/inputs/reviewed.json holds those that a run was given; it hands them on with its own.
+RUN/inputs/reviewed.json holds those that a run was given; it hands them on with its own. Of a run of two views those
+go on that had a say in it: a view without one has no model of a round, and is not computed.
 """
 
 from __future__ import annotations
@@ -21,51 +22,88 @@ from listflow.pipeline.backbone.backbone import absolute_backbone
 from listflow.pipeline.run.config import RunConfig
 from listflow.pipeline.storage.checkpoint import FORMAT, load_tensors, read_json, verified, write_json
 from listflow.pipeline.storage.review import read_reviewed
-from listflow.pipeline.storage.run_folder import EVIDENCE, WEIGHTS, RunFolder
+from listflow.pipeline.storage.run_folder import EVIDENCE, MIXTURE, SECOND, WEIGHTS, RunFolder
 
 LOOKED_AT = 1000
+FILLED_IN = ("width", "normalised")  # of label vectors, from the backbone: what is asked need not name them
+
+
+@dataclass(frozen=True)
+class LastModel:
+    """The folder ``model`` of a view's last promoted model, the sha256 of its weights, and the folder of its teacher.
+
+    ``temperature`` is that of its logits where the view is one of two.
+    """
+
+    view: str
+    model: Path
+    first: Path
+    weights: str
+    offset: list[float] | None
+    temperature: float = 1.0
 
 
 @dataclass(frozen=True)
 class Parent:
-    """``model`` is the folder of its last promoted model, ``weights`` their sha256.
+    """``models`` are the last promoted ones of the views that go on, ``weights`` the sha256 that names them.
 
-    ``last_rows``: the highest row number that it had of every corpus. ``reviewed``: rows that persons labelled in
-    it and in the runs before it.
+    ``config`` is that of these views; ``silent`` the view of a run of two that had no say. ``voices`` say how far each
+    of two was believed. ``last_rows``: the highest row number that it had of every corpus. ``reviewed``: rows that
+    persons labelled in it and in the runs before it.
     """
 
     folder: Path
-    model: Path
+    models: tuple[LastModel, ...]
     weights: str
     labels: tuple[str, ...]
     digests: dict[str, str]
     config: dict[str, Any]
-    offset: list[float] | None
     last_rows: dict[str, int]
     reviewed: tuple[Row, ...] = ()
+    silent: str = ""
+    voices: tuple[dict[str, Any], ...] = ()
+    decided_by: str = ""
 
     @staticmethod
     def open(folder: Path) -> Parent:
         """The run in ``folder``; InputError when it is not finished, or a file of it is damaged."""
         files = RunFolder(folder)
         final = verified(files.final)
-        model = files.round(0 if final is None else final["round"]).model
-        kept, first = verified(model), verified(files.round(0).model)
-        if final is None or kept is None or first is None:
-            raise InputError(f"{folder} is no finished run to continue; finish it with `listflow resume {folder}`.")
+        if final is None:
+            raise _unfinished(folder)
         inputs, config = read_json(files.inputs), read_json(files.config)["config"]
+        mixture, digests = _mixture(files) if config.get("second") else ({}, [])
+        voices = {voice["view"]: voice for voice in mixture.get("voices", ())}
+        heard = [view for view, voice in voices.items() if voice["weight"] > 0] or [_face(config)]
+        models = tuple(_last_model(files, view, final["round"], voices) for view in heard)
+        digests = [model.weights for model in models] + (digests if len(models) > 1 else [])
         pool = Pool(files.kept_inputs / POOL_FILE)
         return Parent(
-            folder, model, kept["files"][WEIGHTS], tuple(inputs["task"]["labels"]), inputs["digests"], config,
-            first["offset"], _last_rows(pool), reviewed_rows(folder, config["rounds"]["count"], pool),
+            folder, models, digests[0] if len(digests) == 1 else hashlib.sha256(" ".join(digests).encode()).hexdigest(),
+            tuple(inputs["task"]["labels"]), inputs["digests"], _as_heard(config, heard), _last_rows(pool),
+            reviewed_rows(folder, config["rounds"]["count"], pool), "".join(voices.keys() - set(heard)),
+            tuple(voices.values()) if len(models) > 1 else (), mixture.get("decided_by", ""),
         )  # fmt: skip
 
-    def unfitted(self, config: RunConfig, labelled: str, rows: int) -> Tensor | None:
-        """(K, C) logits of the labelled rows before the model was fitted to them; None for other labelled rows."""
-        kept = load_tensors(self.model / EVIDENCE).get("labelled")
-        ours = config.data.model_dump(mode="json", include={"columns", "shots", "balanced"})
-        drawn_alike = all(self.config["data"][key] == value for key, value in ours.items())
-        same = drawn_alike and config.seed == self.config["seed"] and labelled == self.digests["labelled"]
+    def model_of(self, view: str) -> LastModel:
+        """That of a view that goes on."""
+        return next(model for model in self.models if model.view == view)
+
+    def followed_by(self, config: RunConfig) -> RunConfig:
+        """``config`` without the view that had no say."""
+        if not self.silent or config.second is None:
+            return config
+        return config.text_alone() if self.silent == config.face else config.model_copy(update={"second": None})
+
+    def has_labels_of(self, config: RunConfig, digests: dict[str, str]) -> bool:
+        """Whether its labelled rows are those of a run of ``config`` on files of ``digests``."""
+        names = ("labelled", "reviewed")
+        return self._drew_as(config) and all(self.digests.get(name) == digests.get(name) for name in names)
+
+    def unfitted(self, config: RunConfig, labelled: str, rows: int, view: str) -> Tensor | None:
+        """(K, C) logits of the labelled rows before a view's model was fitted to them; None for other labelled rows."""
+        kept = load_tensors(self.model_of(view).model / EVIDENCE).get("labelled")
+        same = self._drew_as(config) and labelled == self.digests["labelled"]
         return kept if same and kept is not None and len(kept) == rows else None
 
     def knowing(self, pool: Pool) -> Parent:
@@ -83,8 +121,13 @@ class Parent:
                 "on with the same labels in the same order."
             )
         ours = config.model_dump(mode="json")
-        for part in ("stage", "head"):
-            if ours[part] != self.config[part]:
+        if _views(ours) != _views(self.config):
+            raise InputError(
+                f"{self.folder} goes on as {_views(self.config)}, and this run is {_views(ours)}; leave face and "
+                "second as they were, or start anew."
+            )
+        for part in ("stage", "head", "second.head"):
+            if _part(ours, part) != _part(self.config, part):
                 raise InputError(f"{self.folder} has another {part} than this run; leave it as it was, or start anew.")
         if ours["backbone"]["name"] != absolute_backbone(self.config["backbone"]["name"]):
             raise InputError(
@@ -94,6 +137,11 @@ class Parent:
         texts = {role: value for role, value in self.digests.items() if role.startswith("unlabelled/")}
         if texts == {role: value for role, value in digests.items() if role.startswith("unlabelled/")}:
             raise nothing_new(self.folder)
+
+    def _drew_as(self, config: RunConfig) -> bool:
+        """Whether its labelled rows were drawn from their file as ``config`` asks."""
+        ours = config.data.model_dump(mode="json", include={"columns", "shots", "balanced"})
+        return config.seed == self.config["seed"] and all(self.config["data"][key] == ours[key] for key in ours)
 
 
 def pinned_parent(config: RunConfig) -> tuple[RunConfig, Parent | None]:
@@ -105,7 +153,8 @@ def pinned_parent(config: RunConfig) -> tuple[RunConfig, Parent | None]:
         raise InputError(
             f"{parent.folder} holds another model than the one this run was started from; restore it, or start anew."
         )
-    return config.model_copy(update={"continues": str(parent.folder), "continues_model": parent.weights}), parent
+    own = {"continues": str(parent.folder), "continues_model": parent.weights}
+    return parent.followed_by(config).model_copy(update=own), parent
 
 
 def nothing_new(folder: Path) -> NothingNew:
@@ -136,6 +185,58 @@ def digest_of(rows: tuple[Row, ...]) -> dict[str, str]:
     """The sha256 of the rows as a run's inputs record it; nothing where there are none."""
     told = json.dumps([(row.text, row.pair, row.label) for row in rows])
     return {"reviewed": hashlib.sha256(told.encode()).hexdigest()} if rows else {}
+
+
+def _unfinished(folder: Path) -> InputError:
+    return InputError(f"{folder} is no finished run to continue; finish it with `listflow resume {folder}`.")
+
+
+def _mixture(files: RunFolder) -> tuple[dict[str, Any], list[str]]:
+    """(how far each of two views was believed, the sha256 of that)."""
+    folder = files.round(0).committee
+    manifest = verified(folder)
+    if manifest is None:
+        raise _unfinished(files.path)
+    return read_json(folder / MIXTURE), [manifest["files"][MIXTURE]]
+
+
+def _last_model(files: RunFolder, view: str, number: int, voices: dict[str, dict[str, Any]]) -> LastModel:
+    """That of ``view`` in the run of ``files``, whose last promoted round is ``number``."""
+    suffix = SECOND if voices and view == "text" else ""
+    model, first = (files.round(n, suffix).model for n in (number, 0))
+    kept, begun = verified(model), verified(first)
+    if kept is None or begun is None:
+        raise _unfinished(files.path)
+    # Students of all views are of one scale: see Mixture.temperatures.
+    temperature = 1.0 if number or not voices else voices[view]["temperature"]
+    return LastModel(view, model, first, kept["files"][WEIGHTS], begun["offset"], temperature)
+
+
+def _as_heard(config: dict[str, Any], heard: list[str]) -> dict[str, Any]:
+    """``config`` of a run without the view that had no say."""
+    if not config.get("second") or len(heard) > 1:
+        return config
+    if heard == [_face(config)]:
+        return {**config, "second": None}
+    return RunConfig.model_validate(config).text_alone().model_dump(mode="json")
+
+
+def _face(config: dict[str, Any]) -> str:
+    return str(config.get("face", "prompt"))  # runs of earlier versions had no other
+
+
+def _views(config: dict[str, Any]) -> str:
+    """What a run of ``config`` is, in words."""
+    return "a committee of two views" if config.get("second") else f"the {_face(config)} view alone"
+
+
+def _part(config: dict[str, Any], path: str) -> Any:
+    """The stage, or a head, of ``config``, but for what is filled in; None where there is none."""
+    section, _, name = path.rpartition(".")
+    value = (config.get(section) or {}).get(name) if section else config[name]
+    if not isinstance(value, dict) or value.get("kind") != "prototypes":
+        return value
+    return {key: own for key, own in value.items() if key not in FILLED_IN}
 
 
 def _differ(old: Pool, old_span: range, new: Pool, new_span: range) -> bool:

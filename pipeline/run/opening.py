@@ -197,6 +197,8 @@ def _new_notices(run: Run) -> Iterator[str]:
     fresh = len(run.fresh_rows())
     if not fresh:
         raise nothing_new(run.parent.folder)
+    if run.parent.silent:
+        yield f"the {run.parent.silent} view had no say in {run.parent.folder.name}, and is not computed here."
     if run.parent.reviewed:
         yield f"{len(run.parent.reviewed)} rows that were labelled in earlier reviews are labelled rows here."
     yield f"{fresh:,} of {len(run.corpus):,} unlabelled rows are new since {run.parent.folder.name}, which goes on."

@@ -23,6 +23,8 @@ from listflow.pipeline.storage.run_folder import CONFIG, INPUTS, RunFolder
 # What a run has that was refused, or killed, before it was recorded.
 BEFORE_RECORD = {LOCK, "inputs", INPUTS, f"{INPUTS}.part", f"{CONFIG}.part"}
 UNDECIDING = {"run_dir", "checkpoint_seconds", "review.timeout"}  # values that a run can change and stay the same run
+# Of a configuration, what the fingerprint leaves out, or takes in only in part.
+ASIDE = {"run_dir", "checkpoint_seconds", "data", "review"}
 
 
 def load_config(folder: Path) -> RunConfig:
@@ -33,8 +35,7 @@ def load_config(folder: Path) -> RunConfig:
 
 def fingerprint_of(config: RunConfig, sources: Sources, backbone: Backbone) -> str:
     """sha256 over everything that decides the outcome: configuration, contents of inputs and backbone, versions."""
-    aside = {"run_dir", "checkpoint_seconds", "data", "review"}
-    decisive = config.model_dump(mode="json", exclude=aside)
+    decisive = config.model_dump(mode="json", exclude=ASIDE)
     if config.review.rows:
         # How long a run waits decides nothing: answers do, and the folders that they change record them.
         decisive["review"] = config.review.model_dump(mode="json", exclude={"timeout"})
@@ -65,6 +66,7 @@ def check_owner(folder: Path, fingerprint: str, config: RunConfig, sources: Sour
     stored = read_json(RunFolder(folder).config)
     if stored["fingerprint"] != fingerprint:
         _check_labels(folder, list(sources.task.labels))
+        _check_version(folder, stored["config"])
         raise InputError(
             f"{folder} holds a run of {_difference(stored, config, folder, sources)}; choose another --run-dir, "
             "or go on with that run by `listflow resume`."
@@ -103,6 +105,16 @@ def _check_labels(folder: Path, labels: list[str]) -> None:
         raise InputError(
             f"{folder} holds a run of the same labels in another order ({', '.join(before)} there, "
             f"{', '.join(labels)} here); restore that order in the task, or choose another --run-dir."
+        )
+
+
+def _check_version(folder: Path, stored: dict[str, Any]) -> None:
+    """InputError where a run was begun without values that decide now: its fingerprint cannot come out again."""
+    absent = [key for key in RunConfig.model_fields if key not in stored and key not in ASIDE]
+    if absent:
+        raise InputError(
+            f"{folder} was begun by a version whose runs had no {', '.join(absent)}; finish it with that version, or "
+            "start anew in another --run-dir."
         )
 
 

@@ -63,8 +63,13 @@ def load_meta_weights(path: Path) -> pa.Table:
 
 def mean_weights(tables: Sequence[pa.Table]) -> Weighed:
     """(corpus rows that were ever reweighted, ascending; the mean of their meta weights) over ``tables``."""
-    rows = np.concatenate([table["row"].to_numpy() for table in tables])
-    weights = np.concatenate([table["weight"].to_numpy() for table in tables]).astype(np.float64)
+    return mean_over([(table["row"].to_numpy(), table["weight"].to_numpy()) for table in tables])
+
+
+def mean_over(parts: Sequence[Weighed]) -> Weighed:
+    """(the rows of all ``parts``, ascending; the mean of the weights that these give each)."""
+    rows = np.concatenate([rows for rows, _ in parts])
+    weights = np.concatenate([weights for _, weights in parts]).astype(np.float64)
     unique, place, counts = np.unique(rows, return_inverse=True, return_counts=True)
     return unique, np.bincount(place, weights, minlength=len(unique)) / np.maximum(counts, 1)
 

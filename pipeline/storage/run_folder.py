@@ -24,11 +24,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 CONFIG, INPUTS = "config.json", "inputs.json"
+SECOND = "-text"  # ends the names of a second view's models
 
 # Within the folders of models, of pseudo labels, and final/: they are filled aside, before they have their place.
 WEIGHTS, EVIDENCE, META_WEIGHTS = "weights.safetensors", "evidence.safetensors", "meta_weights.parquet"
 LABELS = "labels.parquet"
-MIXTURE, START = "mixture.json", "start.safetensors"
+MIXTURE = "mixture.json"
 CARD, TEST_LOGITS = "model.json", "test.safetensors"
 
 

@@ -2,6 +2,7 @@
 
 rounds.py     the four steps of a round; each finds its work done, or does it
 label_vectors.py  the teacher of the text view
+adoption.py   what a continued run takes over
 committee.py  how far each view is believed, and what they say together
 baselines.py  what people would use instead, on the same sentence embeddings
 trainer.py    one loop for teacher and student

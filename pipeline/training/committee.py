@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,9 +19,9 @@ from listflow.pipeline.model.classifier import logits_of
 from listflow.pipeline.run.run import Run
 from listflow.pipeline.run.wording import percent
 from listflow.pipeline.storage.checkpoint import load_tensors, new_folder, read_json, save_tensors, verified, write_json
-from listflow.pipeline.storage.pseudo_labels import load_meta_weights
+from listflow.pipeline.storage.pseudo_labels import Weighed, load_meta_weights, mean_over, mean_weights
 from listflow.pipeline.storage.run_folder import EVIDENCE, MIXTURE
-from listflow.pipeline.training.label_vectors import folds_of, has_label_vectors
+from listflow.pipeline.training.label_vectors import folds_of, has_label_vectors, held_out
 from listflow.pipeline.training.models import cross_validated, metrics_of
 
 Facts = dict[str, Any]
@@ -81,11 +81,14 @@ def weigh_views(run: Run) -> Facts:
     if done and done["inputs"] == inputs:
         return done
     began = time.monotonic()
-    held_out = [_held_out(view) for view in run.views]
-    mixture = _decided(run, held_out)
+    mixture, known = _taken_over(run), dict[str, Tensor]()
+    if mixture is None:
+        known = {view.view: _held_out(view) for view in run.views}
+        mixture = _decided(run, list(known.values()))
     with new_folder(folder, {"inputs": inputs, "seconds": time.monotonic() - began}) as aside:
         write_json(aside / MIXTURE, {"format": 1, **asdict(mixture)})
-        save_tensors(aside / EVIDENCE, dict(zip((view.view for view in run.views), held_out, strict=True)))
+        if known:
+            save_tensors(aside / EVIDENCE, known)
     return verified(folder) or {}
 
 
@@ -161,10 +164,37 @@ def meta_weights_of(run: Run, number: int) -> list[pa.Table]:
     return [load_meta_weights(view.round(number).meta_weights) for view in speaking(run)]
 
 
+def mean_meta_weights(run: Run, *numbers: int) -> Weighed:
+    """(rows that were reweighted in these rounds, ascending; the mean over views with a say of each one's mean)."""
+    by_view = zip(*(meta_weights_of(run, number) for number in numbers), strict=True)
+    return mean_over([mean_weights(tables) for tables in by_view])
+
+
+def _taken_over(run: Run) -> Mixture | None:
+    """That of the run that this one goes on from; None where the labelled rows are others now."""
+    parent = run.parent
+    if parent is None or not parent.has_labels_of(run.config, run.inputs.digests):
+        return None
+    return _for_models(run, Mixture(tuple(Voice(**voice) for voice in parent.voices), parent.decided_by))
+
+
+def _for_models(run: Run, mixture: Mixture) -> Mixture:
+    """``mixture`` with the temperatures of the models that were taken over, where some were."""
+    parent = run.parent
+    if parent is None:
+        return mixture
+    voices = [replace(voice, temperature=parent.model_of(voice.view).temperature) for voice in mixture.voices]
+    return replace(mixture, voices=tuple(voices))
+
+
 def _held_out(view: Run) -> Tensor:
-    known = load_tensors(view.round(0).evidence)
+    """(K, C) logits of the labelled rows without their own label."""
+    # What is known of a model that was taken over may be of other labelled rows.
+    known = load_tensors(view.round(0).evidence) if view.parent is None else {}
     if "labelled" in known:
         return known["labelled"]
+    if has_label_vectors(view):
+        return held_out(view)
     stored, folds = (verified(view.round(0).model) or {}).get("offset"), folds_of(view)
     offset = None if stored is None else torch.tensor(stored)
     if not folds:
@@ -172,15 +202,16 @@ def _held_out(view: Run) -> Tensor:
     return cross_validated(view, offset, folds)
 
 
-def _decided(run: Run, held_out: Sequence[Tensor]) -> Mixture:
+def _decided(run: Run, unseen: Sequence[Tensor]) -> Mixture:
     folds = folds_of(run)
     rows = np.sort(np.concatenate(folds)) if folds else np.arange(len(run.gold))
-    gold, held_out = run.gold[rows], [logits[rows] for logits in held_out]
-    temperatures = [temperature(logits, gold) for logits in held_out]
-    first = believed(held_out[0], held_out[1], gold, temperatures, run.config.mixture.smallest)
-    facts = zip(run.views, (first, 1 - first), temperatures, held_out, strict=True)
+    gold, unseen = run.gold[rows], [logits[rows] for logits in unseen]
+    temperatures = [temperature(logits, gold) for logits in unseen]
+    first = believed(unseen[0], unseen[1], gold, temperatures, run.config.mixture.smallest)
+    facts = zip(run.views, (first, 1 - first), temperatures, unseen, strict=True)
     voices = [
         Voice(view.view, weight, t, nll((z / t).log_softmax(-1), gold), int((z.argmax(-1) == gold).sum()))
         for view, weight, t, z in facts
     ]
-    return Mixture(tuple(voices), "rows held out" if folds else "what is said before any label is used")
+    decided_by = "rows held out" if folds else "what is said before any label is used"
+    return _for_models(run, Mixture(tuple(voices), decided_by))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -23,6 +24,7 @@ from listflow.pipeline.storage.checkpoint import load_tensors, verified
 from listflow.pipeline.training.models import keep_model, metrics_of
 
 MOST_POOL = 2000  # rows of the pool that the teacher's loss sees
+START = "start/"
 Facts = dict[str, Any]
 
 
@@ -45,7 +47,7 @@ def match_labels(run: Run) -> Facts:
     if run.test is not None and run.test_gold is not None:
         extra["labelled_only"] = logits_of(classifier_of(run, centre, alone), run.test)
         facts["labelled_only"] = metrics_of(extra["labelled_only"], run.test_gold)
-    start = {f"start/{name}": value for name, value in classifier_of(run, centre, alone).tensors().items()}
+    start = {START + name: value for name, value in classifier_of(run, centre, alone).tensors().items()}
     return keep_model(run, 0, model, facts, taught.held_out, began, extra=extra | start)
 
 
@@ -59,10 +61,20 @@ def folds_of(run: Run) -> list[np.ndarray]:
     return stratified(run.gold.numpy(), run.config.mixture.folds, generator_for(run.config.seed, "folds"))
 
 
+def held_out(run: Run) -> Tensor:
+    """(K, C) logits of the labelled rows by teachers that are made anew without them."""
+    return teach(_known(run)[1], [rows.tolist() for rows in folds_of(run)]).held_out
+
+
+def start_in(evidence: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What the ``evidence`` of a teacher holds of its students' start, by the names that it has there."""
+    return {name: value for name, value in evidence.items() if name.startswith(START)}
+
+
 def start_of(run: Run) -> dict[str, Tensor]:
     """What a student's label vectors start from: labelled rows and names alone."""
-    kept = load_tensors(run.round(0).evidence)
-    return {name.removeprefix("start/"): value for name, value in kept.items() if name.startswith("start/")}
+    kept = start_in(load_tensors(run.round(0).evidence))
+    return {name.removeprefix(START): value for name, value in kept.items()}
 
 
 def classifier_of(run: Run, centre: Tensor, made: Taught) -> Classifier:

@@ -21,7 +21,7 @@ from torch import Tensor
 from listflow.data.errors import InputError
 from listflow.data.files import replacing
 from listflow.pipeline.run.run import Run
-from listflow.pipeline.storage.pseudo_labels import PseudoLabels, look_up, mean_weights
+from listflow.pipeline.storage.pseudo_labels import PseudoLabels, look_up
 from listflow.pipeline.storage.review import (
     CORRECTIONS,
     CSV,
@@ -33,7 +33,7 @@ from listflow.pipeline.storage.review import (
     read_reviewed,
     write_asked,
 )
-from listflow.pipeline.training.committee import meta_weights_of
+from listflow.pipeline.training.committee import mean_meta_weights
 
 CHANGED, LIGHT = 0.5, 0.5
 LONGEST = 10_000  # characters of a text: what a person reads, and a spreadsheet holds
@@ -143,7 +143,7 @@ class WeighedRow:
 def weighed_rows(run: Run, number: int, most: int) -> tuple[list[WeighedRow], list[WeighedRow]]:
     """(the rows of a round that weighed most, those that weighed least): ``most`` of each, the extreme ones first."""
     kept = run.round(number)
-    rows, means = mean_weights(meta_weights_of(run, number))
+    rows, means = mean_meta_weights(run, number)
     labels = PseudoLabels.load(kept.labels, len(run.labels))
     top = look_up(labels.rows, labels.soft.argmax(1), rows).astype(int)
     most = min(most, len(rows) // 2)
@@ -177,7 +177,7 @@ def _lightness(run: Run, number: int, rows: np.ndarray) -> np.ndarray:
     """(N,) how much less than an equal share each row weighed in the round before, from 0 to 1."""
     if number == 1:
         return np.zeros(len(rows))
-    weighed, means = mean_weights(meta_weights_of(run, number - 1))
+    weighed, means = mean_meta_weights(run, number - 1)
     found = look_up(weighed, means, rows)
     return np.where(found < 0, 0, np.maximum(0, 1 - run.config.student.batch * found))
 

@@ -21,11 +21,11 @@ from listflow.pipeline.method.metrics import agreement
 from listflow.pipeline.method.sampling import generator_for
 from listflow.pipeline.method.soft_labels import soft_labels, teacher_prior
 from listflow.pipeline.model.classifier import Classifier, logits_of
-from listflow.pipeline.run.continuation import Parent
 from listflow.pipeline.run.run import Run, counter
 from listflow.pipeline.storage.checkpoint import load_tensors, new_folder, verified, write_json
 from listflow.pipeline.storage.pseudo_labels import PseudoLabels
-from listflow.pipeline.storage.run_folder import LABELS, WEIGHTS
+from listflow.pipeline.storage.run_folder import LABELS
+from listflow.pipeline.training.adoption import adopt_teacher
 from listflow.pipeline.training.committee import mixture_of, said_of, shares, speaking
 from listflow.pipeline.training.label_vectors import has_label_vectors, match_labels, start_of
 from listflow.pipeline.training.models import (
@@ -50,11 +50,11 @@ def prompt_tune(run: Run) -> Facts:
     done = verified(folder)
     if done:
         return done
-    began = time.monotonic()
     if run.parent is not None:
-        return adopt_teacher(run, run.parent, began)
+        return adopt_teacher(run, run.parent)
     if has_label_vectors(run):
         return match_labels(run)
+    began = time.monotonic()
     zero_shot, offset = _zero_shot(run)
     model = run.new_classifier(0, offset)
     trainer = Trainer(model, teacher_recipe(run, len(run.gold)), Material(run.labelled, run.gold, run.corpus))
@@ -130,21 +130,6 @@ def judge(run: Run, number: int) -> Facts:
     }  # fmt: skip
     write_json(run.round(number).verdict, verdict)
     return verdict
-
-
-def adopt_teacher(run: Run, parent: Parent, began: float) -> dict[str, Any]:
-    """Round 0 without training: the last promoted model of ``parent``, as its own round kept it.
-
-    What the gate knows of it comes along where the labelled rows are the same ones, else it is measured anew.
-    """
-    offset = None if parent.offset is None else torch.tensor(parent.offset)
-    model = run.new_classifier(0, offset)
-    model.load(load_tensors(parent.model / WEIGHTS))
-    unfitted = parent.unfitted(run.config, run.inputs.digests["labelled"], len(run.gold))
-    if run.config.rounds.promote == "gated" and unfitted is None:
-        unfitted = cross_validated(run, offset)
-    facts = {"zero_shot": None, "offset": parent.offset, "continues": parent.weights}
-    return keep_model(run, 0, model, facts, unfitted, began)
 
 
 def draw_rows(run: Run, number: int) -> np.ndarray:

@@ -65,3 +65,22 @@ def hashed(run: Path) -> dict[str, str]:
     timed = {"manifest.json", "report.json", "report.html", "config.json", ".lock"}
     files = [path for path in run.rglob("*") if path.is_file() and path.name not in timed]
     return {str(path.relative_to(run)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def settled(run: Path) -> dict[str, object]:
+    """What the files of a run hold, but for the seconds that its parts took, and its page, which tells them."""
+    named = {"config.json", "report.html", ".lock"}
+    files = [path for path in run.rglob("*") if path.is_file() and path.name not in named]
+    timed = {"manifest.json", "report.json"}
+    return {
+        str(path.relative_to(run)): _untimed(json.loads(path.read_text("utf-8")))
+        if path.name in timed
+        else hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in files
+    }
+
+
+def _untimed(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: _untimed(item) for key, item in value.items() if key != "seconds"}
+    return [_untimed(item) for item in value] if isinstance(value, list) else value

@@ -15,6 +15,7 @@ from listflow.pipeline.storage.review import (  # fmt: skip
     answer_review,
     parse_answers,
 )
+from listflow.pipeline.training.committee import weigh_views
 from listflow.pipeline.training.review import ask
 from listflow.pipeline.training.rounds import prompt_tune, pseudo_label
 
@@ -26,7 +27,9 @@ def config_of(files: dict[str, Path], folder: Path, *overlays: dict[str, object]
 
 def first_round(run: Run) -> Asked:
     """What round 1 of ``run`` asks."""
-    prompt_tune(run)
+    for view in run.views:
+        prompt_tune(view)
+    weigh_views(run)
     pseudo_label(run, 1)
     asked = ask(run, 1)
     assert asked is not None

@@ -11,6 +11,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
+from committees import committee_config, more_labels
 from tiny import TEXT_VIEW, tiny_overlay
 
 from listflow.data.errors import InputError
@@ -26,6 +27,15 @@ STAGES = [
     *(f"{stage}, round {n}" for n in (1, 2) for stage in ("pseudo-label", "train prompt student", "judge")),
     "publish",
 ]
+COMMITTEE = [
+    "prompt-tune the teacher", "text-tune the teacher", "weigh the views",
+    *(
+        f"{stage}, round {n}"
+        for n in (1, 2)
+        for stage in ("pseudo-label", "train prompt student", "train text student", "judge")
+    ),
+    "publish",
+]  # fmt: skip
 ARTIFACTS = {
     "list-rounds", "list-pseudo-labels", "list-meta-weights", "list-weighed-rows", "list-calibration", "list-report",
 }  # fmt: skip
@@ -106,6 +116,42 @@ def test_another_folder_never_gets_a_result_of_this_one(config: RunConfig, folde
     assert all(path.startswith(str(tmp_path)) for path in value["files"])
     same = "final/weights.safetensors"
     assert file_digest(folder / same) == file_digest(tmp_path / "other" / same)
+
+
+@pytest.fixture(scope="module")
+def two_views(server: None, tiny_files: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
+    """The configuration of a finished run of a committee."""
+    folder = tmp_path_factory.mktemp("committee")
+    config = committee_config(more_labels(tiny_files, folder), folder / "run")
+    found, _ = run_flow(config)
+    assert found == [(name, "Completed") for name in COMMITTEE]
+    return config
+
+
+def test_a_committee_has_few_task_runs_and_all_are_cached(two_views: RunConfig) -> None:
+    assert len(COMMITTEE) - 2 * 4 + 6 * 4 < 60  # of the six rounds of a usual run
+    found, _ = run_flow(two_views)
+    assert found == [(name, "Cached") for name in COMMITTEE]
+
+
+@pytest.mark.parametrize(
+    ("damaged", "again"),
+    [
+        ("round-00/teacher-text/weights.safetensors", "text-tune the teacher"),
+        ("round-00/committee/mixture.json", "weigh the views"),
+        ("round-01/student-text/meta_weights.parquet", "train text student, round 1"),
+    ],
+)
+def test_a_damaged_file_of_the_text_view_is_made_again_and_nothing_else(
+    two_views: RunConfig, damaged: str, again: str
+) -> None:
+    path = Path(str(two_views.run_dir)) / damaged
+    digest = file_digest(path)
+    path.write_bytes(path.read_bytes()[:40])
+    found, _ = run_flow(two_views)
+    assert [name for name, state in found if state != "Cached"] == [again]
+    assert file_digest(path) == digest
+    assert verified(path.parent) is not None
 
 
 def artifacts() -> dict[str, Any]:

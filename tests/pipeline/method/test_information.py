@@ -1,4 +1,4 @@
-"""What the pool tells: the gradient that the formula has, shares that few labels cannot bend, and maps that never meet."""
+"""What the pool tells: the formula's gradient, shares that few labels cannot bend, maps that never meet."""
 
 from __future__ import annotations
 

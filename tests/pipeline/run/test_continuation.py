@@ -184,10 +184,10 @@ def test_what_is_known_of_other_labelled_rows_is_not_taken_over(tiny_files: dict
     self_train(config)
     parent, digest = Parent.open(tmp_path / "one"), read_json(tmp_path / "one" / "inputs.json")["digests"]["labelled"]
     config = load_config(tmp_path / "one")
-    assert parent.unfitted(config, digest, 6) is not None
-    assert parent.unfitted(config.model_copy(update={"seed": 2}), digest, 6) is None
+    assert parent.unfitted(config, digest, 6, "prompt") is not None
+    assert parent.unfitted(config.model_copy(update={"seed": 2}), digest, 6, "prompt") is None
     data = config.data.model_copy(update={"balanced": not config.data.balanced})
-    assert parent.unfitted(config.model_copy(update={"data": data}), digest, 6) is None
+    assert parent.unfitted(config.model_copy(update={"data": data}), digest, 6, "prompt") is None
 
 
 def test_an_unfinished_or_changed_parent_is_refused(tiny_files: dict[str, Path], corpus: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+from committees import committee_config, more_labels, without_plots
 from tiny import sentences, tiny_overlay, write_jsonl
 
 from listflow.pipeline.results.outcome import report_of
@@ -83,3 +84,25 @@ def test_a_run_that_someone_works_on_is_left_alone(runs: Path) -> None:
     with single_writer(runs / "old"):
         assert remove(removals(runs, 30, NOW)) == 0
     assert removals(runs, 30, NOW)
+
+
+def test_a_committee_loses_both_views_refused_students_and_goes_on(
+    tiny_files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("listflow.pipeline.method.gate.lost_classes", lambda *counts: [0])
+    old = tmp_path / "runs" / "old"
+    files = more_labels(tiny_files, tmp_path)
+    with without_plots():
+        report = self_train(committee_config(files, old, {"rounds": {"count": 1, "promote": "gated"}}))
+    before = Predictor.open(old).probabilities(TEXTS)
+    os.utime(old / "report.json", (NOW - 40 * DAY, NOW - 40 * DAY))
+    found = {removal.path.relative_to(old).as_posix() for removal in removals(old.parent, 30, NOW)}
+    assert found >= {"round-01/student", "round-01/student-text", "inputs/vectors", "inputs/tokens"}
+    remove(removals(old.parent, 30, NOW))
+    assert (Predictor.open(old).probabilities(TEXTS) == before).all()
+    more = write_jsonl(tmp_path / "more.jsonl", sentences(30, 9, labelled=False))
+    config = load_config(old)
+    data = config.data.model_copy(update={"unlabelled": (str(files["unlabelled"]), str(more))})
+    own = {"continues": str(old), "run_dir": str(old.parent / "next"), "data": data}
+    with without_plots():
+        assert self_train(config.model_copy(update=own)).adopted == report.final

@@ -8,9 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow.parquet as pq
 import pytest
 import torch
+from committees import committee_config, more_labels
 from reviews import answered, config_of, first_round
 from tiny import sentences, write_jsonl
 
@@ -19,7 +21,7 @@ from listflow.pipeline.results.outcome import publish
 from listflow.pipeline.run.opening import open_run
 from listflow.pipeline.run.record import load_config
 from listflow.pipeline.self_training import self_train
-from listflow.pipeline.storage.checkpoint import read_json, write_json
+from listflow.pipeline.storage.checkpoint import load_tensors, read_json, write_json
 from listflow.pipeline.storage.pseudo_labels import PseudoLabels, save_meta_weights
 from listflow.pipeline.storage.review import (  # fmt: skip
     Asked,
@@ -209,6 +211,50 @@ def test_runs_that_do_not_ask_say_so(plain: Path, tiny_files: dict[str, Path], t
         pass
     with pytest.raises(InputError, match="has not asked yet"):
         open_review(tmp_path / "run")
+
+
+@pytest.fixture(scope="module")
+def two_views(tiny_files: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a finished run of a committee whose first review was answered."""
+    folder = tmp_path_factory.mktemp("committee")
+    config = committee_config(more_labels(tiny_files, folder), folder / "run", {"review": {"rows": 5}})
+    answered(config)
+    self_train(config)
+    return folder / "run"
+
+
+def test_corrected_rows_are_labelled_ones_of_both_views(two_views: Path) -> None:
+    with open_run(load_config(two_views)) as run:
+        rows = corrected_rows(run, 2)
+        assert len(rows) == 3
+        for view in run.views:
+            seen = with_corrections(view, 2)
+            assert (with_corrections(view, 1) is view, len(seen.labelled), len(seen.gold)) == (True, 15, 15)
+            for name in ("ids", "hidden"):
+                found, expected = (
+                    getattr(seen.labelled.batch([12, 13, 14]), name),
+                    getattr(view.corpus.batch(rows), name),
+                )
+                assert (found is None and expected is None) or torch.equal(found, expected)
+            known = [load_tensors(view.round(number).evidence)["labelled"] for number in (1, 2)]
+            assert [len(logits) for logits in known] == [12, 15]
+            made = [read_json(view.round(number).model / "manifest.json")["inputs"] for number in (1, 2)]
+            assert ["corrections" in inputs for inputs in made] == [False, True]
+        assert torch.equal(with_corrections(run.others[0], 2).gold, with_corrections(run, 2).gold)
+        assert len(evidence(run, 2).errors) == 15
+
+
+def test_the_meta_weight_of_a_row_is_the_mean_over_both_views(two_views: Path) -> None:
+    names = ("student", "student-text")
+    by_view = []
+    for name in names:
+        tables = [pq.read_table(two_views / f"round-0{n}" / name / "meta_weights.parquet").to_pandas() for n in (1, 2)]
+        by_view.append(pd.concat(tables).groupby("row")["weight"].mean())
+    expected = pd.concat(by_view).groupby(level=0).mean()
+    assert set(by_view[0].index) != set(by_view[1].index)  # a row that one view alone reweighted has that one's
+    found = pd.read_parquet(two_views / "predictions.parquet")["meta_weight"].dropna()
+    assert found.index.tolist() == expected.index.tolist()
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
 def test_a_gated_run_with_answers_ends(tiny_files: dict[str, Path], tmp_path: Path) -> None:
