@@ -17,9 +17,7 @@ from listflow.pipeline.model.config import PrototypesHead
 from listflow.pipeline.run.config import RunConfig, ViewConfig
 from listflow.pipeline.run.run import Run, counter
 from listflow.pipeline.stages.config import NoStage
-from listflow.pipeline.storage.run_folder import RunFolder
-
-SUFFIX = "-text"
+from listflow.pipeline.storage.run_folder import SECOND, RunFolder
 
 
 def suited(config: RunConfig, backbone: Backbone, task: Task) -> RunConfig:
@@ -53,7 +51,7 @@ def unread(run: Run) -> tuple[Run, ...]:
     if run.config.second is None:
         return (run,)
     unread_words = ((),) * len(run.labels)
-    return run, replace(run, config=_alone(run.config, run.config.second), suffix=SUFFIX, word_ids=unread_words)
+    return run, replace(run, config=_alone(run.config, run.config.second), suffix=SECOND, word_ids=unread_words)
 
 
 def glimpse(run: Run, rows: np.ndarray) -> Run:

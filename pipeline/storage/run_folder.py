@@ -30,6 +30,7 @@ WEIGHTS, EVIDENCE, META_WEIGHTS = "weights.safetensors", "evidence.safetensors",
 LABELS = "labels.parquet"
 MIXTURE, START = "mixture.json", "start.safetensors"
 CARD, TEST_LOGITS = "model.json", "test.safetensors"
+SECOND = "-text"  # behind the names of a second view's models
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,11 @@ class RoundFolder:
     def model(self) -> Path:
         """The teacher (round 0) or the student."""
         return self.path / (("student" if self.number else "teacher") + self.suffix)
+
+    @property
+    def second(self) -> RoundFolder:
+        """The same round as a second view keeps it."""
+        return RoundFolder(self.path, self.number, SECOND)
 
     @property
     def weights(self) -> Path:

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from merged_models import LABELS, TASK, backbone_of, of
 from stage_models import perturb
+from tiny import tiny_overlay
 
 from listflow.data.task import Task
 from listflow.pipeline.backbone.backbone import Backbone
@@ -18,7 +19,8 @@ from listflow.pipeline.model.classifier import Classifier
 from listflow.pipeline.model.config import PrototypesHead, VerbalizerHead
 from listflow.pipeline.model.verbalizer import label_word_ids
 from listflow.pipeline.stages.config import NoStage
-from listflow.pipeline.storage.checkpoint import new_folder, save_tensors, write_json
+from listflow.pipeline.storage.checkpoint import new_folder, save_tensors, verified, write_json
+from listflow.pipeline.storage.run_folder import MIXTURE, RunFolder
 
 PAIRS = Task(name="pairs", template="{text_b:lower_first} ? {mask} , {text_a:drop_last} .", labels=LABELS, lower=True)
 MAX_LENGTH = 48
@@ -45,6 +47,26 @@ def sentence_files(
     if prompts is not None:
         (folder / "config_sentence_transformers.json").write_text(json.dumps(prompts))
     return folder
+
+
+def two_views(files: dict[str, Path], folder: Path) -> dict[str, Any]:
+    """A configuration overlay for a run of seconds and of both views on ``tiny_files``."""
+    student = {"steps": 8, "batch": 6, "tail_epochs": 1, "tail_batch": 4}
+    return tiny_overlay(files, folder) | {"second": {"face": "text", "student": student}}
+
+
+def believe(run: Path, **weights: float) -> None:
+    """Has the views of the run in ``run`` believed otherwise than its labels say."""
+    folder = RunFolder(run).round(0).committee
+    manifest = verified(folder)
+    assert manifest is not None
+    kept = {name: (folder / name).read_bytes() for name in manifest["files"]}
+    mixture = json.loads(kept.pop(MIXTURE))
+    voices = [voice | {"weight": weights[voice["view"]]} for voice in mixture["voices"]]
+    with new_folder(folder, {"inputs": manifest["inputs"], "seconds": 0.0}) as aside:
+        write_json(aside / MIXTURE, mixture | {"voices": voices})
+        for name, content in kept.items():
+            (aside / name).write_bytes(content)
 
 
 def saved_backbone(folder: Path, family: str = "bert") -> Path:
