@@ -235,4 +235,4 @@ def _card(run: Run, views: list[Facts]) -> Facts:
 
 def _identity(run: Run) -> Facts:
     faces = [view.face.checksum() for view in speaking(run) if view.face is not None]
-    return run.backbone.identity().model_dump() | ({"text": faces[0]} if faces else {})
+    return run.backbone.identity().model_dump(exclude={"text"}) | ({"text": faces[0]} if faces else {})
