@@ -28,7 +28,7 @@ CONFIG, INPUTS = "config.json", "inputs.json"
 # Within the folders of models, of pseudo labels, and final/: they are filled aside, before they have their place.
 WEIGHTS, EVIDENCE, META_WEIGHTS = "weights.safetensors", "evidence.safetensors", "meta_weights.parquet"
 LABELS = "labels.parquet"
-MIXTURE, START = "mixture.json", "start.safetensors"
+MIXTURE = "mixture.json"
 CARD, TEST_LOGITS = "model.json", "test.safetensors"
 SECOND = "-text"  # behind the names of a second view's models
 

@@ -268,6 +268,22 @@ def test_a_text_is_embedded_once_for_all_runs(
     assert passes == [3, 3, 3, 3]  # all single texts, then pairs with an empty second text, then the run alone
 
 
+def test_of_two_views_a_row_is_labelled_by_the_run_that_it_names(
+    committees: list[Path], source: Path, tmp_path: Path, passes: list[int]
+) -> None:
+    predictors = Predictors.open([committees[1], committees[4]])
+    assert predictors.names == ["mood", "pairs"]
+    given = [row | {"for": "mood" if row["for"] == "tiny" else "pairs"} for row in read(source)]
+    renamed = write_jsonl(tmp_path / "renamed.jsonl", given)
+    predictors.predict_file_by_task(str(renamed), tmp_path / "out.jsonl", "for")
+    assert sorted(passes) == [4, 4, 5]  # no text is embedded for a run that does not label it
+    for row, its in zip(read(tmp_path / "out.jsonl"), given, strict=True):
+        text = its["text"] if its["for"] == "mood" else (its["text_a"], its["text_b"])
+        soft = predictors[its["for"]].probabilities([text])[0]
+        assert row["label"] == predictors[its["for"]].labels[soft.argmax()]
+        assert row["confidence"] == pytest.approx(soft.max(), abs=1e-6)
+
+
 def test_runs_that_travelled_share_their_text_face_again(committees: list[Path], passes: list[int]) -> None:
     before = Predictors.open(committees[:4])
     after = pickle.loads(pickle.dumps(before))  # noqa: S301  (what this test itself pickled)
