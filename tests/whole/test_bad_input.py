@@ -12,8 +12,8 @@ from tiny import sentences, tiny_overlay, write_jsonl
 
 from listflow.data.errors import InputError
 from listflow.pipeline.run.config import RunConfig
-from listflow.pipeline.run.presets import build_config
 from listflow.pipeline.run.opening import open_run
+from listflow.pipeline.run.presets import build_config
 from listflow.pipeline.self_training import self_train
 from listflow.pipeline.storage.checkpoint import load_tensors
 
