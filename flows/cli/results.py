@@ -119,9 +119,14 @@ def _show_run(run: RunStatus, console: Console) -> None:
     table = Table("round", "pseudo labels", "model", "test accuracy", "verdict")
     for found in rounds_of(run.folder, run.rounds):
         verdict = "" if found.promoted is None else "promoted" if found.promoted else "kept"
-        table.add_row(str(found.number or "teacher"), found.pseudo, found.model, percent(found.accuracy), verdict)
+        parts = [model.part if len(found.models) == 1 else f"{model.view}: {model.part}" for model in found.models]
+        accuracy = "\n".join(percent(model.accuracy) for model in found.models)
+        table.add_row(str(found.number or "teacher"), found.pseudo, "\n".join(parts), accuracy, verdict)
     console.print(f"{run.task}, run {run.run_id}: {run.state}, round {run.reached} of {run.rounds}", highlight=False)
     console.print(f"stage {run.stage}, head {run.head}", highlight=False)
+    if run.views:
+        believed = ", ".join(f"{view} {percent(weight)}" for view, weight in run.views.items())
+        console.print(f"views, and how far each is believed: {believed}", highlight=False)
     console.print(table)
     if run.review:
         words = f"waits until {run.review.until} for a review of round {run.review.round}; look at it"

@@ -12,11 +12,12 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
+from pydantic import ValidationError
 from torch import Tensor
 
 from listflow.data.errors import InputError
 from listflow.data.schema import Section
-from listflow.pipeline.backbone.pretrained import base_folder
+from listflow.pipeline.backbone.pretrained import base_folder, is_embedded
 
 MODULES, PROMPTS, LIMITS = "modules.json", "config_sentence_transformers.json", "sentence_bert_config.json"
 # The prompts, by their names in the file, that a text wants which is to be told apart from others.
@@ -47,7 +48,17 @@ class Pooling(Section):
 
 def read_pooling(backbone: str) -> Pooling:
     """The ``Pooling`` of a backbone's name; InputError where a file that says it is damaged."""
-    folder = base_folder() if backbone == "minilm" or backbone.endswith(".safetensors") else Path(backbone).expanduser()
+    folder = base_folder() if is_embedded(backbone) else Path(backbone).expanduser()
+    try:
+        return _pooling(backbone, folder)
+    except (KeyError, TypeError, AttributeError, ValidationError) as error:
+        raise InputError(
+            f"the sentence files of backbone '{backbone}' say something else than how tokens are pooled "
+            f"({type(error).__name__}); restore them, or remove the sentence files."
+        ) from error
+
+
+def _pooling(backbone: str, folder: Path) -> Pooling:
     modules = _read(backbone, folder, MODULES)
     if modules is None:
         return Pooling()

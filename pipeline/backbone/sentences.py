@@ -20,7 +20,7 @@ from listflow.pipeline.backbone.prompt import Text
 from listflow.pipeline.backbone.text_face import TextFace
 from listflow.pipeline.storage.checkpoint import new_folder, read_json, verified, write_json
 
-VECTORS = "vectors.bin"
+VECTORS, FLOAT = "vectors.bin", np.dtype(np.float32).itemsize
 Texts = Sequence[Text] | Pool
 
 
@@ -68,7 +68,7 @@ def _write(
 
 
 def _known(folders: Sequence[Path], width: int) -> dict[str, np.ndarray]:
-    """By key, the vectors that complete ``folders`` hold; damaged folders are passed over."""
+    """By key, the vectors that complete ``folders`` hold; damaged ones, and those of another width, are passed over."""
     found: dict[str, np.ndarray] = {}
     for folder in folders:
         try:
@@ -76,6 +76,8 @@ def _known(folders: Sequence[Path], width: int) -> dict[str, np.ndarray]:
         except InputError:
             continue
         first = 0
+        if kept and (folder / VECTORS).stat().st_size != width * FLOAT * sum(count for _, count in kept):
+            continue
         for key, count in kept:
             values = np.memmap(folder / VECTORS, dtype=np.float32, mode="r").reshape(-1, width)
             found[key] = values[first : first + count]

@@ -94,6 +94,21 @@ class TextFace:
         return iter(sorted(self.encoder.named_parameters()))
 
 
+class SharedFace(TextFace):
+    """A text face that several classifiers read: for the texts that it was asked for last it is not run again."""
+
+    def __init__(self, face: TextFace) -> None:
+        super().__init__(face.encoder, face.tokenizer, face.pooling, face.max_length)
+        self._last: tuple[list[Text], Encoded] | None = None
+
+    def encode(self, texts: Sequence[Text]) -> Encoded:
+        """All ``texts`` in memory, as a classifier takes them."""
+        last, asked = self._last, list(texts)
+        if last is None or last[0] != asked:
+            last = self._last = (asked, super().encode(asked))
+        return last[1]
+
+
 def text_face_of(backbone: Backbone, max_length: int) -> TextFace:
     """The text face of ``backbone``, which reads ``max_length`` tokens at most, or as many as its makers say.
 

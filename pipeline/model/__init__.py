@@ -9,4 +9,5 @@ prototypes.py   label vectors on fixed features
 classifier.py   the whole of it, its logits, and its form without what it was trained through
 committee.py    what is shipped: one classifier, or two views mixed
 merge.py        trained parts merged into plain weights
+plain.py        what an exported model says of itself: its cards and the code of its README
 """

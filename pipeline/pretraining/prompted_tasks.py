@@ -1,10 +1,13 @@
-"""A run whose prompts were trained, as intrinsic prompt tuning sees it: texts, labels, and logits under any prompt."""
+"""A run whose prompts were trained, as intrinsic prompt tuning sees it: texts, labels, and logits under any prompt.
+
+Of a run of two views it is the prompt view alone; no text meets the text face.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -19,9 +22,11 @@ from listflow.pipeline.model.classifier import Classifier, flat, logits_of
 from listflow.pipeline.run.opening import open_run
 from listflow.pipeline.run.record import load_config
 from listflow.pipeline.run.run import Run
+from listflow.pipeline.run.views import unread
 from listflow.pipeline.stages.config import PTuning
 from listflow.pipeline.stages.ipt import Origin
 from listflow.pipeline.storage.checkpoint import verified
+from listflow.pipeline.training.committee import mixture_of
 from listflow.pipeline.training.rounds import load_model
 
 PROMPT = "stage.0.embedding"
@@ -121,12 +126,27 @@ def test_of(run: Run) -> tuple[Encoded, Tensor]:
 
 
 def _task(run: Run) -> PromptedTask:
+    _check_say(run)
     numbers = [n for n in range(run.config.rounds.count + 1) if verified(run.round(n).model)]
     if not numbers or numbers[0] != 0:
         raise InputError(f"{run.folder} has no trained teacher yet; finish it with `listflow resume {run.folder}`.")
     found = [flat(load_model(run, number), run.config.stage) for number in numbers]
     model = Classifier(run.backbone, found[0][0], run.config.head, run.word_ids)
     return PromptedTask(run, model, tuple(tensors for _, tensors in found))
+
+
+def _check_say(run: Run) -> None:
+    """InputError where a run of two views does without its prompt, or does not know that yet."""
+    first, *others = unread(run)
+    if not others:
+        return
+    if verified(run.round(0).committee) is None:
+        raise InputError(f"{run.folder} has not weighed its views yet; finish it with `listflow resume {run.folder}`.")
+    if first.view not in {voice.view for voice in mixture_of(replace(first, others=tuple(others))).heard}:
+        raise InputError(
+            f"the prompt of {run.folder} has no say beside its text view, so that no student trained one; give runs of "
+            "the prompt alone, as --stage soft_prompt and ptuning make them."
+        )
 
 
 def _check_distinct(folders: Sequence[Path]) -> None:

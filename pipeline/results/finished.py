@@ -20,7 +20,7 @@ from listflow.data.errors import InputError
 from listflow.data.task import Task
 from listflow.pipeline.backbone.backbone import Backbone, Identity, Precision, load_backbone
 from listflow.pipeline.backbone.prompt import Prompt
-from listflow.pipeline.backbone.text_face import text_face_of
+from listflow.pipeline.backbone.text_face import TextFace, text_face_of
 from listflow.pipeline.model.classifier import Classifier, flat
 from listflow.pipeline.model.committee import Committee, View
 from listflow.pipeline.model.config import AnyHead
@@ -106,6 +106,11 @@ class Finished:
         return self.views[0].head
 
     @property
+    def reads_text(self) -> bool:
+        """Whether a view of it reads the text face of the backbone."""
+        return bool(self.trained_on.get("text"))
+
+    @property
     def name(self) -> str:
         """The name of the run's folder."""
         whole = self.run.resolve()
@@ -125,22 +130,25 @@ class Finished:
         backbone = load_backbone(name, precision or card["precision"], device or card["device"])
         if not backbone.identity().is_of(Identity.of(card)):
             raise InputError(f"backbone '{name}' is not the one this model was trained on; restore that version.")
+        self.check_text(backbone)
         return backbone
+
+    def check_text(self, backbone: Backbone) -> None:
+        """InputError where the text face of ``backbone`` is not the one that a view of the run reads.
+
+        Of the same parameters it differs by the files that say how they are pooled.
+        """
+        if self.reads_text and text_face_of(backbone, backbone.max_length).checksum() != self.trained_on["text"]:
+            raise InputError(
+                f"backbone '{backbone.name}' makes other sentence embeddings than those this model was trained on; "
+                "restore its sentence files (modules.json, 1_Pooling/config.json and those beside them)."
+            )
 
     def committee(self, backbone: Backbone) -> Committee:
         """The trained views, on ``backbone``."""
         with undisturbed():
             tensors = load(self.files[WEIGHTS])
         return Committee(tuple(self._view(view, backbone, tensors) for view in self.views))
-
-    def classifier(self, backbone: Backbone) -> Classifier:
-        """The trained classifier of its first view, on ``backbone``."""
-        return self.committee(backbone).views[0].model
-
-    def prompt(self, backbone: Backbone) -> Prompt:
-        """What turns texts into the input of the prompt view."""
-        view = self.views[0]
-        return Prompt(self.task, backbone.tokenizer, view.max_length, pseudo_tokens(view.stage))
 
     def _view(self, view: FinishedView, backbone: Backbone, tensors: dict[str, Tensor]) -> View:
         model = Classifier(backbone, view.stage, view.head, word_ids_for(view.head, self.task, backbone))
@@ -151,8 +159,12 @@ class Finished:
             if name.startswith(view.prefix) and not name.startswith(tuple(others))
         }
         model.load(own)
-        face = self.prompt(backbone) if view.face == "prompt" else text_face_of(backbone, view.max_length)
-        return View(model, face, view.weight, view.temperature)
+        return View(model, self._encoder(view, backbone), view.weight, view.temperature)
+
+    def _encoder(self, view: FinishedView, backbone: Backbone) -> Prompt | TextFace:
+        if view.face == "text":
+            return text_face_of(backbone, view.max_length)
+        return Prompt(self.task, backbone.tokenizer, view.max_length, pseudo_tokens(view.stage))
 
     def word_ids(self, backbone: Backbone) -> tuple[tuple[int, ...], ...]:
         """The token ids of each label's word, in label order; see ``word_ids_for``."""

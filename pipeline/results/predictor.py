@@ -95,9 +95,13 @@ class Predictor:
         return _unpickled, (str(run.run.resolve()), str(run.folder.resolve()), dict(run.files), _home(self))
 
     def logits(self, texts: Sequence[Text | str]) -> np.ndarray:
-        """(N, C) fp32 class logits of texts, or of (text, second text) pairs."""
+        """(N, C) fp32 class logits of texts, or of (text, second text) pairs.
+
+        A second text that the task does not ask for is not read; one that it asks for and that is not there is empty.
+        """
         rows = [(text, None) if isinstance(text, str) else text for text in texts]
-        return self.committee.logits(rows).numpy()
+        is_pair = self.task.is_pair
+        return self.committee.logits([(text, (pair or "") if is_pair else None) for text, pair in rows]).numpy()
 
     def probabilities(self, texts: Sequence[Text | str]) -> np.ndarray:
         """(N, C) class probabilities."""
@@ -161,7 +165,11 @@ def _unpickled(run: str, folder: str, files: Files, home: Home) -> Predictor:
         raise InputError(f"the pickled model of {run} is damaged; open the run and pickle it again.")
     found = Finished.of(Path(run), Path(folder), files)
     name, precision, device = home
-    key = (*home, Identity.of(found.trained_on).model_dump_json())
-    backbone = _SHARED.get(key) or found.load_backbone(precision, device, name)
-    _SHARED[key] = backbone
+    whole = Identity.of(found.trained_on)
+    key, rest = ((*home, each.model_dump_json()) for each in (whole, whole.model_copy(update={"text": ""})))
+    backbone = _SHARED.get(key)
+    if backbone is None and (backbone := _SHARED.get(rest)):
+        found.check_text(backbone)  # it came with a model that does not read it
+    backbone = backbone or found.load_backbone(precision, device, name)
+    _SHARED[key] = _SHARED[rest] = backbone
     return Predictor.of(found, backbone)

@@ -1,12 +1,16 @@
-"""Prediction from several finished runs at once: one backbone in memory, and the small files of every run."""
+"""Prediction from several finished runs at once: one backbone in memory, and the small files of every run.
+
+Their text views read every text once together: nothing of the text face is any run's own.
+"""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +19,8 @@ from listflow.data.errors import InputError, did_you_mean
 from listflow.data.rows import Row, read_rows
 from listflow.data.task import Columns, parse_columns
 from listflow.pipeline.backbone.prompt import Text
+from listflow.pipeline.backbone.text_face import SharedFace, TextFace
+from listflow.pipeline.model.committee import Committee
 from listflow.pipeline.results.finished import Finished
 from listflow.pipeline.results.predictor import ROWS_AT_ONCE, Predictor
 from listflow.pipeline.results.tables import write_tables
@@ -41,10 +47,20 @@ class Predictors:
         if not runs:
             raise InputError("no run is given; name at least one.")
         names = _names(runs)
-        for run in runs[1:]:
-            _check_backbone(runs[0], run)
-        backbone = runs[0].load_backbone()
-        return Predictors({name: Predictor.of(run, backbone) for name, run in zip(names, runs, strict=True)})
+        whole = next((run for run in runs if run.reads_text), runs[0])
+        for run in runs:
+            _check_backbone(whole, run)
+        backbone = whole.load_backbone()
+        return Predictors.of({name: Predictor.of(run, backbone) for name, run in zip(names, runs, strict=True)})
+
+    @staticmethod
+    def of(by_name: Mapping[str, Predictor]) -> Predictors:
+        """Classifiers that are open already; those on one backbone read a text's embedding once for all of them."""
+        faces: dict[tuple[int, int], SharedFace] = {}
+        return Predictors({name: _sharing(predictor, faces) for name, predictor in by_name.items()})
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Predictors.of, (dict(self.by_name),)
 
     def __getitem__(self, name: str) -> Predictor:
         """The classifier of that name; KeyError where there is none."""
@@ -138,6 +154,17 @@ def _read(source: str, columns: Columns, is_pair: bool, task_column: str | None)
     return read_rows(source, columns, is_pair=is_pair, task_column=task_column)
 
 
+def _sharing(predictor: Predictor, faces: dict[tuple[int, int], SharedFace]) -> Predictor:
+    """The same predictor with a text face of ``faces``, which gets its own where it has no such one yet."""
+    views = []
+    for view in predictor.committee.views:
+        face = view.encoder
+        if isinstance(face, TextFace):
+            face = faces.setdefault((id(face.encoder), face.max_length), SharedFace(face))
+        views.append(replace(view, encoder=face))
+    return replace(predictor, committee=Committee(tuple(views)))
+
+
 def _names(runs: Sequence[Finished]) -> list[str]:
     """A name for each run; InputError where neither tasks nor folders tell them apart."""
     tasks = Counter(run.task.name for run in runs)
@@ -151,7 +178,8 @@ def _names(runs: Sequence[Finished]) -> list[str]:
 
 def _check_backbone(first: Finished, other: Finished) -> None:
     a, b = first.trained_on, other.trained_on
-    if any(a[key] != b[key] for key in ("name", "dtype", "checksum")):
+    other_text = a.get("text") and b.get("text") and a["text"] != b["text"]
+    if other_text or any(a[key] != b[key] for key in ("name", "dtype", "checksum")):
         said = [f"{run.run} ({run.trained_on['name']}, {run.trained_on['dtype']})" for run in (first, other)]
         raise InputError(
             f"{said[0]} and {said[1]} were trained on different backbones; predict with each of them alone."

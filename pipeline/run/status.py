@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +15,7 @@ from listflow.pipeline.run.config import RunConfig
 from listflow.pipeline.run.wording import name_of, name_of_head
 from listflow.pipeline.storage.checkpoint import LOCK, read_json, verified
 from listflow.pipeline.storage.review import waits_until
-from listflow.pipeline.storage.run_folder import RoundFolder, RunFolder, runs_below
+from listflow.pipeline.storage.run_folder import MIXTURE, RoundFolder, RunFolder, runs_below
 
 State = Literal["running", "interrupted", "done"]
 Part = Literal["complete", "damaged", "begun", "left"]
@@ -23,14 +23,22 @@ Accuracy = float | None
 
 
 @dataclass(frozen=True)
+class ModelStatus:
+    """The teacher or student of a view in one round; ``accuracy`` is its own, on the test rows."""
+
+    view: str
+    part: Part
+    accuracy: Accuracy
+
+
+@dataclass(frozen=True)
 class RoundStatus:
-    """One round; round 0 is the teacher's and has a model only."""
+    """One round; round 0 is the teacher's and has models only, one for each view that is to train there."""
 
     number: int
     pseudo: Part
-    model: Part
+    models: tuple[ModelStatus, ...]
     promoted: bool | None
-    accuracy: Accuracy
 
 
 @dataclass(frozen=True)
@@ -45,7 +53,8 @@ class Waiting:
 class RunStatus:
     """A run: ``reached`` of ``rounds`` are judged; ``accuracy`` is the final model's, where it is known.
 
-    ``stage`` and ``head`` are names with values in brackets. ``review`` where it waits for one.
+    ``stage`` and ``head`` are names with values in brackets. ``review`` where it waits for one. ``views`` is how far
+    each of two views is believed, once that is decided.
     """
 
     folder: Path
@@ -58,6 +67,7 @@ class RunStatus:
     stage: str
     head: str
     review: Waiting | None = None
+    views: dict[str, float] = field(default_factory=dict)
 
 
 def find_runs(parent: Path, on_refused: Callable[[InputError], None]) -> list[RunStatus]:
@@ -95,7 +105,8 @@ def _status_of(folder: Path) -> RunStatus:
     accuracy = final["accuracy"] if final else None
     names = _trained(stored["config"])
     waiting = _waiting(folder, rounds) if state == "running" else None
-    return RunStatus(folder, stored["fingerprint"][:12], task, state, reached, rounds, accuracy, *names, waiting)
+    run_id, views = stored["fingerprint"][:12], _believed(files)
+    return RunStatus(folder, run_id, task, state, reached, rounds, accuracy, *names, waiting, views)
 
 
 def _waiting(folder: Path, rounds: int) -> Waiting | None:
@@ -113,8 +124,12 @@ def _trained(config: Any) -> tuple[str, str]:
 
 
 def rounds_of(folder: Path, count: int) -> list[RoundStatus]:
-    """The teacher's round and all rounds after it."""
-    return [_round(RunFolder(folder).round(number)) for number in range(count + 1)]
+    """The teacher's round and all rounds after it, in which views without a say train nothing."""
+    files = RunFolder(folder)
+    config, believed = _read(files.config)["config"], _believed(files)
+    views = [config.get("face", "prompt"), *([config["second"]["face"]] if config.get("second") else [])]
+    heard = [view for view in views if believed.get(view, 1.0) > 0]
+    return [_round(files.round(number), views, heard if number else views) for number in range(count + 1)]
 
 
 def is_running(folder: Path) -> bool:
@@ -131,13 +146,30 @@ def is_running(folder: Path) -> bool:
     return False
 
 
-def _round(kept: RoundFolder) -> RoundStatus:
-    facts = verified(kept.model)
+def _believed(files: RunFolder) -> dict[str, float]:
+    """The weight of each of two views; nothing where there is one, or where that is to be decided (again)."""
+    decided = files.round(0).committee
+    if verified(decided) is None:
+        return {}
+    return {voice["view"]: float(voice["weight"]) for voice in _read(decided / MIXTURE)["voices"]}
+
+
+def _round(kept: RoundFolder, views: Sequence[str], training: Sequence[str]) -> RoundStatus:
     promoted = bool(_read(kept.verdict)["promoted"]) if kept.verdict.exists() else None
-    test = facts["test"] if facts else None
     pseudo = _part(kept.pseudo, begun=False) if kept.number else "complete"
-    model = _part(kept.model, begun=any(kept.steps()))
-    return RoundStatus(kept.number, pseudo, model, promoted, test["accuracy"] if test else None)
+    folders = dict(zip(views, (kept, kept.second), strict=False))
+    models = tuple(_models({view: folders[view] for view in training}, any(kept.steps())))
+    return RoundStatus(kept.number, pseudo, models, promoted)
+
+
+def _models(folders: dict[str, RoundFolder], begun: bool) -> Iterator[ModelStatus]:
+    """Views train one after the other: what is ``begun`` is the first that is not there."""
+    for view, kept in folders.items():
+        facts = verified(kept.model)
+        test = facts["test"] if facts else None
+        part = _part(kept.model, begun)
+        begun = begun and part != "begun"
+        yield ModelStatus(view, part, test["accuracy"] if test else None)
 
 
 def _part(folder: Path, begun: bool) -> Part:

@@ -1,8 +1,8 @@
 """What finished runs can lose without anybody missing it, and how old they must be.
 
 Kept always: configuration, corpus, promoted models, final/, predictions and reports, so that a run can be predicted
-with, looked at and continued. Gone: step checkpoints, tokens, features and vectors (made again if asked for), pseudo
-labels, and students that were refused. Unfinished runs keep everything, as does a run that someone works on.
+with, looked at and continued. Gone: step checkpoints; tokens, features and vectors (made again if asked for); pseudo
+labels; and students that were refused. Unfinished runs keep everything, as does a run that someone works on.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 
 from listflow.data.errors import InputError
 from listflow.pipeline.storage.checkpoint import read_json, single_writer, verified
-from listflow.pipeline.storage.run_folder import SECOND, RoundFolder, RunFolder, runs_below
+from listflow.pipeline.storage.run_folder import RoundFolder, RunFolder, runs_below
 
 DAY = 86_400
 
@@ -82,12 +82,12 @@ def remove(chosen: Iterable[Removal]) -> int:
 
 
 def _of(run: RunFolder) -> Iterator[Removal]:
-    places = [(run.features, "kept features"), (run.vectors, "vectors"), (run.tokens, "tokens")]
+    places = [(run.features, "kept features"), (run.tokens, "tokens"), (run.vectors, "sentence embeddings")]
     for made in run.rounds():
         places += [(path, "step checkpoint") for path in made.steps()]
         places.append((made.pseudo, "pseudo labels"))
         if made.number and not _promoted(made):
-            places += [(run.round(made.number, suffix).model, "refused student") for suffix in ("", SECOND)]
+            places += [(view.model, "refused student") for view in (made, made.second)]
     for path, what in sorted(places):
         if path.exists():
             yield Removal(run.path, path, _size(path), what)

@@ -47,6 +47,11 @@ class RoundFolder:
         return self.path / (("student" if self.number else "teacher") + self.suffix)
 
     @property
+    def second(self) -> RoundFolder:
+        """The same round as a second view keeps it."""
+        return RoundFolder(self.path, self.number, SECOND)
+
+    @property
     def weights(self) -> Path:
         return self.model / WEIGHTS
 

@@ -55,6 +55,7 @@ STAGES: dict[str, dict[str, Any]] = {
     "ptuning": {"stage": {"kind": "ptuning", "tokens": 3, "hidden": 4}},
     "ytuning": {"stage": {"kind": "none"}, "head": {"kind": "ytuning", "width": 16}},
     "ipt": {"stage": {"kind": "ipt", "tokens": 3}},
+    "two views": {"second": {"face": "text", "student": {"steps": 8, "batch": 6, "tail_epochs": 1}}},
 }
 
 
@@ -143,9 +144,10 @@ def test_spawned_processes_answer_the_same(finished: Finish, monkeypatch: pytest
         assert np.array_equal(logits, predictor.logits(TEXTS))
 
 
-def test_a_forked_process_answers_with_one_thread(finished: Finish) -> None:
+@pytest.mark.parametrize("stage", ["list", "two views"])
+def test_a_forked_process_answers_with_one_thread(finished: Finish, stage: str) -> None:
     """OpenMP's threads are not forked along, and the child would wait for them for ever."""
-    predictor = Predictor.open(finished("list"))
+    predictor = Predictor.open(finished(stage))
     with_two = predictor.logits(MANY)
     fork = multiprocessing.get_context("fork")
     here, there = fork.Pipe()

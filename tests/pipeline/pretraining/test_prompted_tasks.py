@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from prompt_runs import prompt_run
+from finished_views import believe, two_views
+from prompt_runs import TOKENS, prompt_run
 from tiny import tiny_overlay
 
 from listflow.data.errors import InputError
+from listflow.pipeline.backbone.text_face import TextFace
 from listflow.pipeline.pretraining.prompted_tasks import open_tasks
 from listflow.pipeline.run.presets import build_config
 from listflow.pipeline.self_training import self_train
@@ -51,3 +53,26 @@ def test_a_prompt_under_its_own_head_is_the_runs_model(runs: list[Path]) -> None
         trained = load_model(task.run, 0)
         batch = task.run.labelled.batch(range(4))
         assert torch.equal(task.logits(0, task.prompts()[0], batch), trained(batch))
+
+
+def test_of_two_views_the_prompt_is_read_and_no_text_meets_the_text_face(
+    tiny_files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    overlay = two_views(tiny_files, tmp_path / "run") | {"stage": {"kind": "soft_prompt", "tokens": TOKENS}}
+    self_train(build_config("fast", overlay, {"rounds": {"count": 1}}))
+    shutil.rmtree(tmp_path / "run" / "inputs" / "vectors")
+    monkeypatch.delattr(TextFace, "embed")
+    believe(tmp_path / "run", prompt=0.4, text=0.6)
+    with open_tasks([tmp_path / "run"]) as (task,):
+        assert task.prompts().shape[:2] == (2, TOKENS)
+        batch = task.run.labelled.batch(range(4))
+        assert torch.equal(task.logits(1, task.prompts()[1], batch), load_model(task.run, 1)(batch))
+    believe(tmp_path / "run", prompt=0.0, text=1.0)
+    with (
+        pytest.raises(InputError, match=r"has no say beside its text view.*give runs of"),
+        open_tasks([tmp_path / "run"]),
+    ):
+        pass
+    shutil.rmtree(tmp_path / "run" / "round-00" / "committee")
+    with pytest.raises(InputError, match="has not weighed its views yet; finish it"), open_tasks([tmp_path / "run"]):
+        pass

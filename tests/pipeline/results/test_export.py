@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from merged_models import LABELS, LEARNED, TASK, VERBALIZER, backbone_of, of
+from finished_views import PAIRS, committee_run, saved_backbone, sentence_files
+from merged_models import LEARNED, TASK, VERBALIZER, backbone_of, of
 from pydantic import TypeAdapter
 from stage_models import perturb
 from tiny import CONFIGS
@@ -27,7 +31,6 @@ from listflow.pipeline.stages.config import AnyStage
 from listflow.pipeline.stages.presets import stages
 from listflow.pipeline.storage.checkpoint import new_folder, save_tensors, write_json
 
-PAIRS = Task(name="pairs", template="{text_b:lower_first} ? {mask} , {text_a:drop_last} .", labels=LABELS, lower=True)
 TEXTS: list[Any] = ["w1 w2 good", "w3 [MASK] w5 w6 poor w7 w8 w9 w10 ", "w9", "w1 " * 70]
 TWO = [("w1 w2 good .", "W3 w4"), ("w9 ", "w1 " * 70), ("w1 " * 70, "w2 " * 70), ("w1 " * 70, "W2"), ("", "w1")]
 
@@ -206,3 +209,109 @@ def test_nothing_is_overwritten_and_nothing_left_by_half(tmp_path: Path, monkeyp
     assert sorted(path.name for path in tmp_path.iterdir()) == ["backbone", "out", "run"]
     export(run, out)
     assert (out / "README.md").exists()
+
+
+POOLINGS: list[dict[str, Any]] = [
+    {},
+    {"pooling": {"pooling_mode_cls_token": True}, "normalised": False, "prompts": {"prompts": {"clustering": "w7 "}}},
+    {"pooling": {"pooling_mode_max_tokens": True}, "limits": {"max_seq_length": 9, "do_lower_case": True}},
+]
+
+
+def read_by(folder: Path, rows: list[Any], monkeypatch: pytest.MonkeyPatch) -> torch.Tensor:
+    """What the README's own code makes of rows."""
+    monkeypatch.chdir(folder)
+    given = [(row,) if isinstance(row, str) else row for row in rows]
+    found: torch.Tensor = code_of(folder)["probabilities"](given)
+    assert code_of(folder)["classify"](given) == [
+        json.loads((folder / "listflow.json").read_text())["labels"][best]["label"] for best in found.argmax(-1)
+    ]
+    return found
+
+
+@pytest.mark.parametrize("views", [("prompt", "text"), ("text",)], ids="+".join)
+@pytest.mark.parametrize("files", POOLINGS, ids=["mean", "first", "max"])
+@pytest.mark.parametrize(("task", "rows"), [(TASK, TEXTS), (PAIRS, TWO)], ids=["texts", "pairs"])
+def test_two_views_and_the_text_view_alone_are_read_as_in_the_run(
+    task: Task, rows: list[Any], files: dict[str, Any], views: tuple[str, ...], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    backbone = saved_backbone(tmp_path / "backbone")
+    if files:
+        sentence_files(backbone, **files)
+    run, out = committee_run(tmp_path / "run", backbone, views, task), tmp_path / "out"
+    export(run, out)
+    expected = torch.from_numpy(Predictor.open(run).probabilities(rows))
+    assert expected.std(0).max() > 1e-3
+    torch.testing.assert_close(read_by(out, rows, monkeypatch), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("family", [*CONFIGS, "deberta-v3"])
+def test_every_family_has_a_plain_committee(
+    family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    backbone, out = saved_backbone(tmp_path / "backbone", family), tmp_path / "out"
+    run = committee_run(tmp_path / "run", backbone, family=family)
+    export(run, out)
+    expected = torch.from_numpy(Predictor.open(run).probabilities(TEXTS))
+    capfd.readouterr()
+    torch.testing.assert_close(read_by(out, TEXTS, monkeypatch), expected, rtol=0, atol=1e-4)
+    assert "newly initialized" not in "".join(capfd.readouterr())
+
+
+def test_a_committee_is_a_folder_for_each_view(tmp_path: Path) -> None:
+    backbone, out = saved_backbone(tmp_path / "backbone"), tmp_path / "out"
+    run = committee_run(tmp_path / "run", backbone)
+    export(run, out)
+    assert sorted(path.name for path in out.iterdir()) == ["README.md", "listflow.json", "prompt", "text"]
+    assert json.loads((out / "listflow.json").read_text()) == {
+        "format": 1, "task": "mood", "labels": [{"label": label} for label in TASK.labels],
+        "views": [
+            {"folder": "prompt", "weight": 0.6, "temperature": 1.3},
+            {"folder": "text", "weight": 0.4, "temperature": 0.7},
+        ],
+    }  # fmt: skip
+    own = {"config.json", "model.safetensors", "tokenizer.json", "label_vectors.safetensors", "listflow.json"}
+    assert own | {"README.md"} <= {path.name for path in (out / "text").iterdir()}
+    assert all(str(tmp_path) not in path.read_text() for path in out.rglob("*.json"))
+    for view in ("prompt", "text"):
+        alone = committee_run(tmp_path / f"{view}-run", backbone, (view,))
+        export(alone, tmp_path / view)
+        files = {path.name: path.read_bytes() for path in (tmp_path / view).iterdir()}
+        assert files == {path.name: path.read_bytes() for path in (out / view).iterdir()}
+
+
+def test_the_code_needs_no_more_than_it_says(tmp_path: Path) -> None:
+    """In a process of its own, which cannot import this project."""
+    backbone, out = saved_backbone(tmp_path / "backbone"), tmp_path / "out"
+    export(committee_run(tmp_path / "run", backbone), out)
+    found = re.search(r"```python\n(.*?)```", (out / "README.md").read_text(), re.DOTALL)
+    assert found is not None
+    script = "import sys\nsys.modules['listflow'] = None\n" + found[1]
+    done = subprocess.run([sys.executable, "-I", "-c", script], cwd=out, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() in {f"['{label}']" for label in TASK.labels}
+
+
+def test_a_committee_whose_prompt_cannot_be_merged_says_so(tmp_path: Path) -> None:
+    backbone = saved_backbone(tmp_path / "backbone")
+    run = committee_run(tmp_path / "run", backbone)
+    with new_folder(tmp_path / "other" / "final", {}) as aside:
+        shutil.copy(run / "final" / "weights.safetensors", aside)
+        card = json.loads((run / "final" / "model.json").read_text())
+        card["views"][0]["stage"][0]["form"] = "gelu"
+        write_json(aside / "model.json", card)
+    with pytest.raises(InputError, match=r"a gelu bottleneck.*`listflow predict`\.$"):
+        export(tmp_path / "other", tmp_path / "out")
+
+
+def test_a_head_on_the_text_face_that_has_no_vectors_says_so(tmp_path: Path) -> None:
+    run = committee_run(tmp_path / "run", saved_backbone(tmp_path / "backbone"), ("text",))
+    with new_folder(tmp_path / "other" / "final", {}) as aside:
+        shutil.copy(run / "final" / "weights.safetensors", aside)
+        card = json.loads((run / "final" / "model.json").read_text())
+        card["views"][0]["head"] = {"kind": "linear"}
+        write_json(aside / "model.json", card)
+    with pytest.raises(InputError, match=r"head linear is no vector for every class.*`listflow predict`\.$"):
+        export(tmp_path / "other", tmp_path / "out")
+    assert not (tmp_path / "out").exists()

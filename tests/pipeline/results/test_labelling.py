@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 import pytest
 import torch
+from finished_views import PAIRS, committee_run, saved_backbone
 from tiny import sentences, tiny_overlay, write_jsonl
 
 from listflow.data.errors import InputError
@@ -29,7 +30,7 @@ from listflow.pipeline.results.labelling import Labelling, Stopped
 from listflow.pipeline.results.predictor import Predictor
 from listflow.pipeline.run.presets import build_config
 from listflow.pipeline.self_training import self_train
-from listflow.pipeline.storage.checkpoint import read_json
+from listflow.pipeline.storage.checkpoint import load_tensors, new_folder, read_json, save_tensors, write_json
 
 
 @pytest.fixture(scope="module")
@@ -295,3 +296,36 @@ def test_a_full_disk_is_told(run: Path, corpus: Path, tmp_path: Path, monkeypatc
         with pytest.raises(InputError, match=r"cannot write to .* \(No space left on device\); free some space"):
             label_range(run, corpus, work.folder, 1, 1)
     assert not list(work.folder.rglob(".*.part"))
+
+
+@pytest.mark.parametrize("is_pair", [False, True], ids=["texts", "pairs"])
+def test_two_views_label_shards_as_the_run_predicts(tmp_path: Path, is_pair: bool) -> None:
+    given = {"task": PAIRS} if is_pair else {}
+    run = committee_run(tmp_path / "run", saved_backbone(tmp_path / "backbone"), **given)
+    rows = [(row["text"], f"w{i} plot {row['text']}") for i, row in enumerate(sentences(70, 2, labelled=False))]
+    source = write_jsonl(tmp_path / "rows.jsonl", [{"text": a, "text_a": a, "text_b": b} for a, b in rows])
+    ingest(tmp_path / "corpus", [str(source)], Columns(), rows_a_shard=20, is_pair=is_pair)
+    work, predictor = label(run, tmp_path / "corpus", tmp_path / "out"), Predictor.open(run)
+    table = pd.read_parquet(tmp_path / "out")
+    expected = predictor.probabilities(rows if is_pair else [text for text, _ in rows])
+    columns = [f"p_{name}" for name in work.labels]
+    assert len(table) == 70
+    np.testing.assert_allclose(table[columns], expected, atol=1e-6)
+    assert table["label"].tolist() == [work.labels[best] for best in expected.argmax(1)]
+
+
+@pytest.mark.parametrize("what", ["weight", "temperature", "text.head.centre", "text.head.out.weight", "text"])
+def test_the_digest_of_a_model_covers_every_view_and_how_they_are_mixed(tmp_path: Path, what: str) -> None:
+    run = committee_run(tmp_path / "run", saved_backbone(tmp_path / "backbone"))
+    card = read_json(run / "final" / "model.json")
+    tensors = load_tensors(run / "final" / "weights.safetensors")
+    if what in tensors:
+        tensors[what] += 1e-3
+    elif what == "text":
+        card["backbone"]["text"] = "0" * 64
+    else:
+        card["views"][1][what] += 1e-3
+    with new_folder(tmp_path / "other" / "final", {}) as aside:
+        save_tensors(aside / "weights.safetensors", tensors)
+        write_json(aside / "model.json", card)
+    assert Finished.open(tmp_path / "other").digest() != Finished.open(run).digest()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,15 @@ import numpy as np
 import pyarrow.csv
 import pytest
 import torch
+from finished_views import PAIRS, committee_run, saved_backbone, sentence_files
 from tiny import sentences, tiny_backbone, tiny_overlay, write_jsonl
 
 from listflow.data.errors import InputError
 from listflow.data.ingest import ingest
 from listflow.data.task import Columns
 from listflow.pipeline.backbone.backbone import Identity, Precision
+from listflow.pipeline.backbone.batch import Encoded
+from listflow.pipeline.backbone.text_face import TextFace
 from listflow.pipeline.results.finished import Finished
 from listflow.pipeline.results.outcome import publish
 from listflow.pipeline.results.predictor import Predictor
@@ -210,3 +214,120 @@ def test_a_record_of_an_earlier_version_is_read_as_far_as_it_goes(runs: list[Pat
     assert not other.identity().is_of(earlier)
     other.model.to(torch.bfloat16)
     assert other.identity().is_of(earlier)
+
+
+@pytest.fixture(scope="module")
+def committees(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Runs on one backbone: of the prompt alone, two of both views, of the text alone, and of both for pairs."""
+    folder = tmp_path_factory.mktemp("committees")
+    backbone = saved_backbone(folder / "backbone")
+    both = ("prompt", "text")
+    return [
+        committee_run(folder / "prompt", backbone, ("prompt",), seed=1),
+        committee_run(folder / "both", backbone, both, seed=2),
+        committee_run(folder / "other", backbone, both, seed=3),
+        committee_run(folder / "text", backbone, ("text",), seed=4),
+        committee_run(folder / "pairs", backbone, both, PAIRS, seed=5),
+    ]
+
+
+@pytest.fixture
+def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many texts each pass through a text face had."""
+    found: list[int] = []
+    embed = TextFace.embed
+
+    def counted(self: TextFace, encoded: Encoded) -> torch.Tensor:
+        found.append(len(encoded))
+        return embed(self, encoded)
+
+    monkeypatch.setattr(TextFace, "embed", counted)
+    return found
+
+
+def test_a_text_is_embedded_once_for_all_runs(
+    committees: list[Path], source: Path, tmp_path: Path, passes: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the last bit as each run by itself: the same chunks go through the same encoder."""
+    monkeypatch.setattr("listflow.pipeline.results.predictors.ROWS_AT_ONCE", 4)
+    monkeypatch.setattr("listflow.pipeline.results.predictor.ROWS_AT_ONCE", 4)
+    predictors = Predictors.open(committees)
+    assert predictors.names == ["prompt", "both", "other", "text", "pairs"]
+    predictors.predict_file(str(source), tmp_path / "out.jsonl")
+    assert passes == [*[4] * 3, *[4] * 3, *[1] * 3]  # single texts, and both texts of a pair
+    rows = read(tmp_path / "out.jsonl")
+    for run, name in zip(committees, predictors.names, strict=True):
+        Predictor.open(run).predict_file(str(source), tmp_path / "alone.jsonl")
+        alone = [
+            {f"{name}.{key}": value for key, value in row.items() if key != "row"}
+            for row in read(tmp_path / "alone.jsonl")
+        ]
+        assert [{key: value for key, value in row.items() if key.startswith(f"{name}.")} for row in rows] == alone
+    passes.clear()
+    assert predictors.predict(TEXTS)["both"] == Predictor.open(committees[1]).predict(TEXTS)
+    assert passes == [3, 3, 3, 3]  # all single texts, then pairs with an empty second text, then the run alone
+
+
+def test_of_two_views_a_row_is_labelled_by_the_run_that_it_names(
+    committees: list[Path], source: Path, tmp_path: Path, passes: list[int]
+) -> None:
+    predictors = Predictors.open([committees[1], committees[4]])
+    assert predictors.names == ["mood", "pairs"]
+    given = [row | {"for": "mood" if row["for"] == "tiny" else "pairs"} for row in read(source)]
+    renamed = write_jsonl(tmp_path / "renamed.jsonl", given)
+    predictors.predict_file_by_task(str(renamed), tmp_path / "out.jsonl", "for")
+    assert sorted(passes) == [4, 4, 5]  # no text is embedded for a run that does not label it
+    for row, its in zip(read(tmp_path / "out.jsonl"), given, strict=True):
+        text = its["text"] if its["for"] == "mood" else (its["text_a"], its["text_b"])
+        soft = predictors[its["for"]].probabilities([text])[0]
+        assert row["label"] == predictors[its["for"]].labels[soft.argmax()]
+        assert row["confidence"] == pytest.approx(soft.max(), abs=1e-6)
+
+
+def test_runs_that_travelled_share_their_text_face_again(committees: list[Path], passes: list[int]) -> None:
+    before = Predictors.open(committees[:4])
+    after = pickle.loads(pickle.dumps(before))  # noqa: S301  (what this test itself pickled)
+    assert len({id(predictor.backbone) for predictor in after.by_name.values()}) == 1
+    passes.clear()
+    assert after.predict(TEXTS) == before.predict(TEXTS)
+    assert passes == [3, 3]
+
+
+def test_a_face_that_reads_less_of_a_text_is_another_one(committees: list[Path], tmp_path: Path) -> None:
+    card = read_json(committees[1] / "final" / "model.json")
+    views = [view | {"max_length": 16} for view in card["views"]]
+    short = changed(committees[1] / "final", tmp_path / "short", views=views)
+    long = ["w1 fine " * 30]
+    both = Predictors.open([committees[1], short])
+    for name, run in (("both", committees[1]), ("short", short)):
+        assert (both[name].logits(long) == Predictor.open(run).logits(long)).all()
+    assert not np.allclose(both["both"].logits(long), both["short"].logits(long))
+
+
+def test_another_text_face_is_refused(committees: list[Path], tmp_path: Path) -> None:
+    """The parameters are the same, and the makers' files say another pooling."""
+    backbone = saved_backbone(tmp_path / "backbone")
+    run = committee_run(tmp_path / "run", backbone)
+    prompt = committee_run(tmp_path / "prompt", backbone, ("prompt",))
+    kept = pickle.dumps(Predictor.open(run))
+    said = r"backbone '.*' makes other sentence embeddings .*; restore its sentence files \(modules\.json"
+    sentence_files(backbone, {"pooling_mode_cls_token": True})
+    alone = Predictor.open(prompt)
+    with pytest.raises(InputError, match=said):
+        Predictor.open(run)
+    with pytest.raises(InputError, match=said):
+        Predictors.open([prompt, run])
+    arrived = pickle.loads(pickle.dumps(alone))  # noqa: S301  (what this test itself pickled)
+    with pytest.raises(InputError, match=said):
+        pickle.loads(kept)  # noqa: S301  (the same)
+    assert (arrived.logits(TEXTS) == alone.logits(TEXTS)).all()
+    card = read_json(committees[1] / "final" / "model.json")
+    other = changed(committees[1] / "final", tmp_path / "other", backbone=card["backbone"] | {"text": "0" * 64})
+    with pytest.raises(InputError, match="were trained on different backbones"):
+        Predictors.open([committees[0], committees[1], other])
+
+
+def test_texts_of_another_shape_than_the_task_asks_for_are_read_as_a_prompt_reads_them(committees: list[Path]) -> None:
+    one, two = Predictor.open(committees[1]), Predictor.open(committees[4])
+    assert (one.logits([(text, "w9 good") for text in TEXTS]) == one.logits(TEXTS)).all()
+    assert (two.logits(TEXTS) == two.logits([(text, "") for text in TEXTS])).all()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from committees import committee_config, more_labels, without_plots
+from finished_views import two_views
 from tiny import sentences, tiny_overlay, write_jsonl
 
 from listflow.pipeline.results.outcome import report_of
@@ -106,3 +107,31 @@ def test_a_committee_loses_both_views_refused_students_and_goes_on(
     own = {"continues": str(old), "run_dir": str(old.parent / "next"), "data": data}
     with without_plots():
         assert self_train(config.model_copy(update=own)).adopted == report.final
+
+
+def test_of_two_views_the_vectors_go_and_the_students_that_were_refused(
+    tiny_files: dict[str, Path], tmp_path: Path
+) -> None:
+    run = tmp_path / "runs" / "run"
+    config = build_config("fast", two_views(tiny_files, run))
+    self_train(config)
+    before, report = Predictor.open(run).probabilities(TEXTS), report_of(run)
+    students = {
+        name: (run / "round-02" / name / "weights.safetensors").read_bytes() for name in ("student", "student-text")
+    }
+    verdict = run / "round-01" / "verdict.json"
+    write_json(verdict, read_json(verdict) | {"promoted": False})
+    (run / "round-02" / "left.step").touch()
+    found = {str(removal.path.relative_to(run)): removal.what for removal in removals(run.parent, 0)}
+    assert found == {
+        "inputs/tokens": "tokens", "inputs/vectors": "sentence embeddings", "round-01/pseudo": "pseudo labels",
+        "round-01/student": "refused student", "round-01/student-text": "refused student",
+        "round-02/left.step": "step checkpoint", "round-02/pseudo": "pseudo labels",
+    }  # fmt: skip
+    assert remove(removals(run.parent, 0)) > 0
+    assert (Predictor.open(run).probabilities(TEXTS) == before).all()
+    assert report_of(run) == report
+    write_json(verdict, read_json(verdict) | {"promoted": True})
+    self_train(config)
+    assert students == {name: (run / "round-02" / name / "weights.safetensors").read_bytes() for name in students}
+    assert (run / "inputs" / "vectors" / "corpus" / "vectors.bin").exists()

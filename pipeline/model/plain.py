@@ -1,0 +1,235 @@
+"""What an exported model says of itself: its cards (listflow.json), and README code that needs no more than
+transformers.
+
+Each view is a block of code over the files of one folder, which reads texts as ``Prompt`` or ``TextFace`` does; a last
+block mixes two of them as ``Committee`` does.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+from listflow.data.task import Task
+from listflow.data.template import Part
+from listflow.pipeline.backbone.prompt import Prompt
+from listflow.pipeline.backbone.text_face import TextFace
+from listflow.pipeline.model.label_names import label_words
+
+CARD, VECTORS = "listflow.json", "label_vectors.safetensors"
+AS_PROMPT, AS_TEXT = "prompt", "text"  # the folders of two views
+
+OPENED = """\
+with open("{file}", encoding="utf-8") as file:
+    {name} = json.load(file)
+"""
+TOKENIZER = 'tokenizer = AutoTokenizer.from_pretrained("{folder}")\n'
+MODEL = 'model = AutoModelForMaskedLM.from_pretrained("{folder}").eval()\n'
+ENCODER = 'encoder = AutoModel.from_pretrained("{folder}"{without}).eval()\nvectors = load_file("{file}")\n'
+TOKENS = """
+
+def tokens(text):
+    return tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+"""
+PROMPT = """
+
+def encode({given}):
+    pieces, room = card["pieces"], card["room"]
+{encode}
+
+@torch.inference_mode()
+def {name}(rows):
+    batch = tokenizer.pad({{"input_ids": [encode(*row) for row in rows]}}, return_tensors="pt")
+    at_mask = model(**batch).logits[batch["input_ids"] == tokenizer.mask_token_id]
+    return at_mask[:, [label["token_id"] for label in card["labels"]]]{said}
+"""
+CUT_ONE = """\
+    return pieces[0] + tokens({})[:room] + pieces[1]
+"""
+CUT_TWO = """\
+    first, second = tokens({}), tokens({})
+    first = first[: max(room // 2, room - len(second))]
+    return pieces[0] + first + pieces[1] + second[: room - len(first)] + pieces[2]
+"""
+# As in ``data.task.MODIFIERS``, written out for someone who does not have them.
+MODIFIED = {None: "{}", "drop_last": "{}[:-1]", "lower_first": "{0}[:1].lower() + {0}[1:]"}
+TEXT = """
+
+def embed(texts):
+    first, last = tokenizer.cls_token_id, tokenizer.sep_token_id
+    ids = [[first, *tokens({card}["pooling"]["prefix"] + {text})[: {card}["room"]], last] for text in texts]
+    batch = tokenizer.pad({{"input_ids": ids}}, return_tensors="pt")
+    hidden, seen = encoder(**batch).last_hidden_state, batch["attention_mask"].unsqueeze(-1)
+    return {pooled}
+
+
+@torch.inference_mode()
+def {name}(rows):
+{features}\
+    return ((vectors["scale"] * features) @ vectors["weight"].T + vectors["bias"]){said}
+"""
+POOLED = {
+    "mean": "(hidden * seen).sum(1) / seen.sum(1)",
+    "first": "hidden[:, 0]",
+    "max": 'hidden.masked_fill(seen == 0, float("-inf")).amax(1)',
+}
+FEATURES_OF_ONE = """\
+    found = F.normalize(embed([text for (text,) in rows]), dim=-1) - vectors["centre"]
+    features = F.normalize(found, dim=-1)
+"""
+FEATURES_OF_TWO = """\
+    u, v = embed([text for text, _ in rows]), embed([text for _, text in rows])
+    cosine = F.cosine_similarity(u, v, dim=-1).unsqueeze(-1)
+    features = torch.cat([cosine, (u - v).abs(), u * v, (u - v) / 2], dim=-1) - vectors["centre"]
+"""
+MIXED = """
+
+def probabilities(rows):
+    said = zip(views, [by_prompt(rows), by_text(rows)])
+    return sum(view["weight"] * (z / view["temperature"]).log_softmax(-1) for view, z in said).softmax(-1)
+"""
+CLASSIFY = """
+
+def classify(rows):
+    return [card["labels"][best]["label"] for best in probabilities(rows).argmax(-1).tolist()]
+
+
+print(classify([{example}]))
+"""
+SOFTMAX = ".softmax(-1)"
+README = """# {name}
+
+{words} Run this in the folder:
+
+```python
+{code}```
+"""
+OF_PROMPT = (
+    "A text classifier as a plain masked language model: the class is the label word that it finds likeliest at the "
+    "mask.\nlistflow.json holds the labels, their words and the prompt."
+)
+OF_TEXT = (
+    "A text classifier as a plain sentence encoder and a vector for every class.\nlistflow.json holds the labels, "
+    f"{VECTORS} the vectors."
+)
+OF_BOTH = (
+    "A text classifier of two views: a masked language model under a prompt (folder prompt), and a sentence encoder "
+    "with\na vector for every class (folder text). listflow.json says how far each is believed."
+)
+
+
+def prompt_card(prompt: Prompt, tokens: Sequence[int]) -> dict[str, Any]:
+    """listflow.json: the labels in class order with their words and ``tokens``, and the prompt around a text as ids."""
+    task = prompt.task
+    words = label_words(task, prompt.tokenizer)
+    return {
+        "format": 1,
+        "task": task.name,
+        "template": task.template,
+        "lower": task.lower,
+        "max_length": prompt.max_length,
+        "labels": [
+            {"label": label, "word": word, "token_id": token}
+            for label, word, token in zip(task.labels, words, tokens, strict=True)
+        ],
+        "pieces": _pieces(prompt),
+        "room": prompt.budget,
+    }
+
+
+def text_card(task: Task, face: TextFace) -> dict[str, Any]:
+    """listflow.json: the labels in class order, and what stands before a text and how much of it is read."""
+    return {
+        "format": 1,
+        "task": task.name,
+        "max_length": face.max_length,
+        "labels": [{"label": label} for label in task.labels],
+        "pooling": face.pooling.model_dump(mode="json"),
+        "room": face.max_length - 2,
+    }
+
+
+def prompt_readme(prompt: Prompt) -> str:
+    """README.md of a folder that holds a merged masked LM; it defines ``probabilities`` and ``classify`` of rows."""
+    code = (
+        "import json\n\nimport torch\nfrom transformers import AutoModelForMaskedLM, AutoTokenizer\n\n"
+        + OPENED.format(file=CARD, name="card") + TOKENIZER.format(folder=".") + MODEL.format(folder=".")
+        + TOKENS + _by_prompt(prompt, "probabilities", SOFTMAX) + _classify(prompt.task)
+    )  # fmt: skip
+    return README.format(name=prompt.task.name, words=OF_PROMPT, code=code)
+
+
+def text_readme(task: Task, face: TextFace) -> str:
+    """README.md of a folder that holds a plain encoder and label vectors; it defines the same two functions."""
+    code = (
+        "import json\n\nimport torch\nimport torch.nn.functional as F\nfrom safetensors.torch import load_file\n"
+        "from transformers import AutoModel, AutoTokenizer\n\n"
+        + OPENED.format(file=CARD, name="card") + TOKENIZER.format(folder=".") + _encoder(face, ".")
+        + TOKENS + _by_text(task, face, "card", "probabilities", SOFTMAX) + _classify(task)
+    )  # fmt: skip
+    return README.format(name=task.name, words=OF_TEXT, code=code)
+
+
+def readme_of_both(prompt: Prompt, face: TextFace) -> str:
+    """README.md of a folder that holds both in folders of their own; it defines the same two functions."""
+    task = prompt.task
+    code = (
+        "import json\n\nimport torch\nimport torch.nn.functional as F\nfrom safetensors.torch import load_file\n"
+        "from transformers import AutoModel, AutoModelForMaskedLM, AutoTokenizer\n\n"
+        + OPENED.format(file=CARD, name="views").replace(".load(file)", '.load(file)["views"]')
+        + OPENED.format(file=f"{AS_PROMPT}/{CARD}", name="card")
+        + OPENED.format(file=f"{AS_TEXT}/{CARD}", name="bare")
+        + TOKENIZER.format(folder=AS_PROMPT) + MODEL.format(folder=AS_PROMPT) + _encoder(face, AS_TEXT)
+        + TOKENS + _by_prompt(prompt, "by_prompt") + _by_text(task, face, "bare", "by_text") + MIXED + _classify(task)
+    )  # fmt: skip
+    return README.format(name=task.name, words=OF_BOTH, code=code)
+
+
+def _by_prompt(prompt: Prompt, name: str, said: str = "") -> str:
+    """Makes the tokens of a text and of the words around it apart, and cuts long texts, as ``Prompt`` does."""
+    texts = [part for part in prompt.parts if part.kind in {"text", "pair"}]
+    names = {"text": "text"} if len(texts) == 1 else {"text": "text_a", "pair": "text_b"}
+    read = [_read(part, names[part.kind], prompt.task.lower) for part in texts]
+    cut = CUT_ONE if len(texts) == 1 else CUT_TWO
+    return PROMPT.format(given=", ".join(names.values()), encode=cut.format(*read), name=name, said=said)
+
+
+def _by_text(task: Task, face: TextFace, card: str, name: str, said: str = "") -> str:
+    """Reads a text as ``TextFace`` does, and scores it as ``Prototypes`` does."""
+    pooled = POOLED[face.pooling.mode]
+    return TEXT.format(
+        card=card, name=name, said=said, text="text.lower()" if face.pooling.lower else "text",
+        pooled=f"F.normalize({pooled}, dim=-1)" if face.pooling.normalised else pooled,
+        features=FEATURES_OF_TWO if task.is_pair else FEATURES_OF_ONE,
+    )  # fmt: skip
+
+
+def _encoder(face: TextFace, folder: str) -> str:
+    # Where a family has a pooler, none was saved, and drawing one at random would be warned of.
+    has_pooler = "add_pooling_layer" in inspect.signature(type(face.encoder).__init__).parameters
+    without = ", add_pooling_layer=False" if has_pooler else ""
+    return ENCODER.format(folder=folder, without=without, file=VECTORS if folder == "." else f"{folder}/{VECTORS}")
+
+
+def _classify(task: Task) -> str:
+    return CLASSIFY.format(example='("a text", "another text")' if task.is_pair else '("a text",)')
+
+
+def _pieces(prompt: Prompt) -> list[list[int]]:
+    """The token ids before, between and after the texts."""
+    pieces = [[prompt.start]]
+    for place, part in enumerate(prompt.parts):
+        if part.kind in {"text", "pair"}:
+            pieces.append([])
+        else:
+            pieces[-1] += [prompt.tokenizer.mask_token_id] if part.kind == "mask" else prompt.fixed[place]
+    pieces[-1].append(prompt.end)
+    return pieces
+
+
+def _read(part: Part, name: str, lower: bool) -> str:
+    """The expression for what is tokenised of the text called ``name``."""
+    changed = MODIFIED[part.modifier].format(name)
+    changed = f"({changed}).lower()" if lower else changed
+    return f"{part.value!r} + {changed}" if part.value else changed
