@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import subprocess
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from peer_data import Draw, Line, lines_of
@@ -42,7 +43,8 @@ def self_training(rows: Draw) -> list[str]:
 def setfit(rows: Draw, python: str) -> list[str]:
     """SetFit 1.2 with its defaults and 20 iterations, by the ``python`` of an environment that has it."""
     files = [str(path) for path in (base_folder(), rows.labelled, rows.test)]
-    done = subprocess.run([python, str(SETFIT), *files], capture_output=True, text=True, check=False)
+    with TemporaryDirectory() as scratch:  # it leaves checkpoints where it runs
+        done = subprocess.run([python, str(SETFIT), *files], capture_output=True, text=True, check=False, cwd=scratch)
     if done.returncode:
         raise SystemExit(f"SetFit failed on {rows.name}: {done.stderr[-2000:]}")
     return list(json.loads(done.stdout.splitlines()[-1]))

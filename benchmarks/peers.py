@@ -77,7 +77,9 @@ def _ours(rows: Draw, way: str, task: str | None, options: argparse.Namespace) -
     assert report.labelled_only is not None
     return {
         "accuracy": report.final.accuracy, "macro_f1": report.final.macro_f1, "seconds": seconds,
-        "labelled_only": report.labelled_only.accuracy,
+        "labelled_only": report.labelled_only.accuracy, "start": report.start.accuracy if report.start else None,
+        "rounds": [record.student.accuracy for record in report.rounds if record.student],
+        "weights": {view.view: view.weight for view in report.views},
     }  # fmt: skip
 
 
@@ -96,6 +98,38 @@ def table(name: str) -> None:
             cells.append(f"{mean(values):.1f} ({stdev(values):.1f})" if len(values) > 1 else _one(values))
         print(f"| {task} | " + " | ".join(cells) + " |")
     print("| mean | " + " | ".join(f"{mean(v):.1f} of {len(v)}" if v else "-" for v in over.values()) + " |")
+
+
+def goals(name: str) -> None:
+    """What each task gains over labels alone, over the start of the rounds and over its best peer."""
+    print("\n| task | labels alone | start | final | best peer | final - best peer | its error |")
+    print("|---" * 7 + "|")
+    rows = [row for row in (_against_peers(task, name) for task in TASKS) if row]
+    for task, *values in rows:
+        print(f"| {task} | " + " | ".join(str(value) for value in values) + " |")
+
+
+def _against_peers(task: str, name: str) -> list[Any] | None:
+    """A row of the table of goals; the error is the standard error of the paired differences over common draws."""
+    ours = _by_draw(task, name, "task") or _by_draw(task, name, "files")
+    peers = {way: found for way in (*PEERS, "setfit") if (found := _by_draw(task, name, way))}
+    if not ours or not peers:
+        return None
+    best = max(peers, key=lambda way: mean(figures["accuracy"] for figures in peers[way].values()))
+    common = sorted(ours.keys() & peers[best].keys())
+    apart = [100 * (ours[draw]["accuracy"] - peers[best][draw]["accuracy"]) for draw in common]
+    error = stdev(apart) / len(apart) ** 0.5 if len(apart) > 1 else float("nan")
+    middle = {
+        key: 100 * mean(figures[key] for figures in ours.values()) for key in ("labelled_only", "start", "accuracy")
+    }
+    told = [f"{middle[key]:.1f}" for key in middle]
+    peer = 100 * mean(figures["accuracy"] for figures in peers[best].values())
+    return [task, *told, f"{best} {peer:.1f}", f"{mean(apart):+.1f}", f"{error:.1f}"]
+
+
+def _by_draw(task: str, name: str, way: str) -> dict[int, Figures]:
+    found = [json.loads(path.read_text()) for path in _folder(name, way).glob(f"{task}-*-{way}.json")]
+    return {figures["draw"]: figures for figures in found}
 
 
 def _one(values: list[float]) -> str:
@@ -128,6 +162,7 @@ def main() -> None:
             for way in options.ways:
                 _one_figure(options, task, number, way)
     table(options.name)
+    goals(options.name)
 
 
 def _one_figure(options: argparse.Namespace, task: str, number: int, way: str) -> None:

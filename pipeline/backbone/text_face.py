@@ -115,4 +115,4 @@ def text_face_of(backbone: Backbone, max_length: int) -> TextFace:
     InputError where its sentence files are damaged.
     """
     limit = min(max_length, backbone.max_length)
-    return TextFace(backbone.untouched.view(), backbone.tokenizer, read_pooling(backbone.name), limit)
+    return TextFace(backbone.untouched, backbone.tokenizer, read_pooling(backbone.name), limit)

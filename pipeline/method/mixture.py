@@ -46,15 +46,24 @@ def mixed(logits: Sequence[Tensor], temperatures: Sequence[float], weights: Sequ
     return torch.stack([w * (z / t).log_softmax(-1) for z, t, w in parts]).sum(0).log_softmax(-1)
 
 
-def believed(first: Tensor, second: Tensor, gold: Tensor, temperatures: Sequence[float], smallest: float) -> float:
-    """The first view's weight in a pool of two, from held-out logits (K, C) of both.
-
-    0 where it is below ``smallest``, and 1 where the second one's would be.
-    """
+def believed(first: Tensor, second: Tensor, gold: Tensor, temperatures: Sequence[float]) -> float:
+    """The first view's weight in a pool of two, from held-out logits (K, C) of both."""
     scores = []
     for weight, prior in zip(GRID, PRIOR, strict=True):
         told = nll(mixed([first, second], temperatures, [weight, 1 - weight]), gold)
         scores.append(torch.tensor(prior).log() - len(gold) * told)
     posterior = torch.stack(scores).softmax(0)
-    mean = float((posterior * torch.tensor(GRID)).sum())
+    return float((posterior * torch.tensor(GRID)).sum())
+
+
+def say(first: float, told: Sequence[float], classes: int, smallest: float) -> float:
+    """The first view's weight among students, from its weight among teachers and the held-out NLL of both, in nats.
+
+    A teacher's temperature makes it as sure as it is right. Students are equally sure, whatever their teachers knew, so
+    that they weigh by it too: in proportion to weight times (log C - NLL), the information that the labels confirmed. 0
+    where that is below ``smallest``, and 1 where the second one's would be.
+    """
+    known = [max(0.0, math.log(classes) - each) for each in told]
+    shares = [first * known[0], (1 - first) * known[1]]
+    mean = shares[0] / sum(shares) if sum(shares) else first
     return 0.0 if mean < smallest else 1.0 if mean > 1 - smallest else mean

@@ -205,8 +205,8 @@ def model_digest(run: Run, number: int) -> str:
 def shipped(run: Run, number: int) -> tuple[dict[str, Tensor], Facts]:
     """(tensors, card) of the model of round ``number``: all that a Predictor needs besides the backbone."""
     mixture, tensors, views = mixture_of(run), dict[str, Tensor](), list[Facts]()
-    temperatures = mixture.temperatures(number)
-    for (view, voice), temperature in zip(mixture.speaking(run), temperatures, strict=True):
+    scales = zip(mixture.temperatures(number), mixture.weights(number), strict=True)
+    for (view, _), (temperature, weight) in zip(mixture.speaking(run), scales, strict=True):
         stages, own = flat(load_model(view, number), view.config.stage)
         prefix = "text." if view.suffix else ""
         tensors |= {prefix + name: value for name, value in own.items()}
@@ -214,7 +214,7 @@ def shipped(run: Run, number: int) -> tuple[dict[str, Tensor], Facts]:
             {
                 "face": view.view, "stage": [stage.model_dump(mode="json") for stage in stages],
                 "head": view.config.head.model_dump(mode="json"), "max_length": (view.face or view.prompt).max_length,
-                "prefix": prefix, "weight": voice.weight, "temperature": temperature,
+                "prefix": prefix, "weight": weight, "temperature": temperature,
             }
         )  # fmt: skip
     return tensors, _card(run, views)

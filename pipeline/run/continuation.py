@@ -42,6 +42,11 @@ class LastModel:
     offset: list[float] | None
     temperature: float = 1.0
 
+    @property
+    def is_student(self) -> bool:
+        """Whether a student took the first teacher's place."""
+        return self.model != self.first
+
 
 @dataclass(frozen=True)
 class Parent:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from listflow.pipeline.method.information import shares_of
-from listflow.pipeline.method.mixture import believed, mixed, nll, temperature
+from listflow.pipeline.method.mixture import believed, mixed, nll, say, temperature
 from listflow.pipeline.model.classifier import logits_of
 from listflow.pipeline.run.run import Run
 from listflow.pipeline.run.wording import percent
@@ -29,9 +29,10 @@ Facts = dict[str, Any]
 
 @dataclass(frozen=True)
 class Voice:
-    """How far a view is believed: its ``weight`` of 1 in all, and the temperature of its round-0 logits.
+    """How far a view is believed: its ``weight`` of 1 in all, 0 for no say.
 
-    ``right`` of the K labelled rows it knew without their own label.
+    Its round-0 teacher is believed by ``belief``, at a temperature of its own; ``right`` of the K labelled rows it knew
+    without their own label.
     """
 
     view: str
@@ -39,6 +40,7 @@ class Voice:
     temperature: float
     nll: float
     right: int
+    belief: float
 
 
 @dataclass(frozen=True)
@@ -64,11 +66,16 @@ class Mixture:
         """
         return [1.0 if number else voice.temperature for voice in self.heard]
 
+    def weights(self, number: int) -> list[float]:
+        """Those of the views that have a say in a round, 1 in all."""
+        found = [voice.weight if number else voice.belief for voice in self.heard]
+        return [weight / sum(found) for weight in found]
+
     def logits(self, number: int, by_view: Sequence[Tensor]) -> Tensor:
         """(N, C) logits of a round's committee, from those of the views that have a say; a lone view's own."""
         if len(by_view) == 1:
             return by_view[0]
-        return mixed(by_view, self.temperatures(number), [voice.weight for voice in self.heard])
+        return mixed(by_view, self.temperatures(number), self.weights(number))
 
 
 def weigh_views(run: Run) -> Facts:
@@ -95,7 +102,7 @@ def weigh_views(run: Run) -> Facts:
 def mixture_of(run: Run) -> Mixture:
     """What was decided in round 0; a single view is believed alone."""
     if not run.others:
-        return Mixture((Voice(run.view, 1.0, 1.0, math.nan, 0),))
+        return Mixture((Voice(run.view, 1.0, 1.0, math.nan, 0, 1.0),))
     stored = read_json(run.round(0).committee / MIXTURE)
     return Mixture(tuple(Voice(**voice) for voice in stored["voices"]), stored["decided_by"])
 
@@ -183,7 +190,11 @@ def _for_models(run: Run, mixture: Mixture) -> Mixture:
     parent = run.parent
     if parent is None:
         return mixture
-    voices = [replace(voice, temperature=parent.model_of(voice.view).temperature) for voice in mixture.voices]
+    voices = []
+    for voice in mixture.voices:
+        model = parent.model_of(voice.view)
+        belief = voice.weight if model.is_student else voice.belief
+        voices.append(replace(voice, temperature=model.temperature, belief=belief))
     return replace(mixture, voices=tuple(voices))
 
 
@@ -207,11 +218,11 @@ def _decided(run: Run, unseen: Sequence[Tensor]) -> Mixture:
     rows = np.sort(np.concatenate(folds)) if folds else np.arange(len(run.gold))
     gold, unseen = run.gold[rows], [logits[rows] for logits in unseen]
     temperatures = [temperature(logits, gold) for logits in unseen]
-    first = believed(unseen[0], unseen[1], gold, temperatures, run.config.mixture.smallest)
-    facts = zip(run.views, (first, 1 - first), temperatures, unseen, strict=True)
-    voices = [
-        Voice(view.view, weight, t, nll((z / t).log_softmax(-1), gold), int((z.argmax(-1) == gold).sum()))
-        for view, weight, t, z in facts
-    ]
+    told = [nll((z / t).log_softmax(-1), gold) for z, t in zip(unseen, temperatures, strict=True)]
+    right = [int((z.argmax(-1) == gold).sum()) for z in unseen]
+    first = believed(unseen[0], unseen[1], gold, temperatures)
+    weight = say(first, told, len(run.labels), run.config.mixture.smallest)
+    facts = zip(run.views, (weight, 1 - weight), temperatures, told, right, (first, 1 - first), strict=True)
+    voices = [Voice(view.view, *rest) for view, *rest in facts]
     decided_by = "rows held out" if folds else "what is said before any label is used"
     return _for_models(run, Mixture(tuple(voices), decided_by))

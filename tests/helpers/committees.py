@@ -33,7 +33,16 @@ def more_labels(files: dict[str, Path], folder: Path, count: int = 12) -> dict[s
 
 def believe(weight: float, patch: pytest.MonkeyPatch) -> None:
     """Lets the prompt view have ``weight`` in every run that is weighed, and the text view the rest."""
-    patch.setattr("listflow.pipeline.training.committee.believed", lambda *evidence: weight)
+    for name in ("believed", "say"):
+        patch.setattr(f"listflow.pipeline.training.committee.{name}", lambda *evidence: weight)
+
+
+@contextmanager
+def both_heard() -> Iterator[None]:
+    """Runs inside the block have two views with a say, whatever tiny random models know."""
+    with pytest.MonkeyPatch.context() as patch:
+        believe(0.5, patch)
+        yield
 
 
 @contextmanager

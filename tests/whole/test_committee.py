@@ -108,7 +108,7 @@ def test_interrupted_within_every_phase(whole: Path, files: dict[str, Path], tmp
         except Interrupted:
             continue
     phases = {phase for _, phase, _ in met}
-    assert phases >= {"read", "labelled", "folds", "label", "warmup", "reweighted", "tail", "judge", "test", "predict"}
+    assert phases >= {"embed", "labelled", "folds", "label", "warmup", "reweighted", "tail", "judge", "test", "predict"}
     assert len({(number, total) for number, phase, total in met if phase == "warmup"}) == 4  # two views, two rounds
     assert settled(tmp_path / "run") == settled(whole)
 

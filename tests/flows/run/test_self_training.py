@@ -11,7 +11,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import pytest
-from committees import committee_config, more_labels
+from committees import both_heard, committee_config, more_labels
 from tiny import TEXT_VIEW, tiny_overlay
 
 from listflow.data.errors import InputError
@@ -184,7 +184,8 @@ def test_the_round_table_says_what_changed(config: RunConfig, folder: Path) -> N
 
 def test_a_run_of_two_views_shows_both(server: None, tiny_files: dict[str, Path], tmp_path: Path) -> None:
     both = {"second": TEXT_VIEW, "rounds": {"count": 1}, "mixture": {"smallest": 0.0}}
-    names, _ = run_flow(build_config("fast", tiny_overlay(tiny_files, tmp_path / "run"), both))
+    with both_heard():
+        names, _ = run_flow(build_config("fast", tiny_overlay(tiny_files, tmp_path / "run"), both))
     assert [name for name, _ in names] == [
         "prompt-tune the teacher", "text-tune the teacher", "weigh the views", "pseudo-label, round 1",
         "train prompt student, round 1", "train text student, round 1", "judge, round 1", "publish",

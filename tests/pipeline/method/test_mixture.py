@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from listflow.pipeline.method.mixture import FLOOR, TEMPERATURES, USUAL, believed, mixed, nll, shrunk, temperature
+from listflow.pipeline.method.mixture import FLOOR, TEMPERATURES, USUAL, believed, mixed, nll, say, shrunk, temperature
 
 
 def told(right: float, rows: int, seed: int, sure: float = 3.0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -56,15 +56,26 @@ def test_equal_views_share_the_weight_and_a_useless_one_has_no_say() -> None:
     good, gold = told(0.9, 60, 2)
     same, _ = told(0.9, 60, 3)
     noise, _ = told(0.33, 60, 4)
-    assert believed(good, good, gold, [1.0, 1.0], 0.1) == pytest.approx(0.5, abs=1e-5)
-    assert 0.2 < believed(good, same, gold, [1.0, 1.0], 0.1) < 0.8
+    assert believed(good, good, gold, [1.0, 1.0]) == pytest.approx(0.5, abs=1e-5)
+    assert 0.2 < believed(good, same, gold, [1.0, 1.0]) < 0.8
     worthless = temperature(noise, gold)
-    assert believed(good, noise, gold, [1.0, worthless], 0.1) > 0.6
-    assert believed(good, -good, gold, [1.0, 1.0], 0.1) == 1.0
-    assert believed(-good, good, gold, [1.0, 1.0], 0.1) == 0.0
+    assert believed(good, noise, gold, [1.0, worthless]) > 0.6
+    assert believed(good, -good, gold, [1.0, 1.0]) > 0.95
+
+
+def test_students_weigh_by_what_the_labels_confirmed_too() -> None:
+    assert say(0.5, [0.2, 0.2], 4, 0.1) == pytest.approx(0.5)
+    told = [math.log(4) - 0.3, math.log(4) - 0.9]
+    assert say(0.5, told, 4, 0.1) == pytest.approx(0.25)
+    assert say(0.4, told, 4, 0.1) == pytest.approx(0.4 * 0.3 / (0.4 * 0.3 + 0.6 * 0.9))
+    # A view that knows nothing of the labelled rows has no say, whatever it is sure of.
+    assert say(0.45, [math.log(3) + 0.1, 0.5], 3, 0.1) == 0.0
+    assert say(0.55, [0.5, math.log(3)], 3, 0.1) == 1.0
+    # Neither knows anything: there is nothing to tell them apart by.
+    assert say(0.45, [2.0, 2.0], 3, 0.1) == pytest.approx(0.45)
 
 
 def test_few_labels_leave_both_views_their_say() -> None:
     good, gold = told(1.0, 3, 0, sure=0.5)
     worse, _ = told(0.3, 3, 0, sure=0.5)
-    assert 0.5 < believed(good, worse, gold, [1.0, 1.0], 0.1) < 0.9
+    assert 0.5 < believed(good, worse, gold, [1.0, 1.0]) < 0.9

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from commands import Cli
+from committees import both_heard
 from finished_views import believe, two_views
 from tiny import tiny_overlay
 
@@ -24,7 +25,8 @@ pytest_plugins = ["flow_fixtures"]
 def done(tiny_files: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished run of two views."""
     folder = tmp_path_factory.mktemp("runs") / "run"
-    self_train(build_config("fast", two_views(tiny_files, folder), {"rounds": {"count": 1}}))
+    with both_heard():
+        self_train(build_config("fast", two_views(tiny_files, folder), {"rounds": {"count": 1}}))
     return folder
 
 

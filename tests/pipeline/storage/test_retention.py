@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from committees import committee_config, more_labels, without_plots
+from committees import both_heard, committee_config, more_labels, without_plots
 from finished_views import two_views
 from tiny import sentences, tiny_overlay, write_jsonl
 
@@ -114,7 +114,8 @@ def test_of_two_views_the_vectors_go_and_the_students_that_were_refused(
 ) -> None:
     run = tmp_path / "runs" / "run"
     config = build_config("fast", two_views(tiny_files, run))
-    self_train(config)
+    with both_heard():
+        self_train(config)
     before, report = Predictor.open(run).probabilities(TEXTS), report_of(run)
     students = {
         name: (run / "round-02" / name / "weights.safetensors").read_bytes() for name in ("student", "student-text")

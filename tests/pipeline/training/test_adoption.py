@@ -85,7 +85,8 @@ def test_both_views_and_their_mixture_are_taken_over(first: Path, tmp_path: Path
         assert same(kept, tmp_path / "two" / "round-00" / f"teacher{suffix}" / "weights.safetensors")
     before, after = (read_json(run / "round-00" / "committee" / "mixture.json") for run in (first, tmp_path / "two"))
     for one, two in zip(before["voices"], after["voices"], strict=True):
-        assert two == one | {"temperature": 1.0}  # students of both views are of one scale
+        # Students of both views are of one scale, and weigh as students do.
+        assert two == one | {"temperature": 1.0, "belief": one["weight"]}
     assert after["decided_by"] == before["decided_by"] == "rows held out"
     with open_run(load_config(first)) as one, open_run(load_config(tmp_path / "two")) as two:
         starts = [start_of(run.others[0]) for run in (one, two)]
