@@ -44,7 +44,7 @@ def gate(teacher: Evidence, student: Evidence, classes: int) -> Judgement:
     common = min(len(teacher.errors), len(student.errors))
     teacher, student = (replace(side, errors=side.errors[:common]) for side in (teacher, student))
     more = student.errors.astype(float) - teacher.errors.astype(float)
-    mean = float(more.mean())
+    mean = float(more.mean()) if len(more) else 0.0
     error = float(more.std(ddof=1) / np.sqrt(len(more))) if len(more) > 1 else 0.0
     counts = f"{int(student.errors.sum())} of {len(more)} labelled rows wrong before the tail"
     if mean > STANDARD_ERRORS * error:

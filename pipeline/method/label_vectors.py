@@ -178,7 +178,12 @@ def _regression(known: Known, labelled: Labelled, name_rows: float) -> Maps:
     w = torch.zeros(len(weights), known.classes, x.shape[1], dtype=torch.float64, requires_grad=True)
     b = torch.zeros(len(weights), known.classes, dtype=torch.float64, requires_grad=True)
     optimiser = torch.optim.LBFGS(
-        [w, b], max_iter=150, tolerance_grad=1e-4, tolerance_change=1e-9, line_search_fn="strong_wolfe"
+        [w, b],
+        max_iter=150,
+        history_size=10,
+        tolerance_grad=1e-4,
+        tolerance_change=1e-9,
+        line_search_fn="strong_wolfe",
     )
 
     def closure() -> Tensor:
@@ -218,7 +223,7 @@ def _names_tell(known: Known) -> float:
     logits, rows = _before_labels(known), len(known.gold)
     told = nll((logits / temperature(logits, known.gold)).log_softmax(-1), known.gold)
     evidence = rows * (math.log(known.classes) - told) - 0.5 * math.log(rows)
-    return 1 / (1 + math.exp(-1 - evidence))
+    return float(torch.tensor(1 + evidence, dtype=torch.float64).sigmoid())
 
 
 def _prior(recipes: Sequence[Recipe], tell: float) -> dict[str, float]:

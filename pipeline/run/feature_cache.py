@@ -32,6 +32,8 @@ def keeps_features(run: Run) -> bool:
 
 def room_notices(run: Run) -> Iterator[str]:
     """What a user should know who has too little room for that output."""
+    if run.config.face == "text":
+        return
     allowed, needed = run.config.backbone.cache_gb, _bytes_to_keep(run) / 1e9
     if needed > allowed:
         yield (

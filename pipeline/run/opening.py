@@ -222,7 +222,8 @@ def _sample_notices(run: Run) -> Iterator[str]:
 
 
 def _view_notices(run: Run) -> Iterator[str]:
-    reads_names = run.config.second is not None or isinstance(run.config.head, PrototypesHead)
+    own = run.config.face == "text" and isinstance(run.config.head, PrototypesHead)
+    reads_names = own or run.config.second is not None
     silent = silent_notice(run.inputs.task, run.backbone.tokenizer)
     if reads_names and silent and not run.inputs.task.is_pair:
         yield silent

@@ -14,6 +14,7 @@ from typing import Any
 
 from listflow.data.errors import InputError
 from listflow.pipeline.backbone.backbone import Backbone
+from listflow.pipeline.backbone.text_face import text_face_of
 from listflow.pipeline.run.config import RunConfig
 from listflow.pipeline.run.run import Run
 from listflow.pipeline.run.sources import Sources
@@ -41,6 +42,8 @@ def fingerprint_of(config: RunConfig, sources: Sources, backbone: Backbone) -> s
         decisive["review"] = config.review.model_dump(mode="json", exclude={"timeout"})
     kept = {"max_length": config.backbone.max_length, "cache_gb": config.backbone.cache_gb}
     decisive["backbone"] = {**kept, "checksum": backbone.checksum()}
+    if config.face == "text" or config.second is not None:
+        decisive["text"] = text_face_of(backbone, config.backbone.max_length).checksum()
     decisive["data"] = config.data.model_dump(include={"columns", "shots", "balanced"})
     decisive["task"] = sources.task.model_dump(mode="json")
     decisive["labels"] = list(sources.task.labels)  # their order is that of the classes, and sorted keys lose it

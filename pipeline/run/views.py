@@ -8,12 +8,13 @@ import numpy as np
 import torch
 import transformers
 
+from listflow.data.errors import InputError
 from listflow.data.task import Task
 from listflow.pipeline.backbone.backbone import Backbone
 from listflow.pipeline.backbone.batch import Encoded
 from listflow.pipeline.backbone.sentences import Texts, with_vectors
 from listflow.pipeline.backbone.text_face import TextFace, text_face_of
-from listflow.pipeline.model.config import PrototypesHead
+from listflow.pipeline.model.config import PrototypesHead, VerbalizerHead
 from listflow.pipeline.run.config import RunConfig, ViewConfig
 from listflow.pipeline.run.run import Run, counter
 from listflow.pipeline.stages.config import NoStage
@@ -25,10 +26,12 @@ def suited(config: RunConfig, backbone: Backbone, task: Task) -> RunConfig:
 
     Without a masked-LM head the prompt of a committee says nothing: the text view stays alone.
     """
-    if config.second is not None and not backbone.has_head:
+    if config.second is not None and not backbone.has_head and isinstance(config.head, VerbalizerHead):
         config = config.text_alone()
     width = 1 + 3 * backbone.hidden_size if task.is_pair else backbone.hidden_size
     own = {"width": width, "normalised": not task.is_pair}
+    if config.face == "text" and task.is_pair and not isinstance(config.head, PrototypesHead):
+        raise InputError(f"face text reads pairs with head prototypes alone, not {config.head.kind}; choose that head.")
     if config.face == "text" and isinstance(config.head, PrototypesHead):
         return config.model_copy(update={"head": config.head.model_copy(update=own)})
     if config.second is not None:

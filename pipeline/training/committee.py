@@ -217,11 +217,15 @@ def _decided(run: Run, unseen: Sequence[Tensor]) -> Mixture:
     folds = folds_of(run)
     rows = np.sort(np.concatenate(folds)) if folds else np.arange(len(run.gold))
     gold, unseen = run.gold[rows], [logits[rows] for logits in unseen]
-    temperatures = [temperature(logits, gold) for logits in unseen]
+    temperatures = scales = [temperature(logits, gold) for logits in unseen]
     told = [nll((z / t).log_softmax(-1), gold) for z, t in zip(unseen, temperatures, strict=True)]
+    if not folds:
+        # What names say sets no temperature for a teacher of labels, which is one by itself.
+        temperatures = [1.0 if has_label_vectors(view) else t for view, t in zip(run.views, temperatures, strict=True)]
+    silent = any(bool((z == z[:, :1]).all()) for z in unseen)
+    first = believed(unseen[0], unseen[1], gold, scales)
     right = [int((z.argmax(-1) == gold).sum()) for z in unseen]
-    first = believed(unseen[0], unseen[1], gold, temperatures)
-    weight = say(first, told, len(run.labels), run.config.mixture.smallest)
+    weight = say(first, [0.0, 0.0] if silent else told, len(run.labels), run.config.mixture.smallest)
     facts = zip(run.views, (weight, 1 - weight), temperatures, told, right, (first, 1 - first), strict=True)
     voices = [Voice(view.view, *rest) for view, *rest in facts]
     decided_by = "rows held out" if folds else "what is said before any label is used"

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from listflow.pipeline.backbone.batch import Encoded
 from listflow.pipeline.method.gate import stratified
+from listflow.pipeline.method.information import SCALE
 from listflow.pipeline.method.label_vectors import Known, Taught, centre_of, teach
 from listflow.pipeline.method.sampling import generator_for
 from listflow.pipeline.model.classifier import Classifier, logits_of
@@ -80,7 +81,10 @@ def start_of(run: Run) -> dict[str, Tensor]:
 def classifier_of(run: Run, centre: Tensor, made: Taught) -> Classifier:
     """The text view's classifier with these label vectors."""
     model = run.new_classifier(0, None)
-    model.load({"head.centre": centre, "head.out.weight": made.weight, "head.out.bias": made.bias})
+    head = run.config.head
+    assert isinstance(head, PrototypesHead)
+    weight = made.weight * (SCALE / head.scale)
+    model.load({"head.centre": centre, "head.out.weight": weight, "head.out.bias": made.bias})
     return model
 
 
@@ -88,7 +92,10 @@ def _known(run: Run) -> tuple[Tensor, Known]:
     """(the centre (F,), what the teacher is made of)."""
     chosen = generator_for(run.config.seed, "information").permutation(len(run.corpus))[:MOST_POOL]
     labelled, pool = _vectors(run.labelled), _vectors(run.corpus.take(np.sort(chosen)))
-    centre, normalised = centre_of(labelled, run.gold), not run.inputs.task.is_pair
+    normalised = not run.inputs.task.is_pair
+    if normalised:  # as the head does, whatever the makers of the encoder left undone
+        labelled, pool = F.normalize(labelled, dim=-1), F.normalize(pool, dim=-1)
+    centre = centre_of(labelled, run.gold)
     labelled, pool = (F.normalize(e - centre, dim=-1) if normalised else e - centre for e in (labelled, pool))
     stated = run.inputs.task.shares
     shares = None if stated is None else torch.tensor([stated[label] for label in run.labels])
@@ -105,7 +112,8 @@ def _names(run: Run) -> Tensor | None:
     places = [place for place, sentences in enumerate(said) if sentences]
     if len(places) < 2 or run.inputs.task.is_pair:
         return None
-    ways = [face.vectors([(sentence, None) for sentence in way]) for way in zip(*filter(None, said), strict=True)]
+    asked = [[(sentence, None) for sentence in way] for way in zip(*filter(None, said), strict=True)]
+    ways = [F.normalize(face.vectors(way), dim=-1) for way in asked]
     mean = torch.stack([F.normalize(way - way.mean(0), dim=-1) for way in ways]).mean(0)
     found = torch.zeros(len(said), mean.shape[1])
     found[places] = F.normalize(mean, dim=-1)
