@@ -15,9 +15,8 @@ from listflow.pipeline.backbone.batch import Encoded
 from listflow.pipeline.backbone.sentences import Texts, with_vectors
 from listflow.pipeline.backbone.text_face import TextFace, text_face_of
 from listflow.pipeline.model.config import PrototypesHead, VerbalizerHead
-from listflow.pipeline.run.config import RunConfig, ViewConfig
+from listflow.pipeline.run.config import RunConfig
 from listflow.pipeline.run.run import Run, counter
-from listflow.pipeline.stages.config import NoStage
 from listflow.pipeline.storage.run_folder import SECOND, RunFolder
 
 
@@ -54,7 +53,7 @@ def unread(run: Run) -> tuple[Run, ...]:
     if run.config.second is None:
         return (run,)
     unread_words = ((),) * len(run.labels)
-    return run, replace(run, config=_alone(run.config, run.config.second), suffix=SECOND, word_ids=unread_words)
+    return run, replace(run, config=run.config.text_alone(), suffix=SECOND, word_ids=unread_words)
 
 
 def glimpse(run: Run, rows: np.ndarray) -> Run:
@@ -64,12 +63,6 @@ def glimpse(run: Run, rows: np.ndarray) -> Run:
     return replace(
         run, face=face, labelled=labelled, corpus=face.encode(run.inputs.pool.texts(rows.tolist())), test=None
     )
-
-
-def _alone(config: RunConfig, view: ViewConfig) -> RunConfig:
-    """What the second view is trained by."""
-    own = {"face": view.face, "stage": (NoStage(),), "head": view.head, "student": view.student, "second": None}
-    return config.model_copy(update=own)
 
 
 def _read(run: Run, face: TextFace) -> Run:

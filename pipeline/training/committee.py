@@ -21,7 +21,7 @@ from listflow.pipeline.run.wording import percent
 from listflow.pipeline.storage.checkpoint import load_tensors, new_folder, read_json, save_tensors, verified, write_json
 from listflow.pipeline.storage.pseudo_labels import Weighed, load_meta_weights, mean_over, mean_weights
 from listflow.pipeline.storage.run_folder import EVIDENCE, MIXTURE
-from listflow.pipeline.training.label_vectors import folds_of, has_label_vectors, held_out
+from listflow.pipeline.training.label_vectors import folds_of, has_label_vectors, held_out, stated_shares
 from listflow.pipeline.training.models import cross_validated, metrics_of
 
 Facts = dict[str, Any]
@@ -156,9 +156,9 @@ def _reason(own: Voice, other: Voice, rows: int, held_out: bool) -> str:
 
 def shares(run: Run) -> Tensor:
     """(C,) the classes' shares of the pool: as the user states them, or as the round-0 teachers see them."""
-    stated = run.inputs.task.shares
+    stated = stated_shares(run)
     if stated is not None:
-        return torch.tensor([stated[label] for label in run.labels])
+        return stated
     seen = [(verified(view.round(0).model) or {}).get("shares") for view in speaking(run)]
     if seen[-1] is not None:
         return torch.tensor(seen[-1])

@@ -62,6 +62,12 @@ def folds_of(run: Run) -> list[np.ndarray]:
     return stratified(run.gold.numpy(), run.config.mixture.folds, generator_for(run.config.seed, "folds"))
 
 
+def stated_shares(run: Run) -> Tensor | None:
+    """(C,) the classes' shares of the pool that the user states; None where the task says nothing."""
+    stated = run.inputs.task.shares
+    return None if stated is None else torch.tensor([stated[label] for label in run.labels])
+
+
 def held_out(run: Run) -> Tensor:
     """(K, C) logits of the labelled rows by teachers that are made anew without them."""
     return teach(_known(run)[1], [rows.tolist() for rows in folds_of(run)]).held_out
@@ -97,9 +103,8 @@ def _known(run: Run) -> tuple[Tensor, Known]:
         labelled, pool = F.normalize(labelled, dim=-1), F.normalize(pool, dim=-1)
     centre = centre_of(labelled, run.gold)
     labelled, pool = (F.normalize(e - centre, dim=-1) if normalised else e - centre for e in (labelled, pool))
-    stated = run.inputs.task.shares
-    shares = None if stated is None else torch.tensor([stated[label] for label in run.labels])
-    return centre, Known(labelled, run.gold, pool, _names(run), len(run.labels), shares, not normalised)
+    stated = stated_shares(run)
+    return centre, Known(labelled, run.gold, pool, _names(run), len(run.labels), stated, not normalised)
 
 
 def _names(run: Run) -> Tensor | None:

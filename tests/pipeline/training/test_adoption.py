@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from committees import believe, committee_config, more_labels, without_plots
+from reviews import first_round
 from tiny import sentences, tiny_overlay, write_jsonl
 
 from listflow.data.errors import InputError
@@ -30,8 +31,7 @@ from listflow.pipeline.storage.checkpoint import load_tensors, read_json
 from listflow.pipeline.storage.review import answer_review, parse_answers
 from listflow.pipeline.training.committee import weigh_views
 from listflow.pipeline.training.label_vectors import start_of
-from listflow.pipeline.training.review import ask
-from listflow.pipeline.training.rounds import prompt_tune, pseudo_label
+from listflow.pipeline.training.rounds import prompt_tune
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -170,12 +170,7 @@ def test_other_labelled_rows_decide_again(first: Path, files: dict[str, Path], t
 def test_reviewed_rows_decide_again(files: dict[str, Path], tmp_path: Path) -> None:
     config = committee_config(files, tmp_path / "one", {"review": {"rows": 4}})
     with open_run(config) as run:
-        for view in run.views:
-            prompt_tune(view)
-        weigh_views(run)
-        pseudo_label(run, 1)
-        asked = ask(run, 1)
-    assert asked is not None
+        asked = first_round(run)
     lines = [f"{row.row_id},{row.label}" for row in asked.rows]
     answer_review(tmp_path / "one", parse_answers("\n".join(lines)), "ann")
     self_train(load_config(tmp_path / "one"))
