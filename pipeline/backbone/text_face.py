@@ -1,7 +1,9 @@
 """The text face of a backbone: the sentence embedding of the bare text, by the encoder as its makers left it.
 
 Nothing is trained through it, so that a text is one vector, computed once: of a pair, what both embeddings have in
-common and what not (pooling.joined). The other face is the masked LM at the mask under the prompt (prompt.py).
+common and what not (pooling.joined). With ``middle`` the mean of the middle layer's tokens stands beside the embedding
+of a single text: what the last layers drop, such as how a question begins. The other face is the masked LM at the mask
+under the prompt (prompt.py).
 """
 
 from __future__ import annotations
@@ -15,22 +17,26 @@ import torch
 from torch import Tensor, nn
 
 from listflow.pipeline.backbone.backbone import Backbone
-from listflow.pipeline.backbone.batch import Encoded, one_vector_each
+from listflow.pipeline.backbone.batch import Batch, Encoded, one_vector_each
 from listflow.pipeline.backbone.pooling import Pooling, joined, read_pooling
 from listflow.pipeline.backbone.prompt import Text
 from listflow.pipeline.method.sampling import by_length
 
 TOKENS_A_BATCH = 2048
+BESIDE = Pooling()  # of the middle layer, whatever the last one is read as
 
 
 class TextFace:
     """Texts, or pairs of texts, to vectors: ``encoder`` and ``pooling`` on at most ``max_length`` tokens of each."""
 
-    def __init__(self, encoder: nn.Module, tokenizer: Any, pooling: Pooling, max_length: int) -> None:
+    def __init__(
+        self, encoder: nn.Module, tokenizer: Any, pooling: Pooling, max_length: int, middle: bool = False
+    ) -> None:
         self.encoder = encoder.eval().requires_grad_(False)
         self.hidden_size: int = encoder.config.hidden_size  # type: ignore[union-attr, assignment]
         self.tokenizer = tokenizer
         self.pooling = pooling
+        self.middle = middle
         self.max_length = min(max_length, pooling.max_length or max_length)
 
     @property
@@ -41,7 +47,7 @@ class TextFace:
     def width(self, is_pair: bool) -> int:
         """F, the size of the vector of a row."""
         hidden = self.hidden_size
-        return 1 + 3 * hidden if is_pair else hidden
+        return 1 + 3 * hidden if is_pair else hidden * (1 + self.middle)
 
     def tokens(self, texts: Sequence[str]) -> Encoded:
         """The token ids of single texts, cut, between the special tokens."""
@@ -74,13 +80,21 @@ class TextFace:
 
     @torch.inference_mode()
     def embed(self, encoded: Encoded) -> Tensor:
-        """(N, D) fp32 sentence embeddings, on the CPU."""
+        """(N, D) fp32 sentence embeddings, on the CPU; (N, 2 D) with the middle layer's unit vectors beside them."""
         found = torch.empty(len(encoded), self.width(is_pair=False))
         for rows in by_length(encoded.lengths(), TOKENS_A_BATCH):
-            batch = encoded.batch(rows).to(self.device)
-            hidden = self.encoder(input_ids=batch.ids, attention_mask=batch.attention).last_hidden_state
-            found[torch.from_numpy(rows)] = self.pooling.pool(hidden, batch.attention).cpu()
+            found[torch.from_numpy(rows)] = self._embed(encoded.batch(rows).to(self.device)).cpu()
         return found
+
+    def _embed(self, batch: Batch) -> Tensor:
+        said = self.encoder(
+            input_ids=batch.ids, attention_mask=batch.attention, output_hidden_states=self.middle, return_dict=True
+        )
+        found = self.pooling.pool(said.last_hidden_state, batch.attention)
+        if not self.middle:
+            return found
+        layers = said.hidden_states
+        return torch.cat([found, BESIDE.pool(layers[len(layers) // 2], batch.attention)], dim=-1)
 
     def checksum(self) -> str:
         """sha256 over the encoder's parameters as bfloat16, and how they are pooled."""
@@ -98,7 +112,7 @@ class SharedFace(TextFace):
     """A text face that several classifiers read: for the texts that it was asked for last it is not run again."""
 
     def __init__(self, face: TextFace) -> None:
-        super().__init__(face.encoder, face.tokenizer, face.pooling, face.max_length)
+        super().__init__(face.encoder, face.tokenizer, face.pooling, face.max_length, face.middle)
         self._last: tuple[list[Text], Encoded] | None = None
 
     def encode(self, texts: Sequence[Text]) -> Encoded:
@@ -109,10 +123,12 @@ class SharedFace(TextFace):
         return last[1]
 
 
-def text_face_of(backbone: Backbone, max_length: int) -> TextFace:
+def text_face_of(backbone: Backbone, max_length: int, middle: bool = False) -> TextFace:
     """The text face of ``backbone``, which reads ``max_length`` tokens at most, or as many as its makers say.
+
+    With ``middle`` it reads the middle layer of single texts, too.
 
     InputError where its sentence files are damaged.
     """
     limit = min(max_length, backbone.max_length)
-    return TextFace(backbone.untouched, backbone.tokenizer, read_pooling(backbone.name), limit)
+    return TextFace(backbone.untouched, backbone.tokenizer, read_pooling(backbone.name), limit, middle)

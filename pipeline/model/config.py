@@ -73,6 +73,23 @@ class PrototypesHead(Section):
     )
     width: int = Field(0, ge=0, le=100_000, description="size of the features; 0: that of the face, filled in")
     normalised: bool = Field(True, description="features are brought to unit length; off for pairs, filled in")
+    middle: float = Field(
+        0.0,
+        ge=0,
+        le=10,
+        description="of single texts, how long what the encoder's middle layer says is, beside 1 for the sentence "
+        "embedding; 0: left out",
+    )
+
+    @property
+    def reads_middle(self) -> bool:
+        """Whether its features have two parts, the sentence embedding and the mean of the middle layer's tokens."""
+        return self.middle > 0 and self.normalised
 
 
 AnyHead = Annotated[VerbalizerHead | LinearHead | YTuningHead | PrototypesHead, Field(discriminator="kind")]
+
+
+def reads_middle(head: AnyHead) -> bool:
+    """Whether ``head`` asks the text face for the middle layer of the encoder, too."""
+    return isinstance(head, PrototypesHead) and head.reads_middle

@@ -60,14 +60,23 @@ def embed(texts):
     first, last = tokenizer.cls_token_id, tokenizer.sep_token_id
     ids = [[first, *tokens({card}["pooling"]["prefix"] + {text})[: {card}["room"]], last] for text in texts]
     batch = tokenizer.pad({{"input_ids": ids}}, return_tensors="pt")
-    hidden, seen = encoder(**batch).last_hidden_state, batch["attention_mask"].unsqueeze(-1)
-    return {pooled}
-
+    seen = batch["attention_mask"].unsqueeze(-1)
+{pooled}
 
 @torch.inference_mode()
 def {name}(rows):
 {features}\
     return ((vectors["scale"] * features) @ vectors["weight"].T + vectors["bias"]){said}
+"""
+OF_LAST = """\
+    hidden = encoder(**batch).last_hidden_state
+    return {pooled}
+"""
+OF_LAST_AND_MIDDLE = """\
+    said = encoder(**batch, output_hidden_states=True)
+    hidden, middle = said.last_hidden_state, said.hidden_states[len(said.hidden_states) // 2]
+    middle = (middle * seen).sum(1) / seen.sum(1)
+    return torch.cat([{pooled}, F.normalize(middle, dim=-1)], dim=-1)
 """
 POOLED = {
     "mean": "(hidden * seen).sum(1) / seen.sum(1)",
@@ -77,6 +86,11 @@ POOLED = {
 FEATURES_OF_ONE = """\
     found = F.normalize(embed([text for (text,) in rows]), dim=-1) - vectors["centre"]
     features = F.normalize(found, dim=-1)
+"""
+FEATURES_OF_PARTS = """\
+    parts = zip(embed([text for (text,) in rows]).chunk(2, dim=-1), vectors["centre"].chunk(2))
+    found = [F.normalize(F.normalize(part, dim=-1) - centre, dim=-1) for part, centre in parts]
+    features = torch.cat([found[0], vectors["middle"] * found[1]], dim=-1) / (1 + vectors["middle"] ** 2) ** 0.5
 """
 FEATURES_OF_TWO = """\
     u, v = embed([text for text, _ in rows]), embed([text for _, text in rows])
@@ -198,10 +212,12 @@ def _by_prompt(prompt: Prompt, name: str, said: str = "") -> str:
 def _by_text(task: Task, face: TextFace, card: str, name: str, said: str = "") -> str:
     """Reads a text as ``TextFace`` does, and scores it as ``Prototypes`` does."""
     pooled = POOLED[face.pooling.mode]
+    pooled = f"F.normalize({pooled}, dim=-1)" if face.pooling.normalised else pooled
+    of_one = FEATURES_OF_PARTS if face.middle else FEATURES_OF_ONE
     return TEXT.format(
         card=card, name=name, said=said, text="text.lower()" if face.pooling.lower else "text",
-        pooled=f"F.normalize({pooled}, dim=-1)" if face.pooling.normalised else pooled,
-        features=FEATURES_OF_TWO if task.is_pair else FEATURES_OF_ONE,
+        pooled=(OF_LAST_AND_MIDDLE if face.middle else OF_LAST).format(pooled=pooled),
+        features=FEATURES_OF_TWO if task.is_pair else of_one,
     )  # fmt: skip
 
 

@@ -110,6 +110,8 @@ def _write_text(view: View, face: TextFace, task: Task, folder: Path) -> None:
     face.encoder.save_pretrained(folder)  # type: ignore[operator]
     face.tokenizer.save_pretrained(folder)
     own = {"centre": head.centre, "weight": head.out.weight, "bias": head.out.bias, "scale": torch.tensor(head.scale)}
+    if face.middle:
+        own["middle"] = torch.tensor(head.config.middle)
     save_tensors(folder / VECTORS, {name: value.detach() for name, value in own.items()})
     write_json(folder / CARD, text_card(task, face))
     (folder / README).write_text(text_readme(task, face), "utf-8")

@@ -23,7 +23,7 @@ from listflow.pipeline.backbone.prompt import Prompt
 from listflow.pipeline.backbone.text_face import TextFace, text_face_of
 from listflow.pipeline.model.classifier import Classifier, flat
 from listflow.pipeline.model.committee import Committee, View
-from listflow.pipeline.model.config import AnyHead
+from listflow.pipeline.model.config import AnyHead, reads_middle
 from listflow.pipeline.model.verbalizer import word_ids_for
 from listflow.pipeline.run.presets import build_config
 from listflow.pipeline.run.run import Run
@@ -54,7 +54,7 @@ class FinishedView:
     def of(card: dict[str, Any]) -> FinishedView:
         """The view that ``card`` is of: a whole card, where a run has one view, or what it says of each."""
         face = card.get("face", "prompt")
-        config = build_config("fast", {"face": face, "stage": card["stage"], "head": card["head"]})
+        config = build_config("released", {"face": face, "stage": card["stage"], "head": card["head"]})
         rest = {name: card[name] for name in ("prefix", "weight", "temperature") if name in card}
         return FinishedView(face, config.stage, config.head, card["max_length"], **rest)
 
@@ -163,7 +163,7 @@ class Finished:
 
     def _encoder(self, view: FinishedView, backbone: Backbone) -> Prompt | TextFace:
         if view.face == "text":
-            return text_face_of(backbone, view.max_length)
+            return text_face_of(backbone, view.max_length, reads_middle(view.head))
         return Prompt(self.task, backbone.tokenizer, view.max_length, pseudo_tokens(view.stage))
 
     def word_ids(self, backbone: Backbone) -> tuple[tuple[int, ...], ...]:

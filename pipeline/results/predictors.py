@@ -56,7 +56,7 @@ class Predictors:
     @staticmethod
     def of(by_name: Mapping[str, Predictor]) -> Predictors:
         """Classifiers that are open already; those on one backbone read a text's embedding once for all of them."""
-        faces: dict[tuple[int, int], SharedFace] = {}
+        faces: dict[tuple[int, int, bool], SharedFace] = {}
         return Predictors({name: _sharing(predictor, faces) for name, predictor in by_name.items()})
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -154,13 +154,13 @@ def _read(source: str, columns: Columns, is_pair: bool, task_column: str | None)
     return read_rows(source, columns, is_pair=is_pair, task_column=task_column)
 
 
-def _sharing(predictor: Predictor, faces: dict[tuple[int, int], SharedFace]) -> Predictor:
+def _sharing(predictor: Predictor, faces: dict[tuple[int, int, bool], SharedFace]) -> Predictor:
     """The same predictor with a text face of ``faces``, which gets its own where it has no such one yet."""
     views = []
     for view in predictor.committee.views:
         face = view.encoder
         if isinstance(face, TextFace):
-            face = faces.setdefault((id(face.encoder), face.max_length), SharedFace(face))
+            face = faces.setdefault((id(face.encoder), face.max_length, face.middle), SharedFace(face))
         views.append(replace(view, encoder=face))
     return replace(predictor, committee=Committee(tuple(views)))
 

@@ -14,7 +14,7 @@ from listflow.pipeline.backbone.backbone import Backbone
 from listflow.pipeline.backbone.batch import Encoded
 from listflow.pipeline.backbone.sentences import Texts, with_vectors
 from listflow.pipeline.backbone.text_face import TextFace, text_face_of
-from listflow.pipeline.model.config import PrototypesHead, VerbalizerHead
+from listflow.pipeline.model.config import PrototypesHead, VerbalizerHead, reads_middle
 from listflow.pipeline.run.config import RunConfig
 from listflow.pipeline.run.run import Run, counter
 from listflow.pipeline.storage.run_folder import SECOND, RunFolder
@@ -27,14 +27,12 @@ def suited(config: RunConfig, backbone: Backbone, task: Task) -> RunConfig:
     """
     if config.second is not None and not backbone.has_head and isinstance(config.head, VerbalizerHead):
         config = config.text_alone()
-    width = 1 + 3 * backbone.hidden_size if task.is_pair else backbone.hidden_size
-    own = {"width": width, "normalised": not task.is_pair}
     if config.face == "text" and task.is_pair and not isinstance(config.head, PrototypesHead):
         raise InputError(f"face text reads pairs with head prototypes alone, not {config.head.kind}; choose that head.")
     if config.face == "text" and isinstance(config.head, PrototypesHead):
-        return config.model_copy(update={"head": config.head.model_copy(update=own)})
+        return config.model_copy(update={"head": _of_width(config.head, backbone, task)})
     if config.second is not None:
-        head = config.second.head.model_copy(update=own)
+        head = _of_width(config.second.head, backbone, task)
         return config.model_copy(update={"second": config.second.model_copy(update={"head": head})})
     return config
 
@@ -43,9 +41,8 @@ def with_views(run: Run) -> Run:
     """The run with its text view, where it has one, and the vectors of all texts at hand."""
     first, *others = unread(run)
     if run.config.face == "text":
-        return _read(first, text_face_of(run.backbone, run.config.backbone.max_length))
-    face = text_face_of(run.backbone, run.config.backbone.max_length) if others else None
-    return replace(first, others=tuple(_read(view, face) for view in others if face is not None))
+        return _read(first)
+    return replace(first, others=tuple(map(_read, others)))
 
 
 def unread(run: Run) -> tuple[Run, ...]:
@@ -58,15 +55,27 @@ def unread(run: Run) -> tuple[Run, ...]:
 
 def glimpse(run: Run, rows: np.ndarray) -> Run:
     """The text view ``run`` with some rows of its pool, read here and now and kept nowhere."""
-    face = text_face_of(run.backbone, run.config.backbone.max_length)
+    face = _face_of(run)
     labelled = face.encode([(row.text, row.pair) for row in run.inputs.labelled])
     return replace(
         run, face=face, labelled=labelled, corpus=face.encode(run.inputs.pool.texts(rows.tolist())), test=None
     )
 
 
-def _read(run: Run, face: TextFace) -> Run:
+def _of_width(head: PrototypesHead, backbone: Backbone, task: Task) -> PrototypesHead:
+    """``head`` with the size of what the text face makes of a row of ``task``."""
+    hidden = backbone.hidden_size
+    width = 1 + 3 * hidden if task.is_pair else 2 * hidden if head.middle else hidden
+    return head.model_copy(update={"width": width, "normalised": not task.is_pair})
+
+
+def _face_of(run: Run) -> TextFace:
+    return text_face_of(run.backbone, run.config.backbone.max_length, reads_middle(run.config.head))
+
+
+def _read(run: Run) -> Run:
     """The run as its text view sees it."""
+    face = _face_of(run)
     given: dict[str, Texts] = {
         "labelled": [(row.text, row.pair) for row in run.inputs.labelled],
         "corpus": run.inputs.pool,

@@ -13,6 +13,7 @@ import numpy as np
 from listflow.pipeline.backbone.batch import Encoded
 from listflow.pipeline.method.metrics import Metrics, measure
 from listflow.pipeline.method.sampling import generator_for
+from listflow.pipeline.model.config import reads_middle
 from listflow.pipeline.run.run import Run
 
 if TYPE_CHECKING:
@@ -35,8 +36,8 @@ def baselines_of(run: Run) -> dict[str, Metrics | None]:
         return {}
     if len(view.gold.unique()) < 2:
         return {REGRESSION: None, SPREADING: None}
-    labelled, gold, test = _vectors(view.labelled), view.gold.numpy(), _vectors(view.test)
-    pool = _vectors(view.corpus.take(_some_of(view)))
+    labelled, gold, test = _vectors(view, view.labelled), view.gold.numpy(), _vectors(view, view.test)
+    pool = _vectors(view, view.corpus.take(_some_of(view)))
     found = {REGRESSION: _regression(labelled, gold, test), SPREADING: _spreading(labelled, gold, pool, test)}
     classes, truth = np.unique(gold), view.test_gold.numpy()
     return {name: measure(_widened(soft, classes, len(run.labels)), truth) for name, soft in found.items()}
@@ -79,6 +80,8 @@ def _some_of(view: Run) -> np.ndarray:
     return np.sort(drawn)
 
 
-def _vectors(encoded: Encoded) -> np.ndarray:
+def _vectors(view: Run, encoded: Encoded) -> np.ndarray:
+    """(N, D) sentence embeddings, or features of pairs, and of no layer below them."""
     assert encoded.features is not None
-    return np.array(encoded.features.values[encoded.features.starts])
+    found = np.array(encoded.features.values[encoded.features.starts])
+    return found[:, : view.backbone.hidden_size] if reads_middle(view.config.head) else found

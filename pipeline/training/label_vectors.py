@@ -20,6 +20,7 @@ from listflow.pipeline.method.sampling import generator_for
 from listflow.pipeline.model.classifier import Classifier, logits_of
 from listflow.pipeline.model.config import PrototypesHead
 from listflow.pipeline.model.label_names import label_sentences
+from listflow.pipeline.model.prototypes import around, at_length
 from listflow.pipeline.run.run import Progress, Run
 from listflow.pipeline.storage.checkpoint import load_tensors, verified
 from listflow.pipeline.training.models import keep_model, metrics_of
@@ -98,16 +99,16 @@ def _known(run: Run) -> tuple[Tensor, Known]:
     """(the centre (F,), what the teacher is made of)."""
     chosen = generator_for(run.config.seed, "information").permutation(len(run.corpus))[:MOST_POOL]
     labelled, pool = _vectors(run.labelled), _vectors(run.corpus.take(np.sort(chosen)))
-    normalised = not run.inputs.task.is_pair
-    if normalised:  # as the head does, whatever the makers of the encoder left undone
-        labelled, pool = F.normalize(labelled, dim=-1), F.normalize(pool, dim=-1)
+    head = run.config.head
+    assert isinstance(head, PrototypesHead)
+    labelled, pool = at_length(labelled, head), at_length(pool, head)
     centre = centre_of(labelled, run.gold)
-    labelled, pool = (F.normalize(e - centre, dim=-1) if normalised else e - centre for e in (labelled, pool))
-    stated = stated_shares(run)
-    return centre, Known(labelled, run.gold, pool, _names(run), len(run.labels), stated, not normalised)
+    labelled, pool = around(labelled, centre, head), around(pool, centre, head)
+    names, stated = _names(run, head), stated_shares(run)
+    return centre, Known(labelled, run.gold, pool, names, len(run.labels), stated, run.inputs.task.is_pair)
 
 
-def _names(run: Run) -> Tensor | None:
+def _names(run: Run, head: PrototypesHead) -> Tensor | None:
     """(C, F) unit vectors of what the labels are called, less their mean, zero where that says nothing.
 
     None where fewer than two say something, and for pairs, which no name is like.
@@ -118,8 +119,8 @@ def _names(run: Run) -> Tensor | None:
     if len(places) < 2 or run.inputs.task.is_pair:
         return None
     asked = [[(sentence, None) for sentence in way] for way in zip(*filter(None, said), strict=True)]
-    ways = [F.normalize(face.vectors(way), dim=-1) for way in asked]
-    mean = torch.stack([F.normalize(way - way.mean(0), dim=-1) for way in ways]).mean(0)
+    ways = [at_length(face.vectors(way), head) for way in asked]
+    mean = torch.stack([around(way, way.mean(0), head) for way in ways]).mean(0)
     found = torch.zeros(len(said), mean.shape[1])
     found[places] = F.normalize(mean, dim=-1)
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -79,10 +80,10 @@ def saved_backbone(folder: Path, family: str = "bert") -> Path:
 
 def committee_run(
     folder: Path, backbone: Path, views: Sequence[str] = ("prompt", "text"), task: Task = TASK, family: str = "bert",
-    seed: int = 0,
+    seed: int = 0, middle: float = 0.0,
 ) -> Path:  # fmt: skip
     """The folder of a run whose final model has these views, on the backbone in a folder of its own."""
-    made = {"prompt": _prompt, "text": _text}
+    made = {"prompt": _prompt, "text": partial(_text, middle=middle)}
     tiny = backbone_of(family)
     own = Backbone(tiny.model, tiny.tokenizer, str(backbone))
     tensors, cards = dict[str, torch.Tensor](), []
@@ -111,9 +112,10 @@ def _prompt(backbone: Backbone, task: Task, seed: int) -> tuple[Classifier, dict
     return model, {"stage": [s.model_dump(mode="json") for s in stages], "head": head.model_dump(), "temperature": 1.3}
 
 
-def _text(backbone: Backbone, task: Task, seed: int) -> tuple[Classifier, dict[str, Any]]:
-    width = 1 + 3 * backbone.hidden_size if task.is_pair else backbone.hidden_size
-    head = PrototypesHead(width=width, normalised=not task.is_pair)
+def _text(backbone: Backbone, task: Task, seed: int, middle: float) -> tuple[Classifier, dict[str, Any]]:
+    hidden = backbone.hidden_size * (2 if middle else 1)
+    width = 1 + 3 * backbone.hidden_size if task.is_pair else hidden
+    head = PrototypesHead(width=width, normalised=not task.is_pair, middle=middle)
     model, generator = Classifier(backbone, (NoStage(),), head, ((),) * len(task.labels)), torch.Generator()
     generator.manual_seed(seed)
     model.load({name: 0.05 * torch.randn(x.shape, generator=generator) for name, x in model.tensors().items()})

@@ -50,6 +50,26 @@ def test_it_is_the_plain_encoder_pooled(family: str, mode: str, tmp_path: Path) 
         torch.testing.assert_close(vector, expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("family", CONFIGS)
+def test_the_middle_layer_stands_beside_the_embedding_of_a_text(family: str, tmp_path: Path) -> None:
+    """The mean of its tokens, whatever the last layer's become; without padding, by the library's own classes."""
+    folder = sentence_files(saved_backbone(tmp_path, family), {"pooling_mode_cls_token": True})
+    backbone, texts = load_backbone(str(folder), "fp32", "cpu"), [(text, None) for text in TEXTS]
+    found, alone = (text_face_of(backbone, 32, middle).vectors(texts) for middle in (True, False))
+    torch.testing.assert_close(found[:, : backbone.hidden_size], alone)
+    encoder, tokenizer = AutoModel.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
+    for text, vector in zip(TEXTS, found[:, backbone.hidden_size :], strict=True):
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        given = torch.tensor([[tokenizer.cls_token_id, *ids, tokenizer.sep_token_id]])
+        with torch.no_grad():
+            layers = encoder(
+                input_ids=given, attention_mask=torch.ones_like(given), output_hidden_states=True
+            ).hidden_states
+        assert len(layers) == 1 + backbone.n_layers
+        middle = layers[(1 + backbone.n_layers) // 2][0].mean(0)
+        torch.testing.assert_close(vector, F.normalize(middle, dim=-1), rtol=1e-4, atol=1e-5)
+
+
 def test_special_tokens_that_a_text_spells_stay_text() -> None:
     face = face_of()
     special = set(face.tokenizer.all_special_ids) - {face.tokenizer.unk_token_id}

@@ -38,6 +38,27 @@ def test_logits_are_scaled_products_with_the_features_less_their_centre(normalis
     assert torch.allclose(logits_of(model, one_vector_each(values.numpy())), wanted, atol=1e-5)
 
 
+def test_two_parts_are_each_of_unit_length_and_the_second_as_long_as_it_is_weighed() -> None:
+    model, values = classifier(middle=0.5, scale=7.0), vectors(5)
+    tensors = model.tensors()
+    tensors["head.centre"] = vectors(1, 1)[0]
+    model.load(tensors)
+    half = WIDTH // 2
+    parts = []
+    for place, length in ((slice(half), 1.0), (slice(half, WIDTH), 0.5)):
+        e = F.normalize(F.normalize(values[:, place], dim=-1) - tensors["head.centre"][place], dim=-1)
+        parts.append(length * e / 1.25**0.5)
+    wanted = 7 * torch.cat(parts, 1) @ tensors["head.out.weight"].T + tensors["head.out.bias"]
+    assert torch.allclose(logits_of(model, one_vector_each(values.numpy())), wanted, atol=1e-5)
+    assert torch.allclose(torch.cat(parts, 1).norm(dim=1), torch.ones(5))
+
+
+def test_pairs_have_no_middle() -> None:
+    values = one_vector_each(vectors(5).numpy())
+    found = [logits_of(classifier(normalised=False, middle=middle), values) for middle in (0.0, 0.5)]
+    assert torch.equal(*found)
+
+
 def test_the_centre_is_saved_and_not_trained() -> None:
     model = classifier()
     assert set(model.tunable()) == {"head.out.weight", "head.out.bias"}

@@ -246,12 +246,13 @@ def test_two_views_and_the_text_view_alone_are_read_as_in_the_run(
     torch.testing.assert_close(read_by(out, rows, monkeypatch), expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("middle", [0.0, 0.7])
 @pytest.mark.parametrize("family", [*CONFIGS, "deberta-v3"])
 def test_every_family_has_a_plain_committee(
-    family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    family: str, middle: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     backbone, out = saved_backbone(tmp_path / "backbone", family), tmp_path / "out"
-    run = committee_run(tmp_path / "run", backbone, family=family)
+    run = committee_run(tmp_path / "run", backbone, family=family, middle=middle)
     export(run, out)
     expected = torch.from_numpy(Predictor.open(run).probabilities(TEXTS))
     capfd.readouterr()

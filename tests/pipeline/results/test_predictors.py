@@ -304,6 +304,14 @@ def test_a_face_that_reads_less_of_a_text_is_another_one(committees: list[Path],
     assert not np.allclose(both["both"].logits(long), both["short"].logits(long))
 
 
+def test_a_face_that_reads_the_middle_layer_too_is_another_one(committees: list[Path], tmp_path: Path) -> None:
+    backbone = Path(read_json(committees[1] / "final" / "model.json")["backbone"]["name"])
+    deep = committee_run(tmp_path / "deep", backbone, middle=0.5)
+    both = Predictors.open([committees[1], deep])
+    for name, run in (("both", committees[1]), ("deep", deep)):
+        assert (both[name].logits(TEXTS) == Predictor.open(run).logits(TEXTS)).all()
+
+
 def test_another_text_face_is_refused(committees: list[Path], tmp_path: Path) -> None:
     """The parameters are the same, and the makers' files say another pooling."""
     backbone = saved_backbone(tmp_path / "backbone")

@@ -10,7 +10,7 @@ import pytest
 import torch
 from tiny import tiny_overlay
 
-from listflow.pipeline.backbone.batch import one_vector_each
+from listflow.pipeline.backbone.batch import Encoded, one_vector_each
 from listflow.pipeline.method.metrics import Metrics, measure
 from listflow.pipeline.run.opening import open_run
 from listflow.pipeline.run.presets import build_config
@@ -65,6 +65,25 @@ def test_they_are_what_scikit_learn_says(run: Run) -> None:
         REGRESSION: measure(regression.predict_proba(test), truth),
         SPREADING: measure(spreading.predict_proba(test), truth),
     }
+
+
+def test_they_read_the_sentence_embedding_and_not_the_layer_beside_it(run: Run) -> None:
+    alone = with_vectors(run, [0, 1, 1, 0, 1], [0, 1] * 20)
+    noise = np.random.default_rng(1).normal(size=(100, run.backbone.hidden_size)).astype(np.float32)
+
+    def beside(part: Encoded) -> Encoded:
+        values = part.features.values
+        filled = np.pad(values, ((0, 0), (0, run.backbone.hidden_size - values.shape[1])))
+        return one_vector_each(np.concatenate([filled, noise[: len(values)]], 1))
+
+    given = {name: beside(getattr(alone, name)) for name in ("labelled", "corpus", "test")}
+    assert run.config.head.reads_middle
+    found, expected = baselines_of(replace(alone, **given)), baselines_of(alone)
+    for name in (REGRESSION, SPREADING):
+        one, other = found[name], expected[name]
+        assert isinstance(one, Metrics)
+        assert isinstance(other, Metrics)
+        assert vars(one) == pytest.approx(vars(other), abs=1e-5)
 
 
 @pytest.mark.filterwarnings("error")

@@ -53,7 +53,7 @@ def test_a_view_without_an_opinion_is_not_silenced_for_it(tiny_files: dict[str, 
     files = tiny_files | {"labelled": write_jsonl(tmp_path / "four.jsonl", rows), "task": task}
     config = committee_config(files, tmp_path / "run", {"data": {"test": None}, "mixture": {"smallest": 0.1}})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(label_vectors, "_names", lambda run: None)
+        patch.setattr(label_vectors, "_names", lambda run, head: None)
         with open_run(config) as run:
             for view in run.views:
                 prompt_tune(view)
