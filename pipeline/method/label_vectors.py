@@ -2,17 +2,17 @@
 
 Features are taken less a centre, the mean of the classes' means: that of an uneven pool would be its largest class.
 A candidate starts from logistic regression on the labelled rows, or from the unit sum of each class's rows; with names,
-each counts as so many rows more. With a pool it is refined by what that tells (information.py). The candidate's
-temperature T_i and its weight w_i, in proportion to prior times exp(-K NLL / 4), come from out-of-fold logits; names
-share 0.9 of the prior where they alone tell the labelled rows apart, and 0.1 where they do not. As candidates are
-linear, the teacher sum_i w_i z_i / T_i is one linear map again.
+each counts as so many rows more. It stays as that is, or is refined by what the pool tells (information.py). The
+candidate's temperature T_i and its weight w_i, in proportion to prior times exp(-K NLL / 4), come from out-of-fold
+logits; names share 0.9 of the prior where they alone tell the labelled rows apart, and 0.1 where they do not, and the
+pool half. As candidates are linear, the teacher sum_i w_i z_i / T_i is one linear map again.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -26,32 +26,34 @@ PENALTY = 10.0  # C of logistic regression
 NAME_ROWS = 4.0
 POWER = 0.25
 TRUSTED = 0.9
+MANY = 200  # classes from which memory counts: a refinement has logits of the pool for each fold and class
 
 
 @dataclass(frozen=True)
 class Recipe:
     """How a candidate begins: from a regression or from sums; a name counts as ``names`` rows. 0: without names.
 
-    ``fit`` and ``rate`` are those of its refinement (information.py).
+    ``fit`` and ``rate`` are those of its refinement (information.py); rate 0: it is not refined.
     """
 
     name: str
     regression: bool
     names: float = 0.0
     fit: float | None = None
-    rate: float = RATE
+    rate: float = 0.0
 
 
-RECIPES = (
+STARTS = (
     Recipe("regression", regression=True),
     Recipe("class means", regression=False),
     Recipe("regression with names", regression=True, names=NAME_ROWS),
     Recipe("class means with names", regression=False, names=NAME_ROWS),
     Recipe("names first", regression=False, names=3 * NAME_ROWS),
 )
-# No name is like a pair, and the mean of pairs is not like one either.
+RECIPES = STARTS + tuple(replace(start, name=f"{start.name}, refined", rate=RATE) for start in STARTS)
+# No name is like a pair, the mean of pairs is not like one either, and labels alone tell less of two texts than of one.
 FOR_PAIRS = (
-    Recipe("regression", regression=True),
+    Recipe("regression, refined", regression=True, rate=RATE),
     Recipe("regression, refined long", regression=True, fit=1.0, rate=3 * RATE),
 )
 
@@ -72,12 +74,12 @@ class Known:
     shares: Tensor | None = None
     are_pairs: bool = False
 
-    @property
-    def recipes(self) -> tuple[Recipe, ...]:
+    def recipes(self, with_pool: bool) -> tuple[Recipe, ...]:
         """Those that fit what is known."""
         if self.are_pairs:
-            return FOR_PAIRS
-        return tuple(recipe for recipe in RECIPES if self.names is not None or not recipe.names)
+            return FOR_PAIRS if with_pool else STARTS[:1]
+        found = RECIPES if with_pool else STARTS
+        return tuple(recipe for recipe in found if self.names is not None or not recipe.names)
 
 
 @dataclass(frozen=True)
@@ -116,11 +118,12 @@ def teach(known: Known, folds: Sequence[Sequence[int]], with_pool: bool = True) 
     seen = torch.ones(1 + len(folds), len(known.gold))
     for fold, rows in enumerate(folds, 1):
         seen[fold, list(rows)] = 0
-    made = _candidates(known, Labelled(known.labelled, known.gold, seen), with_pool)
+    recipes = known.recipes(with_pool)
+    made = _candidates(known, Labelled(known.labelled, known.gold, seen), recipes)
     tell = _names_tell(known)
     held = {name: _held_out(maps, known, folds) for name, maps in made.items()}
     rows = sorted(row for fold in folds for row in fold)
-    weighed = _weighed(held, known.gold, rows, _prior(known.recipes, tell))
+    weighed = _weighed(held, known.gold, rows, _prior(recipes, tell))
     parts = [each.weight / each.temperature for each in weighed]
     weight, bias, held_out = (
         torch.stack([part * tensor for part, tensor in zip(parts, tensors, strict=True)]).sum(0)
@@ -133,16 +136,24 @@ def teach(known: Known, folds: Sequence[Sequence[int]], with_pool: bool = True) 
     return Taught(weight / last, bias / last, held_out / last, weighed, tell, shares[0])
 
 
-def _candidates(known: Known, labelled: Labelled, with_pool: bool) -> dict[str, Maps]:
+def _candidates(known: Known, labelled: Labelled, recipes: Sequence[Recipe]) -> dict[str, Maps]:
     """By name, the maps of each recipe: the first sees all labelled rows, each other one misses a fold."""
-    starts = [(_regression if recipe.regression else _means)(known, labelled, recipe.names) for recipe in known.recipes]
-    found = dict(zip((recipe.name for recipe in known.recipes), starts, strict=True))
-    if not with_pool:
-        return found
-    for sort in {(recipe.fit, recipe.rate): None for recipe in known.recipes}:
-        names = [recipe.name for recipe in known.recipes if (recipe.fit, recipe.rate) == sort]
-        found |= zip(names, _with_pool(known, labelled, [found[name] for name in names], *sort), strict=True)
+    begun = {(r.regression, r.names): None for r in recipes}
+    starts = {how: (_regression if how[0] else _means)(known, labelled, how[1]) for how in begun}
+    found = {recipe.name: starts[recipe.regression, recipe.names] for recipe in recipes}
+    for fit, rate, *names in _sorts(recipes, known.classes):
+        found |= zip(names, _with_pool(known, labelled, [found[name] for name in names], fit, rate), strict=True)
     return found
+
+
+def _sorts(recipes: Sequence[Recipe], classes: int) -> Iterator[tuple[float | None, float, *tuple[str, ...]]]:
+    """(fit, rate, names of recipes) that are refined at once: all alike, or one by one where classes are many."""
+    refined = [recipe for recipe in recipes if recipe.rate]
+    if classes > MANY:
+        yield from ((recipe.fit, recipe.rate, recipe.name) for recipe in refined)
+        return
+    for fit, rate in {(recipe.fit, recipe.rate): None for recipe in refined}:
+        yield fit, rate, *(recipe.name for recipe in refined if (recipe.fit, recipe.rate) == (fit, rate))
 
 
 def _with_pool(

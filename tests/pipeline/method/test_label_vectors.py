@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from sklearn.linear_model import LogisticRegression
 
+from listflow.pipeline.method import label_vectors
 from listflow.pipeline.method.information import SCALE
 from listflow.pipeline.method.label_vectors import Known, Taught, centre_of, teach
 
@@ -118,8 +119,41 @@ def test_pairs_have_no_names() -> None:
     known, _, _ = world(6, 3, classes=2)
     pairs = Known(known.labelled, known.gold, known.pool, None, 2, are_pairs=True)
     taught = teach(pairs, folds_for(pairs))
-    assert [each.name for each in taught.weighed] == ["regression", "regression, refined long"]
+    assert [each.name for each in taught.weighed] == ["regression, refined", "regression, refined long"]
     assert sum(each.weight for each in taught.weighed) == pytest.approx(1)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_pool_whose_groups_are_not_the_classes_is_believed_less(seed: int) -> None:
+    """Half of the weight is the pool's before any row was held out; with many labels most of it goes."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def rows(gold: torch.Tensor, group: torch.Tensor) -> torch.Tensor:
+        found = 0.3 * torch.randn(len(gold), 24, generator=generator)
+        found[:, 0] += (gold * 2 - 1) * 0.3
+        found[:, 1] += group * 2 - 1
+        return F.normalize(found, dim=-1)
+
+    gold, pool = torch.arange(200) % 2, torch.arange(400)
+    near = (torch.rand(200, generator=generator) < 0.15 + 0.7 * gold).long()
+    misled = Known(rows(gold, near), gold, rows(pool % 2, pool // 2 % 2), None, 2)
+    found = refined_share(teach(misled, folds_for(misled)))
+    assert found < 0.4
+    known, _, _ = world(4, seed)
+    assert refined_share(teach(known, folds_for(known))) > found + 0.1
+
+
+def refined_share(taught: Taught) -> float:
+    return sum(each.weight for each in taught.weighed if "refined" in each.name)
+
+
+def test_many_classes_are_refined_one_recipe_at_a_time_to_the_same_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    known, _, _ = world(4, 5)
+    at_once = teach(known, folds_for(known))
+    monkeypatch.setattr(label_vectors, "MANY", CLASSES - 1)
+    in_turn = teach(known, folds_for(known))
+    torch.testing.assert_close(in_turn.weight, at_once.weight, rtol=0, atol=1e-5)
+    assert [each.name for each in in_turn.weighed] == [each.name for each in at_once.weighed]
 
 
 def test_the_same_again_is_the_same_to_the_last_bit() -> None:
