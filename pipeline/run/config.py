@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from listflow.data.schema import Section
-from listflow.pipeline.model.config import AnyHead, PrototypesHead, VerbalizerHead
+from listflow.pipeline.model.config import AnyHead, PrototypesHead, VerbalizerHead, reads_middle
 from listflow.pipeline.stages.config import NoStage
 from listflow.pipeline.stages.presets import Stages, expand
 
@@ -101,8 +101,8 @@ class PseudoConfig(Section):
     temperature: float = Field(1.0, gt=0, le=10, description="below 1 sharpens the soft labels")
     prior: Literal["none", "teacher", "shares"] = Field(
         "none",
-        description="teacher: hold the mean soft label at that of the round-0 teacher; shares: at the classes' "
-        "estimated shares of the pool",
+        description="teacher: hold the mean soft label at that of the round-0 teacher; shares: at the classes' shares "
+        "of the pool that the task states, or at those of the first round",
     )
     prior_errors: float = Field(
         0.0, ge=0, le=10, description="equal shares instead, where these are within so many standard errors"
@@ -192,6 +192,8 @@ class RunConfig(Section):
             raise ValueError("face text takes stage none: the encoder stays as its makers left it")
         if self.face == "text" and isinstance(self.head, VerbalizerHead):
             raise ValueError("face text has no mask for head verbalizer; use head prototypes or linear")
+        if self.face == "prompt" and reads_middle(self.head):
+            raise ValueError("head.middle is of the text face; set it to 0, or face to text")
         if self.face == "text" and self.second:
             raise ValueError("second is the view of face text already; leave one of both out")
         if late := self.review.too_late(self.rounds.count):

@@ -40,10 +40,13 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 # The second view of the fast preset, where neither stage nor head is named.
 _TEXT_STUDENT: dict[str, Any] = {
-    "learning_rate": 3e-3, "steps": 200, "batch": 16, "warmup": 0.9, "cutoff": 0.0, "tail_epochs": 5, "tail_batch": 10,
+    "learning_rate": 3e-3, "steps": 200, "batch": 16, "warmup": 0.9, "cutoff": 0.0, "tail_epochs": 1, "tail_batch": 10,
 }
 _SURE_OF_SHARES: dict[str, Any] = {"confidence": 0.0, "prior": "shares"}
-_COMMITTEE: dict[str, Any] = {"second": {"face": "text", "student": _TEXT_STUDENT}, "pseudo": _SURE_OF_SHARES}
+_LABEL_VECTORS: dict[str, Any] = {"kind": "prototypes", "middle": 0.5}
+_COMMITTEE: dict[str, Any] = {
+    "second": {"face": "text", "head": _LABEL_VECTORS, "student": _TEXT_STUDENT}, "pseudo": _SURE_OF_SHARES,
+}
 # What the fast preset takes for heads that start from nothing, where a verbalizer starts from a trained masked-LM head,
 # and for pseudo tokens: these need a higher rate, and a step of theirs passes through the whole backbone.
 _PSEUDO_TOKENS: dict[str, Any] = {
@@ -80,11 +83,12 @@ def build_config(preset: str = "fast", *overlays: dict[str, Any]) -> RunConfig:
 def _suited(overlays: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     """What the fast preset takes for what ``overlays`` name; a committee where they name nothing that is trained."""
     stages, heads = _kinds_of("stage", overlays), _kinds_of("head", overlays)
-    if not stages and not heads and not any("face" in overlay for overlay in overlays):
+    alone = any("face" in overlay or not overlay.get("second", True) for overlay in overlays)
+    if not stages and not heads and not alone:
         return [_COMMITTEE]
     found = [FAST_FOR[part].get(kind, {}) for part in FAST_FOR for kind in _kinds_of(part, overlays)]
     if heads == ["prototypes"] and set(stages) <= {"none"}:
-        found.append({"face": "text", "stage": {"kind": "none"}})
+        found.append({"face": "text", "stage": {"kind": "none"}, "head": _LABEL_VECTORS})
     if any(overlay.get("second") for overlay in overlays):
         found.append(_COMMITTEE)
     return found

@@ -13,7 +13,6 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from listflow.pipeline.method.information import shares_of
 from listflow.pipeline.method.mixture import believed, mixed, nll, say, temperature
 from listflow.pipeline.model.classifier import logits_of
 from listflow.pipeline.run.run import Run
@@ -21,7 +20,7 @@ from listflow.pipeline.run.wording import percent
 from listflow.pipeline.storage.checkpoint import load_tensors, new_folder, read_json, save_tensors, verified, write_json
 from listflow.pipeline.storage.pseudo_labels import Weighed, load_meta_weights, mean_over, mean_weights
 from listflow.pipeline.storage.run_folder import EVIDENCE, MIXTURE
-from listflow.pipeline.training.label_vectors import folds_of, has_label_vectors, held_out, stated_shares
+from listflow.pipeline.training.label_vectors import folds_of, has_label_vectors, held_out
 from listflow.pipeline.training.models import cross_validated, metrics_of
 
 Facts = dict[str, Any]
@@ -152,18 +151,6 @@ def _reason(own: Voice, other: Voice, rows: int, held_out: bool) -> str:
         f"{own.right} of {rows} labelled rows right {how}, the other {other.right}; "
         f"it gives the true class a probability of {sure}, the other {less} (geometric means){silent}."
     )
-
-
-def shares(run: Run) -> Tensor:
-    """(C,) the classes' shares of the pool: as the user states them, or as the round-0 teachers see them."""
-    stated = stated_shares(run)
-    if stated is not None:
-        return stated
-    seen = [(verified(view.round(0).model) or {}).get("shares") for view in speaking(run)]
-    if seen[-1] is not None:
-        return torch.tensor(seen[-1])
-    counts = torch.bincount(run.gold, minlength=len(run.labels)).float()
-    return shares_of(said_of(run, 0, "sample")[None], counts[None])[0]
 
 
 def meta_weights_of(run: Run, number: int) -> list[pa.Table]:

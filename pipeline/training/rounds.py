@@ -26,8 +26,8 @@ from listflow.pipeline.storage.checkpoint import load_tensors, new_folder, verif
 from listflow.pipeline.storage.pseudo_labels import PseudoLabels
 from listflow.pipeline.storage.run_folder import LABELS
 from listflow.pipeline.training.adoption import adopt_teacher
-from listflow.pipeline.training.committee import mixture_of, said_of, shares, speaking
-from listflow.pipeline.training.label_vectors import folds_of, has_label_vectors, match_labels, start_of
+from listflow.pipeline.training.committee import mixture_of, said_of, speaking
+from listflow.pipeline.training.label_vectors import folds_of, has_label_vectors, match_labels, start_of, stated_shares
 from listflow.pipeline.training.models import (
     cross_validated,
     keep_model,
@@ -77,7 +77,7 @@ def pseudo_label(run: Run, number: int) -> Facts:
     rows = draw_rows(run, number)
     logits = _opinion(run, number, teachers, rows)
     config = run.config.pseudo
-    prior = shares(run) if config.prior == "shares" else None
+    prior = _shares(run, number) if config.prior == "shares" else None
     if config.prior == "teacher":
         prior = teacher_prior(said_of(run, 0, "sample"), run.gold, config.temperature, config.prior_errors)
     soft = soft_labels(logits, config.temperature, prior)
@@ -86,6 +86,17 @@ def pseudo_label(run: Run, number: int) -> Facts:
     with new_folder(folder, facts) as aside:
         labels.save(aside / LABELS, run.inputs.pool, run.labels)
     return verified(folder) or {}
+
+
+def _shares(run: Run, number: int) -> Tensor | None:
+    """(C,) what a round's soft labels are held at: the shares that the user states, or those of the first round's.
+
+    None in the first round, whose labels are as the teachers of round 0 see the pool.
+    """
+    stated = stated_shares(run)
+    if stated is not None or number == 1:
+        return stated
+    return torch.from_numpy(PseudoLabels.load(run.round(1).labels, len(run.labels)).soft).mean(0)
 
 
 def train_student(run: Run, number: int) -> Facts:

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from listflow.data.errors import InputError
 from listflow.data.schema import refusal
-from listflow.pipeline.model.config import LinearHead, VerbalizerHead
+from listflow.pipeline.model.config import LinearHead, PrototypesHead, VerbalizerHead, reads_middle
 from listflow.pipeline.pretraining.learner import AdaptConfig
 from listflow.pipeline.run.config import ReviewConfig, RunConfig
 from listflow.pipeline.run.presets import PRESETS, build_config
@@ -47,6 +47,10 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "layers": ({"stage": {"layers": "top:0"}}, f"config key 'stage.layers': {LAYERS} (got 'top:0')."),
     "layer numbers": ({"stage": {"layers": [-1]}}, f"config key 'stage.layers': {LAYERS} (got [-1])."),
+    "middle layer under a prompt": (
+        {"stage": "list", "head": {"kind": "prototypes", "middle": 0.5}},
+        "head.middle is of the text face; set it to 0, or face to text.",
+    ),
     "combination": (
         {"stage": {"kind": "list", "composition": "gated"}},
         "config key 'stage': composition gated is the softmax of a prefix; use add or scaled.",
@@ -147,6 +151,21 @@ def test_the_fast_preset_suits_a_list_as_it_suits_one_stage() -> None:
     assert alone.teacher != both.teacher
     released = build_config("released", {"stage": ["prefix", "lora"]})
     assert [getattr(stage, "layers", "") for stage in released.stage] == ["all", "all"]
+
+
+def test_the_fast_preset_reads_the_middle_layer_on_the_text_face_alone() -> None:
+    both, text = build_config("fast"), build_config("fast", {"head": "prototypes"})
+    assert both.second is not None
+    assert (both.second.head, text.head) == (PrototypesHead(middle=0.5), PrototypesHead(middle=0.5))
+    assert build_config("fast", {"head": "prototypes", "stage": "list"}).head == PrototypesHead()
+    assert build_config("fast", {"second": {"face": "text"}, "stage": "lora"}).second == both.second
+    released = build_config("released", {"second": {"face": "text"}})
+    assert released.second is not None
+    assert not reads_middle(released.second.head)
+
+
+def test_without_a_second_view_the_fast_preset_is_that_of_its_stage() -> None:
+    assert build_config("fast", {"second": None}) == build_config("fast", {"stage": "list"})
 
 
 @pytest.mark.parametrize("preset", PRESETS)

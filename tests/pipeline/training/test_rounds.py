@@ -34,6 +34,33 @@ def test_all_teachers_so_far_label_with_their_mean_probability(tiny_files: dict[
         torch.testing.assert_close(torch.from_numpy(labels.soft), (each[0] + each[1]) / 2, rtol=1e-5, atol=1e-6)
 
 
+def means(files: dict[str, Path], folder: Path, **pseudo: object) -> list[torch.Tensor]:
+    """The mean soft labels of two rounds."""
+    found = []
+    with open_run(config_of(files, folder, temperature=0.5, **pseudo)) as run:
+        prompt_tune(run)
+        for number in (1, 2):
+            pseudo_label(run, number)
+            train_student(run, number)
+            judge(run, number)
+            found.append(torch.from_numpy(PseudoLabels.load(run.round(number).labels, 2).soft).mean(0))
+    return found
+
+
+def test_rounds_are_held_at_the_class_shares_of_the_first_one(tiny_files: dict[str, Path], tmp_path: Path) -> None:
+    free, held = (means(tiny_files, tmp_path / prior, prior=prior) for prior in ("none", "shares"))
+    assert torch.equal(free[0], held[0])
+    assert (free[1] - free[0]).abs().max() > 1e-3
+    torch.testing.assert_close(held[1], held[0], rtol=0, atol=1e-4)
+
+
+def test_shares_that_are_stated_hold_every_round(tiny_files: dict[str, Path], tmp_path: Path) -> None:
+    task = tmp_path / "task.yaml"
+    task.write_text(tiny_files["task"].read_text() + "shares: {negative: 0.8, positive: 0.2}\n")
+    for found in means(tiny_files | {"task": task}, tmp_path / "run", prior="shares"):
+        torch.testing.assert_close(found, torch.tensor([0.8, 0.2]), rtol=0, atol=1e-4)
+
+
 def test_a_refused_student_never_labels(tiny_files: dict[str, Path], tmp_path: Path) -> None:
     with open_run(config_of(tiny_files, tmp_path / "run", teachers="all")) as run:
         prompt_tune(run)
