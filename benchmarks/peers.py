@@ -17,7 +17,7 @@ import argparse
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -44,10 +44,10 @@ Figures = dict[str, Any]
 def measured(rows: Draw, way: str, options: argparse.Namespace) -> Figures | None:
     """The figures of one way on one draw; None where it does not apply."""
     if way in PEERS:
-        return _scored(rows, PEERS[way])
+        return scored(rows, PEERS[way])
     if way == "setfit":
         wanted = options.setfit_python and rows.number in SETFIT_DRAWS
-        return _scored(rows, lambda given: setfit(given, options.setfit_python)) if wanted else None
+        return scored(rows, lambda given: setfit(given, options.setfit_python)) if wanted else None
     task = task_of(rows.task) if way == "task" else None
     return _ours(rows, way, task, options) if way == "files" or task else None
 
@@ -58,7 +58,8 @@ def task_of(name: str) -> str | None:
     return name if name in builtin_tasks() else str(own) if own.exists() else None
 
 
-def _scored(rows: Draw, way: Callable[[Draw], list[str]]) -> Figures:
+def scored(rows: Draw, way: Callable[[Draw], list[str]]) -> Figures:
+    """Accuracy, macro F1 and seconds of what ``way`` says of the test rows."""
     began = time.monotonic()
     found, gold = way(rows), [line["label"] for line in lines_of(rows.test)]
     seconds = time.monotonic() - began
@@ -71,7 +72,7 @@ def _ours(rows: Draw, way: str, task: str | None, options: argparse.Namespace) -
     folder = OUT / "peers" / options.name / f"{rows.name}-{way}"
     given = {"task": task, "seed": rows.number, "run_dir": str(folder), "data": files}
     began = time.monotonic()
-    report = self_train(build_config("fast", overlay_of(options.set), given))
+    report = self_train(build_config("fast", options.overlay, given))
     seconds = time.monotonic() - began
     assert report.final is not None
     assert report.labelled_only is not None
@@ -83,16 +84,16 @@ def _ours(rows: Draw, way: str, task: str | None, options: argparse.Namespace) -
     }  # fmt: skip
 
 
-def table(name: str) -> None:
-    """Mean accuracy over the draws that are there, with the sample standard deviation, by task and way."""
-    print("| task | " + " | ".join(WAYS) + " |")
+def table(name: str, draws: Sequence[int], key: str = "accuracy") -> None:
+    """Means of a figure over those of ``draws`` that are there, with the sample deviation, by task and way."""
+    print(f"\n| {key} | " + " | ".join(WAYS) + " |")
     print("|---" * (len(WAYS) + 1) + "|")
     over: dict[str, list[float]] = {way: [] for way in WAYS}
     for task in TASKS:
         cells = []
         for way in WAYS:
-            found = [json.loads(path.read_text()) for path in sorted(_folder(name, way).glob(f"{task}-*-{way}.json"))]
-            values = [100 * figures["accuracy"] for figures in found]
+            scale = 1 if key == "seconds" else 100
+            values = [scale * figures[key] for figures in by_draw(task, name, way, draws).values()]
             if values:
                 over[way].append(mean(values))
             cells.append(f"{mean(values):.1f} ({stdev(values):.1f})" if len(values) > 1 else _one(values))
@@ -100,36 +101,67 @@ def table(name: str) -> None:
     print("| mean | " + " | ".join(f"{mean(v):.1f} of {len(v)}" if v else "-" for v in over.values()) + " |")
 
 
-def goals(name: str) -> None:
-    """What each task gains over labels alone, over the start of the rounds and over its best peer."""
-    print("\n| task | labels alone | start | final | best peer | final - best peer | its error |")
-    print("|---" * 7 + "|")
-    rows = [row for row in (_against_peers(task, name) for task in TASKS) if row]
-    for task, *values in rows:
-        print(f"| {task} | " + " | ".join(str(value) for value in values) + " |")
+def goals(name: str, draws: Sequence[int]) -> None:
+    """What each task gains over labels alone, over the start of the rounds and over its best peer, draw by draw.
+
+    An error is the standard error of the paired differences. Best is the peer whose mean is the highest.
+    """
+    columns = (
+        "labels alone",
+        "start",
+        "final",
+        "final - labels (error)",
+        "final - start",
+        "best peer",
+        "final - it (error)",
+    )
+    print("\n| task | " + " | ".join(columns) + " |")
+    print("|---" * (len(columns) + 1) + "|")
+    gained = []
+    for task in TASKS:
+        ours = by_draw(task, name, "task", draws) or by_draw(task, name, "files", draws)
+        if ours:
+            values = [[100 * f[key] for f in ours.values()] for key in ("labelled_only", "start", "accuracy")]
+            gained.append([mean(each) for each in values])
+            of_labels = _differences(values[2], values[0])
+            of_start = f"{gained[-1][2] - gained[-1][1]:+.1f}"
+            told = [*(f"{value:.1f}" for value in gained[-1]), of_labels, of_start, *_best_peer(ours, task, name)]
+            print(f"| {task} | " + " | ".join(told) + " |")
+    if gained:
+        alone, start, final = (mean(each) for each in zip(*gained, strict=True))
+        told = [
+            f"{alone:.1f}",
+            f"{start:.1f}",
+            f"{final:.1f}",
+            f"{final - alone:+.1f}",
+            f"{final - start:+.1f}",
+            "",
+            "",
+        ]
+        print("| mean | " + " | ".join(told) + " |")
 
 
-def _against_peers(task: str, name: str) -> list[Any] | None:
-    """A row of the table of goals; the error is the standard error of the paired differences over common draws."""
-    ours = _by_draw(task, name, "task") or _by_draw(task, name, "files")
-    peers = {way: found for way in (*PEERS, "setfit") if (found := _by_draw(task, name, way))}
-    if not ours or not peers:
-        return None
+def _best_peer(ours: dict[int, Figures], task: str, name: str) -> list[str]:
+    """(its name and mean, what is gained over it), on the draws that both have."""
+    peers = {way: found for way in (*PEERS, "setfit") if (found := by_draw(task, name, way, list(ours)))}
+    if not peers:
+        return ["-", "-"]
     best = max(peers, key=lambda way: mean(figures["accuracy"] for figures in peers[way].values()))
-    common = sorted(ours.keys() & peers[best].keys())
-    apart = [100 * (ours[draw]["accuracy"] - peers[best][draw]["accuracy"]) for draw in common]
-    error = stdev(apart) / len(apart) ** 0.5 if len(apart) > 1 else float("nan")
-    middle = {
-        key: 100 * mean(figures[key] for figures in ours.values()) for key in ("labelled_only", "start", "accuracy")
-    }
-    told = [f"{middle[key]:.1f}" for key in middle]
-    peer = 100 * mean(figures["accuracy"] for figures in peers[best].values())
-    return [task, *told, f"{best} {peer:.1f}", f"{mean(apart):+.1f}", f"{error:.1f}"]
+    pairs = [(100 * ours[draw]["accuracy"], 100 * its["accuracy"]) for draw, its in peers[best].items()]
+    mine, its = zip(*pairs, strict=True)
+    return [f"{best} {mean(its):.1f}", _differences(mine, its)]
 
 
-def _by_draw(task: str, name: str, way: str) -> dict[int, Figures]:
-    found = [json.loads(path.read_text()) for path in _folder(name, way).glob(f"{task}-*-{way}.json")]
-    return {figures["draw"]: figures for figures in found}
+def _differences(values: Sequence[float], others: Sequence[float]) -> str:
+    apart = [one - other for one, other in zip(values, others, strict=True)]
+    error = f" ({stdev(apart) / len(apart) ** 0.5:.1f})" if len(apart) > 1 else ""
+    return f"{mean(apart):+.1f}{error}"
+
+
+def by_draw(task: str, name: str, way: str, draws: Sequence[int]) -> dict[int, Figures]:
+    """By draw, the figures that are there."""
+    paths = {draw: _folder(name, way) / f"{task}-{draw}-{way}.json" for draw in draws}
+    return {draw: json.loads(path.read_text()) for draw, path in paths.items() if path.exists()}
 
 
 def _one(values: list[float]) -> str:
@@ -153,6 +185,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--table", action="store_true", help="print the table of what is there and stop")
     options = parser.parse_args()
+    options.overlay = overlay_of(options.set)
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     torch.set_num_threads(options.threads)
     if "setfit" in options.ways and not (options.setfit_python or options.table):
@@ -160,12 +193,14 @@ def main() -> None:
     for number in () if options.table else options.draws:
         for task in options.tasks:
             for way in options.ways:
-                _one_figure(options, task, number, way)
-    table(options.name)
-    goals(options.name)
+                one_figure(options, task, number, way)
+    for key in ("accuracy", "macro_f1", "seconds"):
+        table(options.name, options.draws, key)
+    goals(options.name, options.draws)
 
 
-def _one_figure(options: argparse.Namespace, task: str, number: int, way: str) -> None:
+def one_figure(options: argparse.Namespace, task: str, number: int, way: str) -> None:
+    """Makes a figure that is not there; ``options`` has data, name, overlay and setfit_python."""
     path = _folder(options.name, way) / f"{task}-{number}-{way}.json"
     if path.exists():
         return
