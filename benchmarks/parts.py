@@ -12,7 +12,6 @@ equal weights, is then the whole of the steps). A figure that is there is not ma
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
@@ -21,8 +20,7 @@ from statistics import mean
 from typing import Any
 from unittest.mock import patch
 
-import torch
-from peers import by_draw, one_figure
+from peers import by_draw, one_figure, parsed
 
 from listflow.pipeline.method import label_vectors
 
@@ -90,11 +88,7 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="+", default=list(TASKS))
     parser.add_argument("--draws", nargs="+", type=int, default=[11, 12, 13])
     parser.add_argument("--parts", nargs="+", default=list(PARTS), choices=PARTS)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--table", action="store_true", help="print the table of what is there and stop")
-    options = parser.parse_args()
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    torch.set_num_threads(options.threads)
+    options = parsed(parser)
     for name in () if options.table else options.parts:
         part = PARTS[name]
         given = argparse.Namespace(data=options.data, name=_name(name), overlay=part.overlay, setfit_python="")

@@ -101,10 +101,10 @@ def table(name: str, draws: Sequence[int], key: str = "accuracy") -> None:
     print("| mean | " + " | ".join(f"{mean(v):.1f} of {len(v)}" if v else "-" for v in over.values()) + " |")
 
 
-def goals(name: str, draws: Sequence[int]) -> None:
+def goals(name: str, draws: Sequence[int], ways: Sequence[str]) -> None:
     """What each task gains over labels alone, over the start of the rounds and over its best peer, draw by draw.
 
-    An error is the standard error of the paired differences. Best is the peer whose mean is the highest.
+    An error is the standard error of the paired differences. Best is the peer of ``ways`` with the highest mean.
     """
     columns = (
         "labels alone",
@@ -125,7 +125,7 @@ def goals(name: str, draws: Sequence[int]) -> None:
             gained.append([mean(each) for each in values])
             of_labels = _differences(values[2], values[0])
             of_start = f"{gained[-1][2] - gained[-1][1]:+.1f}"
-            told = [*(f"{value:.1f}" for value in gained[-1]), of_labels, of_start, *_best_peer(ours, task, name)]
+            told = [*(f"{value:.1f}" for value in gained[-1]), of_labels, of_start, *_best_peer(ours, task, name, ways)]
             print(f"| {task} | " + " | ".join(told) + " |")
     if gained:
         alone, start, final = (mean(each) for each in zip(*gained, strict=True))
@@ -141,9 +141,10 @@ def goals(name: str, draws: Sequence[int]) -> None:
         print("| mean | " + " | ".join(told) + " |")
 
 
-def _best_peer(ours: dict[int, Figures], task: str, name: str) -> list[str]:
+def _best_peer(ours: dict[int, Figures], task: str, name: str, ways: Sequence[str]) -> list[str]:
     """(its name and mean, what is gained over it), on the draws that both have."""
-    peers = {way: found for way in (*PEERS, "setfit") if (found := by_draw(task, name, way, list(ours)))}
+    asked = [way for way in (*PEERS, "setfit") if way in ways]
+    peers = {way: found for way in asked if (found := by_draw(task, name, way, list(ours)))}
     if not peers:
         return ["-", "-"]
     best = max(peers, key=lambda way: mean(figures["accuracy"] for figures in peers[way].values()))
@@ -173,6 +174,16 @@ def _folder(name: str, way: str) -> Path:
     return OUT / "peers" / (name if way in {"files", "task"} else "others")
 
 
+def parsed(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """What was asked for, with the options of every bench of runs; torch has its threads, and no hub is asked."""
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--table", action="store_true", help="print the table of what is there and stop")
+    options = parser.parse_args()
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    torch.set_num_threads(options.threads)
+    return options
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
@@ -182,12 +193,8 @@ def main() -> None:
     parser.add_argument("--name", default="fast", help="what the runs of listflow are kept as")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
     parser.add_argument("--setfit-python", default="", help="python of an environment with setfit==1.2.0")
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--table", action="store_true", help="print the table of what is there and stop")
-    options = parser.parse_args()
+    options = parsed(parser)
     options.overlay = overlay_of(options.set)
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    torch.set_num_threads(options.threads)
     if "setfit" in options.ways and not (options.setfit_python or options.table):
         print("SetFit is left out: name the python of an environment that has it with --setfit-python.")
     for number in () if options.table else options.draws:
@@ -196,7 +203,7 @@ def main() -> None:
                 one_figure(options, task, number, way)
     for key in ("accuracy", "macro_f1", "seconds"):
         table(options.name, options.draws, key)
-    goals(options.name, options.draws)
+    goals(options.name, options.draws, options.ways)
 
 
 def one_figure(options: argparse.Namespace, task: str, number: int, way: str) -> None:

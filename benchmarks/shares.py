@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
 from collections import Counter
 from dataclasses import replace
@@ -20,9 +19,8 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-import torch
 from peer_data import Draw, Line, draw_of, lines_of
-from peers import PEERS, scored, task_of
+from peers import PEERS, parsed, scored, task_of
 from real import OUT
 
 from listflow.data.pool import text_key
@@ -119,11 +117,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--draws", nargs="+", type=int, default=[1, 2, 3])
     parser.add_argument("--only", nargs="+", default=list(CASES), choices=CASES)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--table", action="store_true", help="print the table of what is there and stop")
-    options = parser.parse_args()
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    torch.set_num_threads(options.threads)
+    options = parsed(parser)
     for number in () if options.table else options.draws:
         for case in options.only:
             path = _folder() / f"{case.replace(':', '-')}-{number}.json"
