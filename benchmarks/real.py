@@ -23,13 +23,12 @@ import torch
 import yaml
 from sklearn.linear_model import LogisticRegression
 
+from listflow import build_config, self_train
 from listflow.data.files import file_digest
 from listflow.data.rows import Row, read_rows
 from listflow.data.splits import draw
 from listflow.data.task import load_task
 from listflow.pipeline.backbone import pretrained
-from listflow.pipeline.run.presets import build_config
-from listflow.pipeline.self_training import self_train
 
 TASKS = ("sst2", "subj", "mpqa", "agnews", "sms_spam")
 SHOTS = 30

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -55,7 +55,8 @@ class Run:
     """An opened run. Everything the rounds need; nothing in it changes while it is open.
 
     It is the run as one view sees it: under ``prompt``, or by ``face`` where the bare text is read; ``others`` is the
-    same run as the second view sees it.
+    same run as the second view sees it. ``said`` remembers what models said of the pool, by model and rows: it saves
+    time, and nothing else depends on it.
     """
 
     config: RunConfig
@@ -76,6 +77,7 @@ class Run:
     face: TextFace | None = None
     suffix: str = ""
     others: tuple[Run, ...] = ()
+    said: dict[str, Tensor] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def views(self) -> tuple[Run, ...]:

@@ -6,6 +6,7 @@ verify, so a run can stop anywhere and go on with the same bytes.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import time
 from collections.abc import Callable
@@ -68,7 +69,7 @@ def pseudo_label(run: Run, number: int) -> Facts:
     """The round's seeded draw of unlabelled rows with the teacher's soft labels, each computed once."""
     close_before(run, number)
     teachers = run.teachers_of(number)
-    digests = [view.weights_digest(teacher) for teacher in teachers for view in speaking(run)]
+    digests = [digest for teacher in teachers for digest in _models(run, teacher)]
     inputs = {"teachers": digests, **correction_inputs(run, number)}
     folder = run.round(number).pseudo
     done = _complete(folder, inputs)
@@ -199,10 +200,23 @@ def committee_logits(run: Run, number: int, rows: np.ndarray, on_rows: Callable[
 
 
 def _opinion(run: Run, number: int, teachers: list[int], rows: np.ndarray) -> Tensor:
-    """(N, C) logits of the mean probability over the committees of ``teachers``."""
-    on_rows = counter(run.notify, number, "label", len(teachers) * len(rows) * len(speaking(run)))
-    each = [committee_logits(run, teacher, rows, on_rows).log_softmax(-1) for teacher in teachers]
-    return torch.stack(each).logsumexp(0) - math.log(len(each))
+    """(N, C) logits of the mean probability over the committees of ``teachers``; none is asked twice about one set."""
+    drawn = hashlib.sha256(rows.tobytes()).hexdigest()
+    keys = {teacher: " ".join([drawn, str(teacher), *_models(run, teacher)]) for teacher in teachers}
+    known = {teacher: run.said[key] for teacher, key in keys.items() if key in run.said}
+    on_rows = counter(run.notify, number, "label", (len(keys) - len(known)) * len(rows) * len(speaking(run)))
+    each = {
+        key: known[teacher] if teacher in known else committee_logits(run, teacher, rows, on_rows).log_softmax(-1)
+        for teacher, key in keys.items()
+    }
+    run.said.clear()
+    run.said.update(each)
+    return torch.stack(list(each.values())).logsumexp(0) - math.log(len(each))
+
+
+def _models(run: Run, number: int) -> list[str]:
+    """The digests of the models that speak for a round."""
+    return [view.weights_digest(number) for view in speaking(run)]
 
 
 def _zero_shot(run: Run) -> tuple[Facts | None, Tensor | None]:
