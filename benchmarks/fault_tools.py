@@ -20,7 +20,7 @@ from typing import Any
 import httpx
 import transformers
 
-from listflow.data.ingest import ingest
+from listflow.data.corpora.ingest import ingest
 from listflow.data.task import Columns
 from listflow.flows.cli.console import ALWAYS, QUIET
 from listflow.pipeline.run.presets import build_config

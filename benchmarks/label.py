@@ -34,7 +34,7 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from transformers import AutoModelForMaskedLM, BertConfig, PreTrainedTokenizerFast
 
-from listflow.data.ingest import ingest
+from listflow.data.corpora.ingest import ingest
 from listflow.data.task import Columns
 from listflow.flows.labelling.runners import SILENT_DASK, local_cluster
 from listflow.pipeline.results.label_worker import label_range

@@ -8,9 +8,8 @@ task.py         a task: labels, label words, template, columns
 formats.py      csv, tsv, jsonl, parquet and hub data sets, record by record
 shards.py       a corpus that grows: its shards and its manifest
 rows.py         rows of texts and labels from any of these sources
-text_index.py   which texts a corpus has had, or may never have
-ingest.py       adding texts to a corpus: all of a call or nothing
 pool.py         the unlabelled rows of one run, as a memory-mapped table
 splits.py       seeded, nested draws of K labelled rows
 inputs.py       everything that a run is fed, checked together
+corpora/        adding texts to a corpus
 """

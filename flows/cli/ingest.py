@@ -26,7 +26,7 @@ from listflow.flows.cli.console import (
 from listflow.flows.cli.options import AsJson, TextColumns, Verbose
 
 if TYPE_CHECKING:
-    from listflow.data.ingest import Ingested
+    from listflow.data.corpora.ingest import Ingested
 
 CORPORA = Path("corpora")
 STOPPED = "nothing was added. The same command again adds all of it, and nothing twice."
@@ -50,7 +50,7 @@ def ingest(
 ) -> None:
     """Append new texts to a corpus: nothing twice, all of the files or none."""
     prepare(verbose)
-    from listflow.data.ingest import ingest as append
+    from listflow.data.corpora.ingest import ingest as append
     from listflow.data.shards import corpus_folder
     from listflow.data.task import Columns, parse_columns
 

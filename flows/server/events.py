@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from listflow.data.ingest import Ingested
+from listflow.data.corpora.ingest import Ingested
 
 CORPUS_ADDED = "listflow.corpus.added"
 SECONDS = 5.0  # an ingest is done by then, and should not seem to hang

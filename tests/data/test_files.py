@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-import listflow.data.ingest
+import listflow.data.corpora.ingest
 import listflow.data.inputs
+from listflow.data.corpora.ingest import ingest
 from listflow.data.errors import InputError
 from listflow.data.files import FULL, replacing, replacing_shared, storing
-from listflow.data.ingest import ingest
 from listflow.data.inputs import open_inputs
 from listflow.data.pool import build_pool
 from listflow.data.task import Columns, Task
@@ -137,7 +137,7 @@ def test_where_no_corpus_can_be_stored(
     def refused(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(listflow.data.ingest, "settle", refused)
+    monkeypatch.setattr(listflow.data.corpora.ingest, "settle", refused)
     (tmp_path / "x.csv").write_text("text\na\n")
     with pytest.raises(InputError) as raised:
         ingest(tmp_path / "tickets", [str(tmp_path / "x.csv")], Columns())

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 import listflow.data.inputs
+from listflow.data.corpora.ingest import ingest
 from listflow.data.errors import InputError
-from listflow.data.ingest import ingest
 from listflow.data.inputs import Inputs, open_inputs, source_digests
 from listflow.data.task import Columns, Task
 

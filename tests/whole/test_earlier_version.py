@@ -16,9 +16,9 @@ from committees import committee_config, without_plots
 from tiny import sentences, write_jsonl
 from transformers import AutoModelForMaskedLM
 
+from listflow.data.corpora.ingest import ingest
 from listflow.data.errors import InputError
 from listflow.data.files import file_digest
-from listflow.data.ingest import ingest
 from listflow.data.task import Columns
 from listflow.flows.cli.options import Asked
 from listflow.pipeline.results.export import export

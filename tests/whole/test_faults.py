@@ -13,8 +13,8 @@ import pytest
 from interruptions import Interrupted, hashed
 from tiny import sentences, tiny_overlay, write_jsonl
 
+from listflow.data.corpora.ingest import ingest
 from listflow.data.errors import InputError
-from listflow.data.ingest import ingest
 from listflow.data.task import Columns
 from listflow.pipeline.results.predictor import Predictor
 from listflow.pipeline.run.opening import open_run

@@ -21,6 +21,7 @@ ROOT = Path(__file__).parents[2]
 # Whom the files of a folder may import, beside each other: these folders, and all that those may.
 MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "data": (),
+    "data/corpora": ("data",),
     "pipeline/method": (),
     "pipeline/storage": ("data",),
     "pipeline/backbone": ("pipeline/method", "pipeline/storage"),
@@ -32,7 +33,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "pipeline/pretraining": ("pipeline/training",),
     "pipeline": ("pipeline/results",),
     "flows": (),
-    "flows/server": ("data",),
+    "flows/server": ("data/corpora",),
     "flows/run": ("flows/server", "pipeline", "pipeline/pretraining"),
     "flows/labelling": ("flows/run",),
     "flows/cli": ("flows/labelling",),

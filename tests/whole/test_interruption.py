@@ -95,7 +95,7 @@ def test_an_ingest_that_is_ended_says_that_nothing_was_added(
     def ended(*given: object, **options: object) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr("listflow.data.ingest.ingest", ended)
+    monkeypatch.setattr("listflow.data.corpora.ingest.ingest", ended)
     result = cli("ingest", "tickets", "any.csv", f"--home={tmp_path}")
     assert result.returncode == 143
     assert result.stderr.startswith("listflow: interrupted; nothing was added.")

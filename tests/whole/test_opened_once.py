@@ -13,8 +13,8 @@ import pytest
 from commands import Cli
 from tiny import sentences, tiny_overlay, write_jsonl
 
+from listflow.data.corpora.ingest import ingest
 from listflow.data.errors import NothingNew
-from listflow.data.ingest import ingest
 from listflow.data.task import Columns
 from listflow.flows.run.continuation import go_on
 from listflow.flows.run.session import looked_up, session

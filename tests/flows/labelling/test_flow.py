@@ -32,8 +32,8 @@ from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from tiny import sentences, tiny_overlay, write_jsonl
 
+from listflow.data.corpora.ingest import ingest
 from listflow.data.errors import InputError
-from listflow.data.ingest import ingest
 from listflow.data.task import Columns
 from listflow.flows.labelling import work_pool as label_pool
 from listflow.flows.labelling.flow import TASKS_A_PASS, Unlabelled, label_corpus, ranges_of

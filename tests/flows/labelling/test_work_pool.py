@@ -17,7 +17,7 @@ import pytest
 from commands import COMMAND
 from tiny import sentences, tiny_overlay, write_jsonl
 
-from listflow.data.ingest import ingest
+from listflow.data.corpora.ingest import ingest
 from listflow.data.task import Columns
 from listflow.pipeline.results.label_worker import label_range
 from listflow.pipeline.results.labelling import Labelling

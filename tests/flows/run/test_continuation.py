@@ -13,8 +13,8 @@ from commands import Cli
 from prefect.client.orchestration import get_client
 from tiny import sentences, tiny_overlay, write_jsonl
 
+from listflow.data.corpora.ingest import ingest
 from listflow.data.errors import InputError
-from listflow.data.ingest import ingest
 from listflow.data.task import Columns
 from listflow.flows.run.continuation import go_on, has_news
 from listflow.flows.run.deployment import Wanted, deployment_of, serve_run

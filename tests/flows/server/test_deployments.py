@@ -16,8 +16,8 @@ from prefect.exceptions import ObjectAlreadyExists
 from prefect.flows import load_flow_from_entrypoint
 from tiny import sentences, tiny_overlay, write_jsonl
 
+from listflow.data.corpora.ingest import ingest
 from listflow.data.errors import InputError
-from listflow.data.ingest import ingest
 from listflow.data.task import Columns
 from listflow.flows.labelling.request import LabelRequest
 from listflow.flows.labelling.work_pool import check_pool, deploy, label_shards

@@ -10,7 +10,7 @@ from commands import Cli
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from tiny import sentences, write_jsonl
 
-from listflow.data.ingest import ingest
+from listflow.data.corpora.ingest import ingest
 from listflow.data.task import Columns
 from listflow.flows.server.events import corpus_added
 

@@ -19,8 +19,8 @@ import torch
 from finished_views import PAIRS, committee_run, saved_backbone
 from tiny import sentences, tiny_overlay, write_jsonl
 
+from listflow.data.corpora.ingest import ingest
 from listflow.data.errors import InputError
-from listflow.data.ingest import ingest
 from listflow.data.shards import MANIFEST, dump_manifest, read_manifest
 from listflow.data.task import Columns
 from listflow.pipeline.results import label_worker

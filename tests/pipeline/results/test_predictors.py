@@ -15,8 +15,8 @@ import torch
 from finished_views import PAIRS, committee_run, saved_backbone, sentence_files
 from tiny import sentences, tiny_backbone, tiny_overlay, write_jsonl
 
+from listflow.data.corpora.ingest import ingest
 from listflow.data.errors import InputError
-from listflow.data.ingest import ingest
 from listflow.data.task import Columns
 from listflow.pipeline.backbone.backbone import Identity, Precision
 from listflow.pipeline.backbone.batch import Encoded

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from tiny import sentences, tiny_overlay, write_jsonl
 
+from listflow.data.corpora.ingest import ingest
 from listflow.data.errors import InputError
-from listflow.data.ingest import ingest
 from listflow.data.task import Columns
 from listflow.pipeline.results.outcome import report_of
 from listflow.pipeline.run.config import RunConfig

@@ -15,15 +15,15 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from listflow.data import ingest as module
-from listflow.data import ingest as settling
+from listflow.data.corpora import ingest as module
+from listflow.data.corpora import ingest as settling
+from listflow.data.corpora.ingest import Ingested, ingest
+from listflow.data.corpora.text_index import Keys, Seen
 from listflow.data.errors import InputError
-from listflow.data.ingest import Ingested, ingest
 from listflow.data.pool import build_pool
 from listflow.data.rows import Row, digest, read_rows
 from listflow.data.shards import INDEX, KEPT_OUT_FILE, MANIFEST, corpus_folder, read_manifest
 from listflow.data.task import Columns
-from listflow.data.text_index import Keys, Seen
 
 COLUMNS = Columns()
 

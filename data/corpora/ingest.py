@@ -31,6 +31,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock
 
+from listflow.data.corpora.text_index import KEPT_OUT, Seen, keys_of, read_kept_out, write_kept_out
 from listflow.data.errors import InputError
 from listflow.data.files import file_digest, missing, put, refusing, sync, take_back
 from listflow.data.rows import Row, digest, read_rows, stem
@@ -47,7 +48,6 @@ from listflow.data.shards import (
     shard_rows,
 )
 from listflow.data.task import Columns
-from listflow.data.text_index import KEPT_OUT, Seen, keys_of, read_kept_out, write_kept_out
 
 PLANNED = f"{MANIFEST}.part"
 ROWS_A_SHARD = 100_000
