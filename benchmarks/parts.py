@@ -6,7 +6,8 @@
 `whole` is the default (its row says labels alone, start and final: the rounds are the difference of the last two),
 `prompt view` and `text view` are one view by itself, `names`, `pool`, `middle layer` and `meta weights` the default
 without that part: names and pool where the text teacher is made, meta weights of both views (the warm-up, which has
-equal weights, is then the whole of the steps). A figure that is there is not made again.
+equal weights, is then the whole of the steps). What the frozen layers give of the texts of a draw is computed once for
+all parts, so that seconds are not compared here. A figure that is there is not made again.
 """
 
 from __future__ import annotations
@@ -21,10 +22,12 @@ from typing import Any
 from unittest.mock import patch
 
 from peers import by_draw, one_figure, parsed
+from real import OUT
 
 from listflow.pipeline.method import label_vectors
 
 TASKS = ("sst2", "trec", "agnews", "mpqa", "mnli")
+KEPT = {"backbone": {"cache_dir": str(OUT / "peers" / "kept"), "cache_gb": 20.0}}
 NO_WEIGHTS = {"student": {"warmup": 1.0}}
 
 
@@ -91,7 +94,7 @@ def main() -> None:
     options = parsed(parser)
     for name in () if options.table else options.parts:
         part = PARTS[name]
-        given = argparse.Namespace(data=options.data, name=_name(name), overlay=part.overlay, setfit_python="")
+        given = argparse.Namespace(data=options.data, name=_name(name), overlay=part.overlay | KEPT, setfit_python="")
         with part.changed():
             for task in options.tasks:
                 for number in options.draws:
