@@ -164,6 +164,18 @@ def mean_meta_weights(run: Run, *numbers: int) -> Weighed:
     return mean_over([mean_weights(tables) for tables in by_view])
 
 
+def mean_shares(run: Run, number: int) -> Weighed:
+    """(rows that were reweighted in a round, ascending; what each weighed there, 1 being an equal share of a step).
+
+    The mean over views with a say, whose steps need not be of the same size.
+    """
+    by_view = []
+    for view, table in zip(speaking(run), meta_weights_of(run, number), strict=True):
+        rows, weights = mean_weights([table])
+        by_view.append((rows, min(view.config.student.batch, len(view.corpus)) * weights))
+    return mean_over(by_view)
+
+
 def _taken_over(run: Run) -> Mixture | None:
     """That of the run that this one goes on from; None where the labelled rows are others now."""
     parent = run.parent

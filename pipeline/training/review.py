@@ -33,7 +33,7 @@ from listflow.pipeline.storage.review import (
     read_reviewed,
     write_asked,
 )
-from listflow.pipeline.training.committee import mean_meta_weights
+from listflow.pipeline.training.committee import mean_shares
 
 CHANGED, LIGHT = 0.5, 0.5
 LONGEST = 10_000  # characters of a text: what a person reads, and a spreadsheet holds
@@ -143,18 +143,18 @@ class WeighedRow:
 def weighed_rows(run: Run, number: int, most: int) -> tuple[list[WeighedRow], list[WeighedRow]]:
     """(the rows of a round that weighed most, those that weighed least): ``most`` of each, the extreme ones first."""
     kept = run.round(number)
-    rows, means = mean_meta_weights(run, number)
+    rows, shares = mean_shares(run, number)
     labels = PseudoLabels.load(kept.labels, len(run.labels))
     top = look_up(labels.rows, labels.soft.argmax(1), rows).astype(int)
     most = min(most, len(rows) // 2)
-    heavy, light = np.lexsort((rows, -means))[:most], np.lexsort((rows, means))[:most]
-    pool, share = run.inputs.pool, min(run.config.student.batch, len(labels.rows))
+    heavy, light = np.lexsort((rows, -shares))[:most], np.lexsort((rows, shares))[:most]
+    pool = run.inputs.pool
 
     def told(places: np.ndarray) -> list[WeighedRow]:
         chosen = rows[places].tolist()
         texts = [text if pair is None else f"{text} / {pair}" for text, pair in pool.texts(chosen)]
-        facts = zip(pool.row_ids(chosen), texts, top[places].tolist(), means[places].tolist(), strict=True)
-        return [WeighedRow(row_id, text, run.labels[label], share * mean) for row_id, text, label, mean in facts]
+        facts = zip(pool.row_ids(chosen), texts, top[places].tolist(), shares[places].tolist(), strict=True)
+        return [WeighedRow(row_id, text, run.labels[label], share) for row_id, text, label, share in facts]
 
     return told(heavy), told(light)
 
@@ -177,9 +177,8 @@ def _lightness(run: Run, number: int, rows: np.ndarray) -> np.ndarray:
     """(N,) how much less than an equal share each row weighed in the round before, from 0 to 1."""
     if number == 1:
         return np.zeros(len(rows))
-    weighed, means = mean_meta_weights(run, number - 1)
-    found = look_up(weighed, means, rows)
-    return np.where(found < 0, 0, np.maximum(0, 1 - run.config.student.batch * found))
+    found = look_up(*mean_shares(run, number - 1), rows)
+    return np.where(found < 0, 0, np.maximum(0, 1 - found))
 
 
 def _contested(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +36,15 @@ from listflow.pipeline.storage.review import (  # fmt: skip
     read_reviewed,
     review_notices,
 )
-from listflow.pipeline.training.review import ask, corrected_rows, scores_of, with_corrections, write_csv
+from listflow.pipeline.training.committee import mean_shares
+from listflow.pipeline.training.review import (
+    ask,
+    corrected_rows,
+    scores_of,
+    weighed_rows,
+    with_corrections,
+    write_csv,
+)
 from listflow.pipeline.training.rounds import evidence, judge, prompt_tune, pseudo_label, train_student
 
 WEIGHTS = "round-{:02d}/student/weights.safetensors"
@@ -255,6 +264,24 @@ def test_the_meta_weight_of_a_row_is_the_mean_over_both_views(two_views: Path) -
     found = pd.read_parquet(two_views / "predictions.parquet")["meta_weight"].dropna()
     assert found.index.tolist() == expected.index.tolist()
     np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_a_rows_share_is_told_beside_the_steps_of_each_view(two_views: Path) -> None:
+    with open_run(load_config(two_views)) as run:
+        (second,) = run.others
+        student = second.config.student.model_copy(update={"batch": 3})
+        run = replace(run, others=(replace(second, config=second.config.model_copy(update={"student": student})),))
+        batches = [view.config.student.batch for view in run.views]
+        assert batches == [6, 3]
+        tables = [pq.read_table(view.round(1).meta_weights).to_pandas() for view in run.views]
+        each = [batch * table.groupby("row")["weight"].mean() for batch, table in zip(batches, tables, strict=True)]
+        rows, shares = mean_shares(run, 1)
+        expected = pd.concat(each).groupby(level=0).mean()
+        assert rows.tolist() == expected.index.tolist()
+        np.testing.assert_allclose(shares, expected, rtol=1e-6)
+        heavy, light = weighed_rows(run, 1, 3)
+        assert [row.weight for row in heavy] == sorted(shares.tolist())[:-4:-1]
+        assert [row.weight for row in light] == sorted(shares.tolist())[:3]
 
 
 def test_a_gated_run_with_answers_ends(tiny_files: dict[str, Path], tmp_path: Path) -> None:
