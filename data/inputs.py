@@ -24,6 +24,7 @@ from listflow.data.task import Columns, Task
 POOL_FILE = "unlabelled.arrow"
 RECORD_FILE = "unlabelled.json"
 SHOWN = 5  # labels that a sentence names
+_LONE = ("No unlabelled texts are given: the start is made of the labelled rows alone, and there are no rounds.",)
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,8 @@ def open_inputs(
     columns: None takes the task's. shots: how many labelled rows to draw in total; None takes all of them.
     digests: what `source_digests` said of these sources, if it was asked before. known: all rows of the labelled file,
     if they were read before. reviewed: labelled rows besides the file's, whose label counts where both have a text.
-    Raises InputError for whatever cannot be used; what can be used but should be known is a notice.
+    Without unlabelled sources the texts of the labelled one are the pool. Raises InputError for whatever cannot be
+    used; what can be used but should be known is a notice.
     """
     columns = columns or task.columns
     digests = digests or source_digests(labelled, unlabelled, test)
@@ -73,12 +75,13 @@ def open_inputs(
     given = {text_key(row.text, row.pair) for row in rows}
     rows = (*rows, *(row for row in reviewed if text_key(row.text, row.pair) not in given))
     keys = {text_key(row.text, row.pair) for row in rows}
-    built = _pool(unlabelled, columns, task.is_pair, keys, digests, folder)
+    sources, excluded = (unlabelled, keys) if unlabelled else ((labelled,), frozenset())
+    built = _pool(sources, columns, task.is_pair, excluded, digests, folder)
     notices = (
         *_absent_notices(task, rows, shots),
         *_row_notices(rows, test_rows, keys),
         *_pool_notices(built),
-        *_sameness_notices(built.pool, len(task.labels)),
+        *(_sameness_notices(built.pool, len(task.labels)) if unlabelled else _LONE),
     )
     return Inputs(rows, test_rows, built.pool, task, notices, digests)
 
@@ -91,8 +94,6 @@ def source_digests(
     before: what this said when a run was first opened; a corpus that has only grown since counts as it was then.
     Raises InputError for a source that cannot be read, or is both the labelled and an unlabelled one.
     """
-    if not unlabelled:
-        raise InputError("No unlabelled rows are given; pass at least one file with --unlabelled.")
     digests = {"labelled": digest(labelled)}
     for name, source in zip(source_names(unlabelled), unlabelled, strict=True):
         role = f"unlabelled/{name}"
@@ -140,8 +141,9 @@ def _pool(
     folder: Path,
 ) -> BuiltPool:
     """The pool in `folder` if it was made of the same rows, else a new one."""
+    contents = {name: digests.get(f"unlabelled/{name}", digests["labelled"]) for name in source_names(sources)}
     made_of = {
-        "sources": {role: value for role, value in digests.items() if role.startswith("unlabelled/")},
+        "sources": {f"unlabelled/{name}": value for name, value in contents.items()},
         "columns": columns.model_dump(),
         "is_pair": is_pair,
         "excluded_keys": hashlib.sha256("".join(sorted(exclude)).encode()).hexdigest(),
@@ -152,7 +154,6 @@ def _pool(
         if found:
             return found
         (folder / RECORD_FILE).unlink(missing_ok=True)
-        contents = {name: digests[f"unlabelled/{name}"] for name in source_names(sources)}
         built = build_pool(sources, columns, is_pair=is_pair, out=folder / POOL_FILE, exclude=exclude, digests=contents)
         _record(folder, made_of, built)
         return built

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from listflow.data.errors import InputError
     from listflow.data.task import Task
+    from listflow.pipeline.estimator import TextClassifier
     from listflow.pipeline.results.predictor import Predictor
     from listflow.pipeline.results.predictors import Predictors
     from listflow.pipeline.results.report import RunReport
@@ -30,6 +31,7 @@ __all__ = [
     "RunConfig",
     "RunReport",
     "Task",
+    "TextClassifier",
     "__version__",
     "build_config",
     "self_train",
@@ -42,6 +44,7 @@ _HOMES = {
     "RunConfig": "pipeline.run.config",
     "RunReport": "pipeline.results.report",
     "Task": "data.task",
+    "TextClassifier": "pipeline.estimator",
     "build_config": "pipeline.run.presets",
     "self_train": "pipeline.self_training",
 }

@@ -3,6 +3,8 @@
 B batch, T tokens, D hidden, C classes, L layers, K labelled rows, in every shape below this package.
 
 self_training.py  all rounds in one call: start reading here
+estimator.py      the same as an estimator of scikit-learn
+given.py          what Python code gives to a fit, as the files of a run
 method/           the formulas, one a file
 storage/          what lies on disk, and that it can be trusted
 backbone/         the frozen language model and what it reads

@@ -127,6 +127,8 @@ def build_report(run: Run, final: dict[str, Any], last: int) -> RunReport:
     rounds = tuple(_round_report(run, number) for number in range(1, last + 1))
     drift = _drift_of(run)
     start, begun = _metrics(reached(run, 0)), None if run.parent else _metrics(reached_by_labels(run))
+    if run.lone:
+        start, begun = None, start
     parent = run.parent.folder.name if run.parent else ""
     stopped = "agreement" if last < run.config.rounds.count else "max_rounds"
     return RunReport(
@@ -135,7 +137,7 @@ def build_report(run: Run, final: dict[str, Any], last: int) -> RunReport:
         trainable_parameters=sum(
             p.numel() for view in speaking(run) for p in view.new_classifier(0, None).tunable().values()
         ),
-        data=DataFacts(len(run.gold), len(run.corpus), len(run.inputs.test)),
+        data=DataFacts(len(run.gold), 0 if run.lone else len(run.corpus), len(run.inputs.test)),
         zero_shot=_metrics(teacher["zero_shot"]), labelled_only=begun, rounds=rounds,
         final=_metrics(final["test"]), stopped=stopped,
         seconds=sum(each["seconds"] for each in teachers.values()) + sum(r.seconds for r in rounds),

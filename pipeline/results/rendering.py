@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import fields
+from html import escape
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from rich.table import Table
@@ -16,6 +19,9 @@ from listflow.pipeline.method.metrics import Metrics
 from listflow.pipeline.results.report import RoundReport, RunReport, advice, headline, summary, trained_words
 from listflow.pipeline.run.wording import capitalised, decimals, duration, percent
 from listflow.pipeline.storage.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from listflow.pipeline.results.plots import Plot
 
 _ROUND, _ROWS, _CONFIDENCE, _ZERO, _ESS, _TEST, _VERDICT, _KAPPA = (
     "round", "pseudo\nrows", "mean\nconf.", "zero\nweights", "ESS", "test\nacc.", "verdict", "kappa",
@@ -28,21 +34,43 @@ def write_report(report: RunReport, folder: Path) -> None:
 
     Each file is written aside and renamed. The same report gives the same bytes.
     """
-    # matplotlib is slow to import, and most who import this module draw nothing.
-    from listflow.pipeline.results.plots import draw_plots
-
     files = RunFolder(folder)
     files.plots.mkdir(parents=True, exist_ok=True)
-    plots = draw_plots(report)
+    plots = _plots(report)
     for plot in plots:
         _write(files.plots / f"{plot.name}.png", plot.png)
+    _write(files.page, page_of(report, plots).encode())
+    text = json.dumps(report.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    _write(files.report, text.encode())
+
+
+def page_of(report: RunReport, plots: Sequence[Plot] | None = None) -> str:
+    """The report as one HTML page, nothing external; with ``plots`` that are drawn already."""
     # A figure and its % stay on one line of the large type.
     told = summary(report).replace(" %", "\N{NO-BREAK SPACE}%")
     words = {"summary": told, "advice": advice(report), "trained": trained_words(report)}
-    page = _PAGES.get_template("report.html.j2").render(report=report, plots=plots, **words)
-    _write(files.page, page.encode())
-    text = json.dumps(report.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    _write(files.report, text.encode())
+    drawn = _plots(report) if plots is None else plots
+    return _PAGES.get_template("report.html.j2").render(report=report, plots=drawn, **words)
+
+
+def _plots(report: RunReport) -> Sequence[Plot]:
+    # matplotlib is slow to import, and most who import this module draw nothing.
+    from listflow.pipeline.results.plots import draw_plots
+
+    return draw_plots(report)
+
+
+class ShownReport(RunReport):
+    """A report that a notebook shows as its page."""
+
+    @staticmethod
+    def of(report: RunReport) -> ShownReport:
+        return ShownReport(**{field.name: getattr(report, field.name) for field in fields(report)})
+
+    def _repr_html_(self) -> str:
+        return (
+            f'<iframe srcdoc="{escape(page_of(self))}" sandbox style="width: 100%; height: 36rem; border: 0"></iframe>'
+        )
 
 
 def text_table(report: RunReport) -> Table:

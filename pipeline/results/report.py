@@ -257,6 +257,9 @@ def advice(report: RunReport) -> str:
 def summary(report: RunReport) -> str:
     """One sentence on the outcome."""
     count = len(report.rounds)
+    if not count and not report.data.unlabelled:
+        known = f"{percent(report.final.accuracy)} accuracy" if report.final else "Accuracy unknown without test rows"
+        return f"{known} from {report.data.labelled} labelled texts alone; without unlabelled ones there are no rounds."
     rounds = "one round" if count == 1 else f"{_COUNTING[count] if count < len(_COUNTING) else count} rounds"
     training = f"{rounds} of self-training on {report.data.unlabelled:,} unlabelled texts"
     words, begun = report.beginning

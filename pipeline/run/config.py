@@ -120,7 +120,7 @@ class ReweightConfig(Section):
 class RoundsConfig(Section):
     """How many rounds, and when a student replaces its teacher."""
 
-    count: int = Field(6, ge=1, le=50)
+    count: int = Field(6, ge=0, le=50, description="0: the start alone, which needs no unlabelled file")
     promote: Literal["always", "gated"] = Field("always", description="gated: only a student not worse")
     stop_at_agreement: float | None = Field(None, gt=0, le=1, description="Cohen's kappa of consecutive teachers")
     sample: int = Field(1000, ge=10, le=100_000, description="unlabelled rows for agreement and judging")

@@ -93,6 +93,11 @@ class Run:
         return self.config.face
 
     @property
+    def lone(self) -> bool:
+        """Whether no unlabelled text was given: its pool is its labelled texts, and it has no rounds."""
+        return self.config.data.labelled is not None and not self.config.data.unlabelled
+
+    @property
     def labels(self) -> list[str]:
         """Class names in the order of the logits."""
         return list(self.inputs.task.labels)

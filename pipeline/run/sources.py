@@ -81,7 +81,7 @@ def resolve_sources(config: RunConfig) -> Sources:
     data = config.data
     if data.labelled is None:
         return _demo(config)
-    if not data.unlabelled:
+    if not data.unlabelled and config.rounds.count:
         raise InputError("no unlabelled file is given; self-training needs one: pass --unlabelled FILE.")
     columns, rows = parse_columns(data.columns) if data.columns else None, None
     stamps = _stamps(data.labelled, data.unlabelled, data.test)

@@ -68,8 +68,8 @@ def mean_weights(tables: Sequence[pa.Table]) -> Weighed:
 
 def mean_over(parts: Sequence[Weighed]) -> Weighed:
     """(the rows of all ``parts``, ascending; the mean of the weights that these give each)."""
-    rows = np.concatenate([rows for rows, _ in parts])
-    weights = np.concatenate([weights for _, weights in parts]).astype(np.float64)
+    rows = _join([rows for rows, _ in parts], "int64")
+    weights = _join([weights for _, weights in parts], "float64").astype(np.float64)
     unique, place, counts = np.unique(rows, return_inverse=True, return_counts=True)
     return unique, np.bincount(place, weights, minlength=len(unique)) / np.maximum(counts, 1)
 

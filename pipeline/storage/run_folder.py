@@ -2,6 +2,7 @@
 
 RUN/config.json  inputs.json               what was asked and what was fed, written when a run is recorded
 RUN/inputs/                                the pool (data/inputs.py), reviewed.json, tokens/, features/, vectors/
+RUN/inputs/given/                          rows that Python code gave to a fit
 RUN/round-00/teacher/  teacher-text/       a model: weights, evidence; that of the second view
 RUN/round-00/committee/                    how far each of two views is believed
 RUN/round-0r/pseudo/                       the round's pseudo labels
@@ -120,6 +121,11 @@ class RunFolder:
     def kept_inputs(self) -> Path:
         """The folder of what is kept of the inputs."""
         return self.path / "inputs"
+
+    @property
+    def given(self) -> Path:
+        """The rows that Python code gave to a fit, as files."""
+        return self.kept_inputs / "given"
 
     @property
     def reviewed(self) -> Path:
