@@ -209,6 +209,7 @@ POOLINGS: list[dict[str, Any]] = [
     {},
     {"pooling": {"pooling_mode_cls_token": True}, "normalised": False, "prompts": {"prompts": {"clustering": "w7 "}}},
     {"pooling": {"pooling_mode_max_tokens": True}, "limits": {"max_seq_length": 9, "do_lower_case": True}},
+    *({"pooling": {"pooling_mode": mode}} for mode in ("mean_sqrt_len_tokens", "weightedmean", "lasttoken")),
 ]
 
 
@@ -224,7 +225,7 @@ def read_by(folder: Path, rows: list[Any], monkeypatch: pytest.MonkeyPatch) -> t
 
 
 @pytest.mark.parametrize("views", [("prompt", "text"), ("text",)], ids="+".join)
-@pytest.mark.parametrize("files", POOLINGS, ids=["mean", "first", "max"])
+@pytest.mark.parametrize("files", POOLINGS, ids=["mean", "first", "max", "mean_sqrt", "weighted", "last"])
 @pytest.mark.parametrize(("task", "rows"), [(TASK, TEXTS), (PAIRS, TWO)], ids=["texts", "pairs"])
 def test_two_views_and_the_text_view_alone_are_read_as_in_the_run(
     task: Task, rows: list[Any], files: dict[str, Any], views: tuple[str, ...], tmp_path: Path,
