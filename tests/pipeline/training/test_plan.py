@@ -14,7 +14,7 @@ from listflow.pipeline.training.plan import Word, make_plan
 
 
 def others(notices: tuple[str, ...]) -> tuple[str, ...]:
-    """Without that on tokens which the backbone does not know: the texts here have numbers, which it has no token for."""
+    """Without that on tokens which the backbone does not know: the texts here have numbers, which are such."""
     return tuple(notice for notice in notices if not notice.startswith("backbone '"))
 
 
