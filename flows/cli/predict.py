@@ -21,6 +21,7 @@ def predict(
 ) -> None:
     """Label the texts of a file with the final models of runs."""
     prepare(verbose)
+    from listflow.pipeline.results.drift import strange_texts
     from listflow.pipeline.results.predictors import Predictors
 
     with counting(plain_console(stderr=True), "load the model", "rows") as on_rows:
@@ -30,6 +31,8 @@ def predict(
         else:
             rows = predictors.predict_file_by_task(input, output, task_column, columns, on_rows)
     print_line(plain_console(), f"{counted(rows, 'row')} labelled in {output}")
+    for sentence in strange_texts(predictors.unknown, folders):
+        print_line(plain_console(stderr=True), sentence)
 
 
 def export(

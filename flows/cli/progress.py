@@ -13,7 +13,7 @@ from rich.markup import escape
 
 from listflow.data.files import short
 from listflow.flows.cli.console import MovingLine, print_line
-from listflow.pipeline.run.wording import duration, trained
+from listflow.pipeline.run.wording import duration, percent, trained
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -119,6 +119,8 @@ def _facts(plan: Plan) -> Iterator[str]:
     yield f"  trained   {escape(_trained(plan))}"
     if plan.second:
         yield f"  beside    head {escape(plan.second)} on the sentence embedding of the bare text"
+    shares = (f"{percent(share)} of {name}" for name, share in plan.unknown.items())
+    yield f"  unknown   {', '.join(shares)} tokens"
     yield f"  kept in   {escape(plan.folder)}{' (begun; a run would go on there)' if plan.started else ''}"
     for notice in plan.notices:
         yield f"  note      {escape(notice)}"

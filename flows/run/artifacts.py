@@ -99,6 +99,7 @@ def drift_page(drift: Drift) -> Iterator[str]:
     shares = [(f"labelled {code(label)}", percent(old.labels[label]), percent(new.labels[label])) for label in largest]
     shares.append(("mean confidence of the earlier model", percent(old.confidence), percent(new.confidence)))
     shares.append(("words that were not seen before", percent(old.unseen), percent(new.unseen)))
+    shares.append(("tokens that the backbone does not know", percent(old.unknown), percent(new.unknown)))
     yield from table(("share", "old:", "new:"), shares)
     yield "\nThe share of each shard's sampled rows that the earlier model and this one label alike:\n"
     shards = [(code(s.shard), str(s.rows), percent(s.agreement)) for s in drift.shards]

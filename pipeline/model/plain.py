@@ -82,6 +82,9 @@ POOLED = {
     "mean": "(hidden * seen).sum(1) / seen.sum(1)",
     "first": "hidden[:, 0]",
     "max": 'hidden.masked_fill(seen == 0, float("-inf")).amax(1)',
+    "mean_sqrt": "(hidden * seen).sum(1) / seen.sum(1).sqrt()",
+    "weighted": "(hidden * seen * seen.cumsum(1)).sum(1) / (seen * seen.cumsum(1)).sum(1)",
+    "last": "hidden[torch.arange(len(hidden)), seen.sum((1, 2)) - 1]",
 }
 FEATURES_OF_ONE = """\
     found = F.normalize(embed([text for (text,) in rows]), dim=-1) - vectors["centre"]

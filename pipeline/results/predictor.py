@@ -70,6 +70,11 @@ class Predictor:
         """In the order of the probability columns."""
         return list(self.task.labels)
 
+    @property
+    def unknown(self) -> float:
+        """The share of unknown tokens among those of all texts that it has met, 0 to 1."""
+        return self.prompt.met.share
+
     @staticmethod
     def open(run_dir: str | Path, backbone: Backbone | None = None) -> Predictor:
         """The final model of a run, or of its ``final`` folder moved elsewhere.

@@ -71,6 +71,11 @@ class Predictors:
         """The names of all classifiers, in the order of the runs."""
         return list(self.by_name)
 
+    @property
+    def unknown(self) -> float:
+        """The largest share of unknown tokens that any of them has met; they may read other columns."""
+        return max(predictor.unknown for predictor in self.by_name.values())
+
     def predict(self, texts: Sequence[Text | str]) -> dict[str, list[str]]:
         """The labels of the texts by every classifier."""
         return {name: predictor.predict(texts) for name, predictor in self.by_name.items()}

@@ -124,7 +124,7 @@ def test_json_follows_the_contract() -> None:
     metrics = dict.fromkeys(("accuracy", "macro_f1", "ece"))
     assert " ".join(values) == (
         "format run_id task labels seed backbone trainable_parameters data zero_shot labelled_only rounds "
-        "final stopped seconds notices figures stage head drift parent adopted start views baselines"
+        "final stopped seconds notices figures stage head drift parent adopted start views baselines unknown"
     )
     assert values["format"] == 1
     assert walk(values["backbone"]) == dict.fromkeys(("name", "parameters"))
