@@ -7,7 +7,7 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from listflow.flows.cli.console import counted, counting, plain_console, prepare, print_line
+from listflow.flows.cli.console import counted, counting, plain_console, prepare, print_line, say
 from listflow.flows.cli.options import RunPath, TextColumns, Verbose
 
 
@@ -25,6 +25,8 @@ def predict(
 
     with counting(plain_console(stderr=True), "load the model", "rows") as on_rows:
         predictors = Predictors.open(folders)
+        for notice in predictors.notices(input, columns):
+            say(notice)
         if task_column is None:
             rows = predictors.predict_file(input, output, columns, on_rows)
         else:
