@@ -13,8 +13,8 @@ from listflow.flows.cli.options import RunPath, TextColumns, Verbose
 
 def predict(
     folders: Annotated[list[Path], Argument(metavar="RUN...", help="The folders of runs on the same backbone.")],
-    input: Annotated[str, Option(help="File of texts: csv, tsv, jsonl or parquet.")],
-    output: Annotated[Path, Option(help="Where labels and probabilities go; the same formats.")],
+    input: Annotated[str, Option(help="File of texts: csv, tsv, json, parquet; - for stdin.")],
+    output: Annotated[Path, Option(help="Where they go: csv, tsv, jsonl or parquet.")],
     columns: TextColumns = None,
     task_column: Annotated[str | None, Option(help="Column that names the one run to label each row.")] = None,
     verbose: Verbose = False,
