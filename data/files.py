@@ -159,15 +159,20 @@ def open_source(source: str) -> BufferedReader:
 
 
 def text_lines(source: str) -> Iterator[str]:
-    """The lines of a text file, decoded one by one: a bad byte is reported with its line and not with its buffer."""
+    """The lines of a text file, decoded one by one; InputError as for ``decoded``."""
     with unpacked(source) as file:
-        for number, raw in enumerate(file, 1):
-            try:
-                yield raw.decode("utf-8-sig" if number == 1 else "utf-8")
-            except UnicodeDecodeError as error:
-                coding = "utf-16" if number == 1 and raw[:2] in _UTF16 else _coding(raw, file)
-                remedy = _converted(source, coding)
-                raise InputError(f"{shown(source)}, line {number}: is not UTF-8; {remedy}.") from error
+        yield from decoded(source, file)
+
+
+def decoded(source: str, file: BufferedReader) -> Iterator[str]:
+    """The lines of ``file``, which is ``source`` opened: a bad byte is reported with its line, not with its buffer."""
+    for number, raw in enumerate(file, 1):
+        try:
+            yield raw.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError as error:
+            coding = "utf-16" if number == 1 and raw[:2] in _UTF16 else _coding(raw, file)
+            remedy = _converted(source, coding)
+            raise InputError(f"{shown(source)}, line {number}: is not UTF-8; {remedy}.") from error
 
 
 @cache

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from listflow.data.errors import InputError, did_you_mean
-from listflow.data.files import STDIN, open_source, shown, text_lines, unpacked
+from listflow.data.files import STDIN, decoded, open_source, shown, text_lines, unpacked
 from listflow.data.values import normal
 
 Record = Mapping[str, Any]  # column to cell
@@ -127,17 +127,17 @@ def _tsv_records(source: str, keys: Mapping[str, str]) -> Iterator[Record]:
 
 def _json_records(source: str, keys: Mapping[str, str]) -> Iterator[Record]:
     with unpacked(source) as file:
-        is_list = _text_of_first(file.read(BYTES_AT_ONCE)).startswith(b"[")
-    for where, record in (_items if is_list else _objects)(source):
-        if not isinstance(record, dict):
-            raise InputError(f"{where}: is not a JSON object; write one object a line.")
-        places = _check_columns(where, keys, record)
-        yield {name: record[place] for name, place in places.items()}
+        is_list = _text_of_first(file.peek(BYTES_AT_ONCE)).startswith(b"[")
+        for where, record in (_items if is_list else _objects)(source, file):
+            if not isinstance(record, dict):
+                raise InputError(f"{where}: is not a JSON object; write one object a line.")
+            places = _check_columns(where, keys, record)
+            yield {name: record[place] for name, place in places.items()}
 
 
-def _objects(source: str) -> Iterator[tuple[str, Any]]:
+def _objects(source: str, file: BufferedReader) -> Iterator[tuple[str, Any]]:
     """(where it is, the value) of every line that is not blank."""
-    filled = (line for line in text_lines(source) if not line.isspace())
+    filled = (line for line in decoded(source, file) if not line.isspace())
     for number, line in enumerate(filled, 1):
         where = f"{shown(source)}, row {number}"
         try:
@@ -146,14 +146,13 @@ def _objects(source: str) -> Iterator[tuple[str, Any]]:
             raise InputError(f"{where}: is not valid JSON ({error}); write one object a line.") from error
 
 
-def _items(source: str) -> Iterator[tuple[str, Any]]:
+def _items(source: str, file: BufferedReader) -> Iterator[tuple[str, Any]]:
     """(where it is, the value) of every item of a file that is one JSON list."""
-    with unpacked(source) as file:
-        for number, value in enumerate(_Growing(file).items(), 1):
-            where = f"{shown(source)}, row {number}"
-            if isinstance(value, ValueError | RecursionError):
-                raise InputError(f"{where}: is not valid JSON ({value}); write one list of objects.") from value
-            yield where, value
+    for number, value in enumerate(_Growing(file).items(), 1):
+        where = f"{shown(source)}, row {number}"
+        if isinstance(value, ValueError | RecursionError):
+            raise InputError(f"{where}: is not valid JSON ({value}); write one list of objects.") from value
+        yield where, value
 
 
 class _Growing:
