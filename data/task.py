@@ -5,7 +5,8 @@ Tasks are YAML files: those that come with the package lie in ``data/tasks/``, a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -25,9 +26,14 @@ from pydantic import (
 from listflow.data.errors import InputError, did_you_mean
 from listflow.data.schema import Section, refusal_in
 from listflow.data.template import Part, parse_template
+from listflow.data.values import normal
 
 MOST_LABELS = 1000
 FROM_ONE = 1e-3  # how far shares may sum from 1
+# An item of --columns: in quotes as a whole, with quotes around the name, or plain. Quotes within are doubled.
+_ITEM = re.compile(
+    r'\s*(?:"(?P<whole>(?:[^"]|"")*)"|(?P<key>[^=,"]*)=\s*"(?P<name>(?:[^"]|"")*)"|(?P<plain>[^,]*))\s*(?:,|$)'
+)
 
 
 class Columns(Section):
@@ -37,6 +43,11 @@ class Columns(Section):
     text_a: str = Field(default="text_a", min_length=1, description="Column with the first text of a pair.")
     text_b: str = Field(default="text_b", min_length=1, description="Column with the second text of a pair.")
     label: str = Field(default="label", min_length=1, description="Column with the label.")
+
+    @field_validator("*")
+    @classmethod
+    def _normal_name(cls, name: str) -> str:
+        return normal(name)
 
     @model_validator(mode="after")
     def _distinct_names(self) -> Self:
@@ -57,7 +68,7 @@ def _labels_as_mapping(value: Any) -> dict[str, str | None]:
     labels = {str(label).strip(): None if word is None else str(word).strip() for label, word in pairs}
     if len(labels) < len(value):
         raise ValueError("the labels repeat: give each label once")
-    return labels
+    return _normal_keys(labels)
 
 
 def _keyed_by_label(value: Any) -> Any:
@@ -67,9 +78,15 @@ def _keyed_by_label(value: Any) -> Any:
     for label in value:
         if isinstance(label, bool) or not isinstance(label, str | int):
             raise ValueError(f"{label!r} is not text to YAML: put quotes around it")
-    return {
-        str(label).strip(): " ".join(item.split()) if isinstance(item, str) else item for label, item in value.items()
-    }
+    return _normal_keys(
+        {str(label).strip(): " ".join(item.split()) if isinstance(item, str) else item for label, item in value.items()}
+    )
+
+
+def _normal_keys(named: dict[str, Any]) -> dict[str, Any]:
+    """With labels as rows have them. Models of earlier versions may have two spellings of one, which stay apart."""
+    alike = {normal(label): item for label, item in named.items()}
+    return alike if len(alike) == len(named) else named
 
 
 def _shares_as_mapping(value: Any) -> Any:
@@ -196,12 +213,15 @@ def infer_task(labels: Sequence[str], is_pair: bool) -> Task:
 
 
 def parse_columns(text: str) -> Columns:
-    """Return the columns that `text=body,label=intent` renames. Raises InputError on any other shape."""
+    """Return the columns that `text=body,label=intent` renames. Raises InputError on any other shape.
+
+    A name with a comma has double quotes around it, as in csv: `text="What, in your words?",label=intent`.
+    """
     renames: dict[str, str] = {}
-    for item in text.split(","):
-        key, _, name = (piece.strip() for piece in item.partition("="))
+    for item, key, name in _renames(text):
         if not (key and name):
-            raise InputError(f"--columns {text!r}: {item!r} is not KEY=NAME; write for example text=body.")
+            quoted = ', and put double quotes around a name with a comma: text="a, b"' if "," in text else ""
+            raise InputError(f"--columns {text!r}: {item!r} is not KEY=NAME; write for example text=body{quoted}.")
         if key not in Columns.model_fields:
             hint = did_you_mean(key, Columns.model_fields)
             known = ", ".join(Columns.model_fields)
@@ -213,6 +233,21 @@ def parse_columns(text: str) -> Columns:
         return Columns(**renames)
     except ValidationError as error:
         raise refusal_in(f"--columns {text!r}", error, Columns) from error
+
+
+def _renames(text: str) -> Iterator[tuple[str, str, str]]:
+    """(item, key, name) of each item between commas."""
+    at, more = 0, True
+    while more:
+        match = _ITEM.match(text, at)
+        assert match is not None
+        at, more = match.end(), match[0].endswith(",")
+        if match["name"] is not None:
+            key, name = match["key"], match["name"].replace('""', '"')
+        else:
+            plain = match["plain"] if match["whole"] is None else match["whole"].replace('""', '"')
+            key, _, name = plain.partition("=")
+        yield match[0].removesuffix(",").strip(), key.strip(), name.strip()
 
 
 def _folder() -> Traversable:
@@ -230,6 +265,9 @@ def _task_from_yaml(source: str, text: str) -> Task:
     if not isinstance(fields, dict):
         raise InputError(f"{source}: must hold the keys name, template and labels.")
     try:
-        return Task.model_validate(fields)
+        task = Task.model_validate(fields)
     except ValidationError as error:
         raise refusal_in(source, error, Task) from error
+    if len({normal(label) for label in task.labels}) < len(task.labels):
+        raise InputError(f"{source}: labels: two differ in their Unicode spelling only; give each label once.")
+    return task

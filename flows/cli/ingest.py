@@ -38,7 +38,7 @@ REASONS = {
 
 def ingest(
     corpus: Annotated[str, Argument(help="Its name; the first ingest makes it.")],
-    files: Annotated[list[str], Argument(metavar="FILE...", help="Texts: csv, tsv, jsonl, parquet, or a hub id.")],
+    files: Annotated[list[str], Argument(metavar="FILE...", help="Texts: csv, tsv, json, parquet, -, or a hub id.")],
     columns: TextColumns = None,
     keep_out: Annotated[
         list[str] | None, Option(metavar="FILE", help="Labelled or test rows that may not come in; repeatable.")

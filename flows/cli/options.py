@@ -39,7 +39,7 @@ class Asked:
     labelled: Annotated[str | None, Option(help="File or hub data set of labelled rows.")] = None
     unlabelled: Annotated[list[str] | None, Option(help="File of unlabelled rows; repeatable.")] = None
     test: Annotated[str | None, Option(help="File of labelled test rows, for the report only.")] = None
-    columns: Annotated[str | None, Option(help="Column names, such as text=body,label=intent.")] = None
+    columns: Annotated[str | None, Option(help='Column names, as text=body,label="a, b".')] = None
     shots: Annotated[int | None, Option(help="Draw this many labelled rows in total.")] = None
     balanced: Annotated[
         bool | None, Option("--balanced/--natural", help="Draw the same number per class, or as they come.")

@@ -7,14 +7,14 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from listflow.flows.cli.console import counted, counting, plain_console, prepare, print_line
+from listflow.flows.cli.console import counted, counting, plain_console, prepare, print_line, say
 from listflow.flows.cli.options import RunPath, TextColumns, Verbose
 
 
 def predict(
     folders: Annotated[list[Path], Argument(metavar="RUN...", help="The folders of runs on the same backbone.")],
-    input: Annotated[str, Option(help="File of texts: csv, tsv, jsonl or parquet.")],
-    output: Annotated[Path, Option(help="Where labels and probabilities go; the same formats.")],
+    input: Annotated[str, Option(help="File of texts: csv, tsv, json, parquet; - for stdin.")],
+    output: Annotated[Path, Option(help="Where they go: csv, tsv, jsonl or parquet.")],
     columns: TextColumns = None,
     task_column: Annotated[str | None, Option(help="Column that names the one run to label each row.")] = None,
     verbose: Verbose = False,
@@ -26,6 +26,8 @@ def predict(
 
     with counting(plain_console(stderr=True), "load the model", "rows") as on_rows:
         predictors = Predictors.open(folders)
+        for notice in predictors.notices(input, columns):
+            say(notice)
         if task_column is None:
             rows = predictors.predict_file(input, output, columns, on_rows)
         else:

@@ -17,7 +17,8 @@ import pyarrow as pa
 
 from listflow.data.errors import InputError, did_you_mean
 from listflow.data.rows import Row, read_rows
-from listflow.data.task import Columns, parse_columns
+from listflow.data.task import Columns
+from listflow.data.values import listed, texts_of
 from listflow.pipeline.backbone.prompt import Text
 from listflow.pipeline.backbone.text_face import SharedFace, TextFace
 from listflow.pipeline.model.committee import Committee
@@ -77,8 +78,27 @@ class Predictors:
         return max(predictor.unknown for predictor in self.by_name.values())
 
     def predict(self, texts: Sequence[Text | str]) -> dict[str, list[str]]:
-        """The labels of the texts by every classifier."""
+        """The labels of a list of texts by every classifier, which all read one text, or all two.
+
+        InputError as for ``Predictor.logits``, with the name of the classifier.
+        """
+        texts = listed(texts)
+        for name, predictor in self.by_name.items():
+            try:
+                texts_of(texts, is_pair=predictor.task.is_pair)
+            except InputError as error:
+                raise InputError(f"'{name}': {error}") from error
         return {name: predictor.predict(texts) for name, predictor in self.by_name.items()}
+
+    def notices(self, source: str, columns: str | None = None) -> list[str]:
+        """A sentence for each classifier that reads other columns of ``source`` than its run was told of."""
+        found = {n: (p.run.columns, p.columns_of(source, columns)) for n, p in self.by_name.items() if not columns}
+        return [
+            f"{source} has no column {was!r}, which '{name}' was trained on; {now!r} is read."
+            for name, both in found.items()
+            for (key, was), (_, now) in zip(*both, strict=True)
+            if was != now and key in (("text_a", "text_b") if self[name].task.is_pair else ("text",))
+        ]
 
     def predict_file(
         self,
@@ -112,8 +132,7 @@ class Predictors:
 
     def _chunks(self, source: str, columns: str | None, task_column: str | None) -> Iterator[Rows]:
         """The next rows of the file as every classifier reads them: tasks may have columns of their own."""
-        given = parse_columns(columns) if columns else None
-        shapes = {n: (given or p.task.columns, p.task.is_pair) for n, p in self.by_name.items()}
+        shapes = {n: (p.columns_of(source, columns), p.task.is_pair) for n, p in self.by_name.items()}
         streams = {shape: _read(source, *shape, task_column) for shape in set(shapes.values())}
         while True:
             read = {shape: list(islice(stream, ROWS_AT_ONCE)) for shape, stream in streams.items()}

@@ -48,7 +48,7 @@ class ReviewConfig(Section):
 
 
 class DataConfig(Section):
-    """Where the texts are: csv, tsv, jsonl or parquet files, or hub data set ids."""
+    """Where the texts are: csv, tsv, jsonl, json or parquet files, or hub data set ids."""
 
     labelled: str | None = Field(None, description="file of labelled rows; empty: the embedded demo")
     unlabelled: tuple[str, ...] = Field((), description="files of unlabelled rows")

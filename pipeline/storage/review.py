@@ -20,7 +20,8 @@ from typing import Any
 from filelock import FileLock
 
 from listflow.data.errors import InputError, did_you_mean, shortened
-from listflow.data.formats import open_source, records_of
+from listflow.data.files import open_source
+from listflow.data.formats import records_of
 from listflow.pipeline.storage.checkpoint import FORMAT, LOCK, read_json, write_json
 from listflow.pipeline.storage.run_folder import RunFolder
 

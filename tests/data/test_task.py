@@ -106,6 +106,18 @@ def test_missing_task_file() -> None:
 def test_columns_are_renamed() -> None:
     assert parse_columns("text=body, label = intent") == Columns(text="body", label="intent")
     assert parse_columns("text=a=b").text == "a=b"
+    assert parse_columns(' text = say "hi" ,label=it\'s') == Columns(text='say "hi"', label="it's")
+
+
+@pytest.mark.parametrize(
+    "text", ['text="What, in ""your"" words?", label=topic', '"text=What, in ""your"" words?",label=topic']
+)
+def test_a_column_with_a_comma_stands_in_quotes(text: str) -> None:
+    assert parse_columns(text) == Columns(text='What, in "your" words?', label="topic")
+
+
+def test_columns_are_spelled_in_one_way() -> None:
+    assert parse_columns("text=cafe\u0301").text == Columns(text="cafe\u0301").text == "caf\u00e9"
 
 
 @pytest.mark.parametrize(
@@ -116,6 +128,9 @@ def test_columns_are_renamed() -> None:
         ("", "KEY=NAME"),
         ("lable=x", "did you mean 'label'"),
         ("text=a,text=b", "given twice"),
+        ("text=a,", "'' is not KEY=NAME"),
+        ("text=Well, then,label=x", "'then' is not KEY=NAME; write for example text=body, and put double quotes"),
+        ('text="Well, then', "'then' is not KEY=NAME"),
         ("text=x,label=x", "two uses"),
         ("text_a=x,text_b=x", "two uses"),
     ],
@@ -137,3 +152,14 @@ def test_infer_task() -> None:
 def test_infer_task_refuses_what_is_no_label_column(labels: list[str]) -> None:
     with pytest.raises(InputError, match="--columns label=NAME"):
         infer_task(labels, is_pair=False)
+
+
+def test_labels_of_a_task_file_are_spelled_in_one_way(tmp_path: Path) -> None:
+    said = "descriptions: {cafe\u0301: Warm.}\nshares: {cafe\u0301: 0.5, tea: 0.5}\ncolumns: {text: cafe\u0301}\n"
+    found = load_task(
+        task_file(tmp_path, "name: t\ntemplate: '{text} {mask}'\nlabels: {cafe\u0301: coffee, tea: tea}\n" + said)
+    )
+    assert list(found.labels) == list(found.shares or {}) == ["caf\u00e9", "tea"]
+    assert (found.descriptions, found.columns.text) == ({"caf\u00e9": "Warm."}, "caf\u00e9")
+    with pytest.raises(InputError, match="two differ in their Unicode spelling only; give each label once"):
+        load_task(task_file(tmp_path, "name: t\ntemplate: '{text} {mask}'\nlabels: [cafe\u0301, caf\u00e9]\n"))
