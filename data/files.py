@@ -114,6 +114,11 @@ def take_back(made: Sequence[Path]) -> None:
             path.rmdir()
 
 
+def at_home(path: str | Path) -> str:
+    """``path`` with the home folder in the place of a ``~`` that it begins with; any other as it is."""
+    return os.path.expanduser(path)
+
+
 def short(path: Path) -> str:
     """``path`` as seen from here, if it lies below."""
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)

@@ -23,6 +23,7 @@ from pydantic import (
 
 from listflow.data.documents import parse_yaml, read_yaml
 from listflow.data.errors import InputError, did_you_mean, shortened
+from listflow.data.files import at_home
 from listflow.data.schema import LONGEST, Section, refusal_in
 from listflow.data.template import Part, parse_template
 
@@ -173,7 +174,7 @@ def load_task(name_or_path: str) -> Task:
     if name_or_path in builtin_tasks():
         text = (_folder() / f"{name_or_path}.yaml").read_text("utf-8")
         return _task_of(name_or_path, parse_yaml(text, name_or_path, OF_LABELS))
-    path = Path(name_or_path).expanduser()
+    path = Path(at_home(name_or_path))
     if path.is_file():
         return _task_of(name_or_path, read_yaml(path, "pass a readable task file", OF_LABELS))
     hint, known = did_you_mean(path.stem, builtin_tasks()), ", ".join(builtin_tasks())

@@ -33,7 +33,7 @@ from filelock import FileLock
 
 from listflow.data.corpora.text_index import KEPT_OUT, Seen, keys_of, read_kept_out, write_kept_out
 from listflow.data.errors import InputError
-from listflow.data.files import file_digest, missing, put, refusing, sync, take_back
+from listflow.data.files import at_home, file_digest, missing, put, refusing, sync, take_back
 from listflow.data.rows import Row, digest, read_rows, stem
 from listflow.data.shards import (
     INDEX,
@@ -81,6 +81,7 @@ def ingest(
     """
     if not sources:
         raise InputError("no file is given; name at least one to ingest.")
+    folder, sources, keep_out = Path(at_home(folder)), [*map(at_home, sources)], [*map(at_home, keep_out)]
     digests = [digest(source) for source in sources]
     absent = missing(folder)
     with _storing(folder), _locked(folder), _leaving_no_stub(folder, absent):

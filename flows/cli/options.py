@@ -8,11 +8,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
+from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
 from typer import Argument, Option
 
+from listflow.data import files
 from listflow.data.documents import parse_yaml, read_yaml
 from listflow.data.errors import InputError, shortened
 from listflow.pipeline.run.config import RunConfig
@@ -118,6 +120,16 @@ def asks(command: Callable[..., None]) -> Callable[..., None]:
     return with_options
 
 
+def at_home(command: Callable[..., None]) -> Callable[..., None]:
+    """Decorator: a ``~`` that begins a path is the home folder, also where the shell leaves it, as in --output=~/x."""
+
+    @wraps(command)
+    def with_home(**values: Any) -> None:
+        command(**{name: _at_home(value) for name, value in values.items()})
+
+    return with_home
+
+
 def given_values(options: Values, items: Iterable[str]) -> Values:
     """What a user gave: ``options`` that are not None, and ``--set`` items over them."""
     given = {name: value for name, value in options.items() if value is not None}
@@ -143,6 +155,12 @@ def _read_yaml(path: Path) -> Values:
     if values is not None and not isinstance(values, dict):
         raise InputError(f"{path}: must hold keys with values, such as 'rounds: {{count: 3}}'.")
     return values or {}
+
+
+def _at_home(value: Any) -> Any:
+    if isinstance(value, Path):
+        return Path(files.at_home(value))
+    return [*map(_at_home, value)] if isinstance(value, list) else value
 
 
 def _continued(folder: Path) -> Values:

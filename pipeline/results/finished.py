@@ -17,6 +17,7 @@ from safetensors.torch import load
 from torch import Tensor
 
 from listflow.data.errors import InputError
+from listflow.data.files import at_home
 from listflow.data.task import Task
 from listflow.pipeline.backbone.backbone import Backbone, Identity, Precision, load_backbone
 from listflow.pipeline.backbone.prompt import Prompt
@@ -79,7 +80,7 @@ class Finished:
 
         InputError when the folder is no finished run, or a file of it is damaged.
         """
-        run = Path(run_dir)
+        run = Path(at_home(run_dir))
         inside = RunFolder(run).final
         folder = inside if inside.is_dir() else run
         if not (folder / CARD).exists():

@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from listflow.data.errors import InputError
+from listflow.data.files import at_home
 from listflow.data.rows import Row, read_rows
 from listflow.data.task import Task, parse_columns
 from listflow.pipeline.backbone.backbone import (
@@ -125,9 +126,9 @@ class Predictor:
         ``out`` is csv, tsv, jsonl or parquet by its ending. Streams: memory does not grow with the file. A blank
         text is predicted like any other, so rows stay aligned.
         """
-        named = parse_columns(columns) if columns else self.task.columns
+        named, source = parse_columns(columns) if columns else self.task.columns, at_home(source)
         rows = read_rows(source, named, is_pair=self.task.is_pair)
-        return write_tables(Path(out), source, self._tables(rows, on_rows))
+        return write_tables(Path(at_home(out)), source, self._tables(rows, on_rows))
 
     def columns(self, rows: Sequence[Row]) -> dict[str, Any]:
         """``label`` and ``p_<label>`` of the rows."""

@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from listflow.data.errors import InputError, did_you_mean
+from listflow.data.files import at_home
 from listflow.data.rows import Row, read_rows
 from listflow.data.task import Columns, parse_columns
 from listflow.pipeline.backbone.prompt import Text
@@ -88,7 +89,10 @@ class Predictors:
         """
         if len(self.by_name) == 1:
             return next(iter(self.by_name.values())).predict_file(source, out, columns, on_rows)
-        return write_tables(Path(out), source, self._side_by_side(self._chunks(source, columns, None), on_rows))
+        source = at_home(source)
+        return write_tables(
+            Path(at_home(out)), source, self._side_by_side(self._chunks(source, columns, None), on_rows)
+        )
 
     def predict_file_by_task(
         self,
@@ -102,8 +106,9 @@ class Predictors:
 
         InputError for a row that names no classifier of this set. Streams, as ``Predictor.predict_file`` does.
         """
+        source = at_home(source)
         tables = self._each_by_its_own(self._chunks(source, columns, task_column), source, on_rows)
-        return write_tables(Path(out), source, tables)
+        return write_tables(Path(at_home(out)), source, tables)
 
     def _chunks(self, source: str, columns: str | None, task_column: str | None) -> Iterator[Rows]:
         """The next rows of the file as every classifier reads them: tasks may have columns of their own."""

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from listflow.data.errors import InputError
-from listflow.flows.cli.options import Asked, parse_set
+from listflow.flows.cli.options import Asked, at_home, parse_set
 
 
 @pytest.mark.parametrize(
@@ -56,3 +56,30 @@ def test_a_section_that_is_there_twice_is_refused(tmp_path: Path) -> None:
     path.write_text("student:\n  steps: 50\nstudent:\n  batch: 8\n", "utf-8")
     with pytest.raises(InputError, match=r"my\.yaml, lines 1 and 3: the key student is there twice; keep one of them"):
         Asked(config=path).to_config()
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    return tmp_path
+
+
+def test_a_configuration_may_name_the_home_folder(home: Path) -> None:
+    asked = Asked(task="~/t.yaml", labelled="~/a.csv", unlabelled=["~/b.csv", "c.csv"], test="~/d.csv", run_dir="~/run")
+    config = asked.to_config()
+    assert config.task == f"{home}/t.yaml"
+    assert config.data.labelled == f"{home}/a.csv"
+    assert config.data.unlabelled == (f"{home}/b.csv", "c.csv")
+    assert (config.data.test, config.run_dir) == (f"{home}/d.csv", f"{home}/run")
+    (home / "my.yaml").write_text("run_dir: ~/other\nseed: 3\n", "utf-8")
+    assert Asked(config=home / "my.yaml").to_config().run_dir == f"{home}/other"
+
+
+def test_every_path_of_a_command_may_name_the_home_folder(home: Path) -> None:
+    came: dict[str, Any] = {}
+
+    def command(folder: Path, more: list[Path], words: str, none: Path | None) -> None:
+        came.update(folder=folder, more=more, words=words, none=none)
+
+    at_home(command)(folder=Path("~/run"), more=[Path("~"), Path("x/~")], words="~/run", none=None)
+    assert came == {"folder": home / "run", "more": [home, Path("x/~")], "words": "~/run", "none": None}
