@@ -19,16 +19,24 @@ from uuid import uuid4
 from listflow.data.errors import InputError
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
-REFUSED = FULL | {errno.EACCES}
+# Nobody's permission, or something else in the place of a folder or a file.
+REFUSED = FULL | {errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG}
 
 
 def replacing(path: Path) -> AbstractContextManager[Path]:
     """A file to fill, which at the end of the block takes the place of ``path``; nothing stays of one half filled.
 
-    For a path that one process writes at a time: it is filled as ``NAME.part``, and what a killed process left there is
-    overwritten by the next. Where several may write, take ``replacing_shared``.
+    For a path in a folder of ours that one process writes at a time: it is filled as ``NAME.part``, and what a killed
+    process left there goes. Where several may write, or others keep files, take ``replacing_shared``.
     """
     return _filled(path.with_name(f"{path.name}.part"), path)
+
+
+def created(path: Path) -> Path:
+    """``path``, now a new and empty file: what had the name goes, and where it was a link nothing is written there."""
+    path.unlink(missing_ok=True)
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+    return path
 
 
 @contextmanager
@@ -127,6 +135,7 @@ def short(path: Path) -> str:
 @contextmanager
 def _filled(aside: Path, path: Path) -> Iterator[Path]:
     """``aside`` to fill, which takes the place of ``path``, or goes where the block fails."""
+    created(aside)
     try:
         yield aside
         put(aside, path)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from io import BufferedReader
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ from listflow.data.errors import InputError, did_you_mean
 Record = Mapping[str, Any]  # column to cell
 HUB_ID = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(:(?P<config>[^:/]*):(?P<split>[^:/]+))?")
 LONGEST_FIELD = 2**31 - 1
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how a cell begins that a spreadsheet may compute
+NUMBER = re.compile(r"[+-]?[0-9]+([.][0-9]+)?")
 READ_AT_ONCE = 1024  # rows of a columnar source in memory at a time
 
 
@@ -59,6 +61,16 @@ def open_source(source: str) -> BufferedReader:
         return path.open("rb")
     except OSError as error:
         raise InputError(f"{source}: cannot be opened ({error.strerror}); check its permissions.") from error
+
+
+def harmless(cell: str) -> str:
+    """``cell`` of a csv or tsv file, marked as text by an apostrophe where a spreadsheet would read a formula."""
+    return f"'{cell}" if cell.startswith(FORMULA) and not NUMBER.fullmatch(cell) else cell
+
+
+def unmarked(cell: str, known: Container[str]) -> str:
+    """``cell`` without the mark of ``harmless``, where it is one of the ``known`` only so."""
+    return cell.removeprefix("'") if cell not in known and cell.removeprefix("'") in known else cell
 
 
 def _lines(source: str) -> Iterator[str]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from listflow.data.errors import InputError, did_you_mean
 from listflow.data.files import digest_of
-from listflow.data.formats import HUB_ID, is_hub_id, load_hub, open_source, records_of
+from listflow.data.formats import HUB_ID, is_hub_id, load_hub, open_source, records_of, unmarked
 from listflow.data.shards import is_corpus, read_manifest, shard_rows
 from listflow.data.task import Columns
 
@@ -118,7 +118,7 @@ def _label(where: str, name: str, value: Any, labels: Sequence[str] | None) -> s
     label = _cell(where, name, value)
     if not label:
         raise InputError(f"{where}: the label is missing; fill in column {name!r} or delete the row.")
-    if labels is not None and label not in labels:
+    if labels is not None and (label := unmarked(label, labels)) not in labels:
         hint = did_you_mean(label, labels)
         raise InputError(f"{where}: unknown label {label!r}{hint}; the task has {', '.join(labels)}.")
     return label

@@ -33,7 +33,7 @@ from filelock import FileLock
 
 from listflow.data.corpora.text_index import KEPT_OUT, Seen, keys_of, read_kept_out, write_kept_out
 from listflow.data.errors import InputError
-from listflow.data.files import at_home, file_digest, missing, put, refusing, sync, take_back
+from listflow.data.files import at_home, created, file_digest, missing, put, refusing, sync, take_back
 from listflow.data.rows import Row, digest, read_rows, stem
 from listflow.data.shards import (
     INDEX,
@@ -103,7 +103,7 @@ def ingest(
 def settle(folder: Path, before: Manifest, after: Manifest) -> None:
     """Makes the corpus of ``before`` that of ``after``, steps 3 to 5: the new shards lie aside, synced."""
     planned, new = folder / PLANNED, after.shards[len(before.shards) :]
-    planned.write_text(dump_manifest(after, before), "utf-8")
+    created(planned).write_text(dump_manifest(after, before), "utf-8")
     for path in (planned, folder, *([] if before.shards else [folder.parent])):
         sync(path)
     for shard in new:
@@ -181,7 +181,7 @@ class _Taken:
         shard = Shard(number, first, 0, "", source, sha256, datetime.now(UTC).isoformat(timespec="seconds"))
         aside, count = _aside_of(self.folder, shard), 0
         aside.parent.mkdir(exist_ok=True)
-        with pq.ParquetWriter(aside, SCHEMA) as writer:
+        with pq.ParquetWriter(created(aside), SCHEMA) as writer:
             while some := list(islice(rows, ROWS_AT_ONCE)):
                 numbers = range(first + count, first + count + len(some))
                 cells = {"row": numbers, "text": [row.text for row in some], "pair": [row.pair for row in some]}

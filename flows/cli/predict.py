@@ -17,6 +17,7 @@ def predict(
     output: Annotated[Path, Option(help="Where labels and probabilities go; the same formats.")],
     columns: TextColumns = None,
     task_column: Annotated[str | None, Option(help="Column that names the one run to label each row.")] = None,
+    force: Annotated[bool, Option("--force", help="Replace any file that has the name of the output.")] = False,
     verbose: Verbose = False,
 ) -> None:
     """Label the texts of a file with the final models of runs."""
@@ -26,9 +27,9 @@ def predict(
     with counting(plain_console(stderr=True), "load the model", "rows") as on_rows:
         predictors = Predictors.open(folders)
         if task_column is None:
-            rows = predictors.predict_file(input, output, columns, on_rows)
+            rows = predictors.predict_file(input, output, columns, on_rows, force)
         else:
-            rows = predictors.predict_file_by_task(input, output, task_column, columns, on_rows)
+            rows = predictors.predict_file_by_task(input, output, task_column, columns, on_rows, force)
     print_line(plain_console(), f"{counted(rows, 'row')} labelled in {output}")
 
 

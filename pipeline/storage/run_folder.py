@@ -190,6 +190,11 @@ def default_folder(task: str, fingerprint: str) -> Path:
     return Path("runs") / f"{name}-{fingerprint[:12]}"
 
 
+def is_run(folder: Path) -> bool:
+    """Whether a run is recorded in ``folder``."""
+    return RunFolder(folder).config.is_file() and RunFolder(folder).inputs.is_file()
+
+
 def runs_below(parent: Path) -> list[RunFolder]:
     """The recorded runs directly below ``parent``, by name."""
     return [RunFolder(config.parent) for config in sorted(parent.glob(f"*/{CONFIG}"))]

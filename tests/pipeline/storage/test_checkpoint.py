@@ -41,8 +41,8 @@ def test_a_full_disk_is_one_clear_sentence(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_weights_on_a_really_full_disk_are_one_clear_sentence(tmp_path: Path) -> None:
-    (tmp_path / "weights.safetensors.part").symlink_to("/dev/full")
+def test_weights_on_a_really_full_disk_are_one_clear_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("listflow.data.files.created", lambda path: path.symlink_to("/dev/full"))
     with pytest.raises(InputError, match="No space left on device"):
         save_tensors(tmp_path / "weights.safetensors", {"a": torch.ones(1_000_000)})
     assert not (tmp_path / "weights.safetensors").exists()
