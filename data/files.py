@@ -10,6 +10,7 @@ import errno
 import hashlib
 import os
 import shutil
+import stat
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from io import BufferedReader
@@ -98,7 +99,9 @@ def refusing(
 
 
 def file_digest(path: Path) -> str:
-    """The sha256 of a file's bytes in hex, read piece by piece."""
+    """The sha256 of a file's bytes in hex, read piece by piece; OSError for a pipe or a device, which may never end."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "no plain file", str(path))
     with path.open("rb") as file:
         return digest_of(file)
 

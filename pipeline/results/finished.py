@@ -37,6 +37,7 @@ from listflow.pipeline.training.rounds import load_model
 
 Facts = dict[str, Any]
 Files = Mapping[str, bytes]
+_MODEL = {WEIGHTS, CARD}  # what a manifest must speak of
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,8 @@ class Finished:
         folder = inside if inside.is_dir() else run
         if not (folder / CARD).exists():
             raise InputError(_why_none(run))
-        if verified(folder) is None or not are_whole(files := files_of(folder), folder):
+        manifest = verified(folder) or {"files": {}}
+        if not manifest["files"].keys() >= _MODEL or not are_whole(files := files_of(folder), folder):
             raise InputError(f"a file in {folder} is damaged or changed; make it again with `listflow resume RUN`.")
         return Finished.of(run, folder, files)
 
@@ -185,7 +187,7 @@ def are_whole(files: Files, folder: Path) -> bool:
     if files.keys() != {WEIGHTS, CARD, MANIFEST}:
         return False
     digests = json_of(folder / MANIFEST, files[MANIFEST])["files"]
-    return all(hashlib.sha256(files[name]).hexdigest() == digests[name] for name in files.keys() & digests.keys())
+    return all(hashlib.sha256(files[name]).hexdigest() == digests.get(name) for name in _MODEL)
 
 
 def _why_none(run: Path) -> str:
