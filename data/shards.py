@@ -1,6 +1,7 @@
 """A corpus that grows: append-only Parquet shards, and a manifest that says what each of them holds.
 
 CORPUS/manifest.json  CORPUS/shards/000001.parquet ...  CORPUS/seen.sqlite  CORPUS/kept-out.txt
+CORPUS/told.txt, of what a server was told (corpora/growth.py)
 
 What the manifest does not name is not part of the corpus, so an ingest that was interrupted leaves it as it was: see
 ``ingest.py``. The index of texts is made again from the shards, and from the digests of those that were kept out, if

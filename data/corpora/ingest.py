@@ -31,6 +31,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock
 
+from listflow.data.corpora.growth import begin
 from listflow.data.corpora.text_index import KEPT_OUT, Seen, keys_of, read_kept_out, write_kept_out
 from listflow.data.errors import InputError
 from listflow.data.files import at_home, created, file_digest, missing, put, refusing, sync, take_back
@@ -96,6 +97,7 @@ def ingest(
             if keep_out or not (folder / KEPT_OUT_FILE).exists():
                 write_kept_out(folder, seen.kept_out())
             seen.commit()
+            begin(folder, manifest.last)
             settle(folder, manifest, whole)
     return Ingested(whole.rows - manifest.rows, dict(taken.dropped), whole)
 
