@@ -2,7 +2,7 @@
 
 CORPUS/told.txt has a line for each step, the last of which count: ``from N``, nothing before shard N + 1 is news;
 ``telling N``, it is about to be told of all shards up to N; ``told N``, it was. What was about to be told when the
-process ended is told again as it was then, under the same id, by which a server knows what it has heard before.
+process ended is told again as it was then, under the same id.
 """
 
 from __future__ import annotations
