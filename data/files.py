@@ -13,6 +13,7 @@ import gzip
 import hashlib
 import os
 import shutil
+import stat
 import sys
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -27,7 +28,8 @@ from uuid import uuid4
 from listflow.data.errors import InputError, did_you_mean
 
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
-REFUSED = FULL | {errno.EACCES}
+# Nobody's permission, or something else in the place of a folder or a file.
+REFUSED = FULL | {errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG}
 STDIN = "-"
 BYTES_AT_ONCE = 2**16
 _GZIP = b"\x1f\x8b"
@@ -39,10 +41,17 @@ _NOT_CP1252 = frozenset({0x81, 0x8D, 0x8F, 0x90, 0x9D})
 def replacing(path: Path) -> AbstractContextManager[Path]:
     """A file to fill, which at the end of the block takes the place of ``path``; nothing stays of one half filled.
 
-    For a path that one process writes at a time: it is filled as ``NAME.part``, and what a killed process left there is
-    overwritten by the next. Where several may write, take ``replacing_shared``.
+    For a path in a folder of ours that one process writes at a time: it is filled as ``NAME.part``, and what a killed
+    process left there goes. Where several may write, or others keep files, take ``replacing_shared``.
     """
     return _filled(path.with_name(f"{path.name}.part"), path)
+
+
+def created(path: Path) -> Path:
+    """``path``, now a new and empty file: what had the name goes, and where it was a link nothing is written there."""
+    path.unlink(missing_ok=True)
+    os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+    return path
 
 
 @contextmanager
@@ -104,7 +113,9 @@ def refusing(
 
 
 def file_digest(path: Path) -> str:
-    """The sha256 of a file's bytes in hex, read piece by piece."""
+    """The sha256 of a file's bytes in hex, read piece by piece; OSError for a pipe or a device, which may never end."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "no plain file", str(path))
     with path.open("rb") as file:
         return digest_of(file)
 
@@ -126,6 +137,11 @@ def take_back(made: Sequence[Path]) -> None:
     with suppress(OSError):
         for path in made[1:]:
             path.rmdir()
+
+
+def at_home(path: str | Path) -> str:
+    """``path`` with the home folder in the place of a ``~`` that it begins with; any other as it is."""
+    return os.path.expanduser(path)
 
 
 def short(path: Path) -> str:
@@ -203,6 +219,7 @@ def unpacked(source: str) -> Iterator[BufferedReader]:
 @contextmanager
 def _filled(aside: Path, path: Path) -> Iterator[Path]:
     """``aside`` to fill, which takes the place of ``path``, or goes where the block fails."""
+    created(aside)
     try:
         yield aside
         put(aside, path)

@@ -11,7 +11,7 @@ from listflow.data.files import STDIN, digest_of, open_source, shown
 from listflow.data.formats import HUB_ID, ending_of, is_hub_id, load_hub, records_of
 from listflow.data.shards import is_corpus, read_manifest, shard_rows
 from listflow.data.task import Columns
-from listflow.data.values import known_label, label_of, text_of
+from listflow.data.values import known_label, label_of, text_of, unmarked
 
 
 @dataclass(frozen=True)
@@ -167,7 +167,7 @@ def _checked(where: str, name: str, label: str, labels: Sequence[str] | None) ->
         raise InputError(f"{where}: the label is missing; fill in column {name!r} or delete the row.")
     if labels is None:
         return label
-    found = known_label(label, labels)
+    found = known_label(unmarked(label, labels), labels)
     if found is None:
         hint = did_you_mean(label, labels)
         raise InputError(f"{where}: unknown label {label!r}{hint}; the task has {', '.join(labels)}.")

@@ -12,7 +12,6 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-import yaml
 from pydantic import (
     BeforeValidator,
     Field,
@@ -23,12 +22,15 @@ from pydantic import (
     model_validator,
 )
 
-from listflow.data.errors import InputError, did_you_mean
-from listflow.data.schema import Section, refusal_in
+from listflow.data.documents import parse_yaml, read_yaml
+from listflow.data.errors import InputError, did_you_mean, shortened
+from listflow.data.files import at_home
+from listflow.data.schema import LONGEST, Section, refusal_in
 from listflow.data.template import Part, parse_template
 from listflow.data.values import normal
 
 MOST_LABELS = 1000
+OF_LABELS = ("labels",)  # under these keys labels and their words stand
 FROM_ONE = 1e-3  # how far shares may sum from 1
 # An item of --columns: in quotes as a whole, with quotes around the name, or plain. Quotes within are doubled.
 _ITEM = re.compile(
@@ -63,7 +65,7 @@ def _labels_as_mapping(value: Any) -> dict[str, str | None]:
     words = [word for word in value.values() if word is not None] if isinstance(value, dict) else []
     for item in (*value, *words):
         if isinstance(item, bool) or not isinstance(item, str | int):
-            raise ValueError(f"{item!r} is not text to YAML: put quotes around it")
+            raise ValueError(f"{shortened(repr(item), LONGEST)} is not text to YAML: put quotes around it")
     pairs = value.items() if isinstance(value, dict) else ((label, None) for label in value)
     labels = {str(label).strip(): None if word is None else str(word).strip() for label, word in pairs}
     if len(labels) < len(value):
@@ -187,13 +189,11 @@ def load_task(name_or_path: str) -> Task:
     the file and the key).
     """
     if name_or_path in builtin_tasks():
-        return _task_from_yaml(name_or_path, (_folder() / f"{name_or_path}.yaml").read_text("utf-8"))
-    path = Path(name_or_path)
+        text = (_folder() / f"{name_or_path}.yaml").read_text("utf-8")
+        return _task_of(name_or_path, parse_yaml(text, name_or_path, OF_LABELS))
+    path = Path(at_home(name_or_path))
     if path.is_file():
-        try:
-            return _task_from_yaml(name_or_path, path.read_text("utf-8-sig"))
-        except UnicodeDecodeError as error:
-            raise InputError(f"{path}: is not UTF-8 text; save the task file as UTF-8.") from error
+        return _task_of(name_or_path, read_yaml(path, "pass a readable task file", OF_LABELS))
     hint, known = did_you_mean(path.stem, builtin_tasks()), ", ".join(builtin_tasks())
     what = "No task file" if path.suffix in (".yaml", ".yml") else "Unknown task"
     raise InputError(f"{what} {name_or_path!r}{hint}; pass a YAML file or a built-in task: {known}.")
@@ -254,14 +254,7 @@ def _folder() -> Traversable:
     return resources.files("listflow.data") / "tasks"
 
 
-def _task_from_yaml(source: str, text: str) -> Task:
-    try:
-        fields = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{source}, line {mark.line + 1}" if mark else source
-        problem = getattr(error, "problem", None) or "unreadable"
-        raise InputError(f"{where}: is not valid YAML ({problem}); correct it.") from error
+def _task_of(source: str, fields: Any) -> Task:
     if not isinstance(fields, dict):
         raise InputError(f"{source}: must hold the keys name, template and labels.")
     try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 import unicodedata
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from typing import Any
 
 from listflow.data.errors import InputError
@@ -17,6 +17,8 @@ from listflow.data.errors import InputError
 Text = tuple[str, str | None]
 EXACT = 2.0**53  # whole numbers below are exact as floats
 TRUTH = frozenset({"true", "false"})
+FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how a cell begins that a spreadsheet may compute
+NUMBER = re.compile(r"[+-]?[0-9]+([.][0-9]+)?")
 _WHOLE = re.compile(r"(-?[0-9]+)\.0+")
 _NOTHING = frozenset({"NAType", "NaTType"})  # of pandas, which need not be installed
 
@@ -51,6 +53,16 @@ def known_label(label: str, labels: Sequence[str]) -> str | None:
         return label
     found = [other for other in labels if _value(other) == _value(label)]
     return found[0] if len(found) == 1 else None
+
+
+def harmless(cell: str) -> str:
+    """``cell`` of a csv or tsv file, marked as text by an apostrophe where a spreadsheet would read a formula."""
+    return f"'{cell}" if cell.startswith(FORMULA) and not NUMBER.fullmatch(cell) else cell
+
+
+def unmarked(cell: str, known: Container[str]) -> str:
+    """``cell`` without the mark of ``harmless``, where it is one of the ``known`` only so."""
+    return cell.removeprefix("'") if cell not in known and cell.removeprefix("'") in known else cell
 
 
 def texts_of(texts: Any, *, is_pair: bool) -> list[Text]:

@@ -10,6 +10,7 @@ from listflow.data.errors import InputError
 from listflow.flows.cli.console import BAD_INPUT, UNEXPECTED, fail
 from listflow.flows.cli.ingest import ingest
 from listflow.flows.cli.label import label
+from listflow.flows.cli.options import at_home
 from listflow.flows.cli.predict import export, predict
 from listflow.flows.cli.pretraining import adapt, subspace
 from listflow.flows.cli.results import gc, report, review, status
@@ -26,7 +27,7 @@ for command in (
     run, resume, status, plan, review, predict, label, export, report, ingest, serve, server, automations, gc, adapt,
     subspace,
 ):  # fmt: skip
-    app.command()(command)
+    app.command()(at_home(command))
 
 
 def main() -> None:

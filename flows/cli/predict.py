@@ -17,6 +17,7 @@ def predict(
     output: Annotated[Path, Option(help="Where they go: csv, tsv, jsonl or parquet.")],
     columns: TextColumns = None,
     task_column: Annotated[str | None, Option(help="Column that names the one run to label each row.")] = None,
+    force: Annotated[bool, Option("--force", help="Replace any file that has the name of the output.")] = False,
     verbose: Verbose = False,
 ) -> None:
     """Label the texts of a file with the final models of runs."""
@@ -29,9 +30,9 @@ def predict(
         for notice in predictors.notices(input, columns):
             say(notice)
         if task_column is None:
-            rows = predictors.predict_file(input, output, columns, on_rows)
+            rows = predictors.predict_file(input, output, columns, on_rows, force)
         else:
-            rows = predictors.predict_file_by_task(input, output, task_column, columns, on_rows)
+            rows = predictors.predict_file_by_task(input, output, task_column, columns, on_rows, force)
     print_line(plain_console(), f"{counted(rows, 'row')} labelled in {output}")
     for sentence in strange_texts(predictors.unknown, folders):
         print_line(plain_console(stderr=True), sentence)

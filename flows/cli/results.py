@@ -99,7 +99,7 @@ def gc(
             table.add_row(short(run), what, f"{size / 1e6:.1f}")
         console.print(table)
     total = sum(removal.bytes for removal in found)
-    freed = remove(found) if delete else 0
+    freed = remove(found, on_refused=say) if delete else 0
     words = f"{freed / 1e6:.1f} MB freed" if delete else f"{total / 1e6:.1f} MB would be freed; do it with --delete"
     console.print(words if found else f"nothing to remove below {parent}", highlight=False)
     if as_json:

@@ -9,12 +9,13 @@ import secrets
 import socket
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
 from listflow.data.errors import InputError
+from listflow.data.files import refusing
 
 HOST = "127.0.0.1"
 PASSWORD, CLIENT, LOCK = "password", "client.env", ".lock"
@@ -65,18 +66,26 @@ def prepared_server(home: Path, port: int) -> Iterator[Hosted]:
     """A server that can start on ``port`` inside the block, the only one of ``home``.
 
     Its password and its clients' file are written for nobody else to read. InputError where a server of ``home`` is
-    running, where the port is taken, or where others may read the password.
+    running, where the port is taken, where others may read the password, or where nothing can be written in ``home``.
     """
     home = home.resolve()
     if not home.exists():
         _check_port(port)  # a refusal leaves no folder behind
-    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with _storing(home):
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
     with _only_one(home):
         _check_port(port)
-        hosted = Hosted(home, port, _password(home / PASSWORD))
-        lines = f"export PREFECT_API_URL={hosted.url}/api\nexport PREFECT_API_AUTH_STRING={hosted.password}\n"
-        _write_privately(home / CLIENT, lines)
+        with _storing(home):
+            hosted = Hosted(home, port, _password(home / PASSWORD))
+            lines = f"export PREFECT_API_URL={hosted.url}/api\nexport PREFECT_API_AUTH_STRING={hosted.password}\n"
+            _write_privately(home / CLIENT, lines)
         yield hosted
+
+
+def _storing(home: Path) -> AbstractContextManager[None]:
+    return refusing(
+        lambda reason: f"{home}: nothing can be stored there ({reason}); free some space, or give another --home."
+    )
 
 
 def host(hosted: Hosted) -> NoReturn:
@@ -87,7 +96,8 @@ def host(hosted: Hosted) -> NoReturn:
 @contextmanager
 def _only_one(home: Path) -> Iterator[None]:
     """Holds the lock of ``home``, which the system takes back when this process, or what it becomes, is gone."""
-    lock = os.open(home / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+    with _storing(home):
+        lock = os.open(home / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         _take(lock, home)
         os.set_inheritable(lock, True)

@@ -17,6 +17,7 @@ from safetensors.torch import load
 from torch import Tensor
 
 from listflow.data.errors import InputError
+from listflow.data.files import at_home
 from listflow.data.task import Columns, Task, parse_columns
 from listflow.pipeline.backbone.backbone import Backbone, Identity, Precision, load_backbone
 from listflow.pipeline.backbone.prompt import Prompt
@@ -36,6 +37,7 @@ from listflow.pipeline.training.rounds import load_model
 
 Facts = dict[str, Any]
 Files = Mapping[str, bytes]
+_MODEL = {WEIGHTS, CARD}  # what a manifest must speak of
 
 
 @dataclass(frozen=True)
@@ -81,12 +83,13 @@ class Finished:
 
         InputError when the folder is no finished run, or a file of it is damaged.
         """
-        run = Path(run_dir)
+        run = Path(at_home(run_dir))
         inside = RunFolder(run).final
         folder = inside if inside.is_dir() else run
         if not (folder / CARD).exists():
             raise InputError(_why_none(run))
-        if verified(folder) is None or not are_whole(files := files_of(folder), folder):
+        manifest = verified(folder) or {"files": {}}
+        if not manifest["files"].keys() >= _MODEL or not are_whole(files := files_of(folder), folder):
             raise InputError(f"a file in {folder} is damaged or changed; make it again with `listflow resume RUN`.")
         return Finished.of(run, folder, files, _columns_told(folder))
 
@@ -188,7 +191,7 @@ def are_whole(files: Files, folder: Path) -> bool:
     if files.keys() != {WEIGHTS, CARD, MANIFEST}:
         return False
     digests = json_of(folder / MANIFEST, files[MANIFEST])["files"]
-    return all(hashlib.sha256(files[name]).hexdigest() == digests[name] for name in files.keys() & digests.keys())
+    return all(hashlib.sha256(files[name]).hexdigest() == digests.get(name) for name in _MODEL)
 
 
 def _columns_told(folder: Path) -> Columns | None:

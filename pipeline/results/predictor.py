@@ -13,6 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from listflow.data.errors import InputError
+from listflow.data.files import at_home
 from listflow.data.rows import Row, columns_that_fit, read_rows
 from listflow.data.task import Columns, Task, parse_columns
 from listflow.data.values import texts_of
@@ -29,9 +30,10 @@ from listflow.pipeline.backbone.text_face import TextFace
 from listflow.pipeline.model.classifier import Classifier
 from listflow.pipeline.model.committee import Committee
 from listflow.pipeline.results.finished import Files, Finished, are_whole
-from listflow.pipeline.results.tables import write_tables
+from listflow.pipeline.results.tables import Shape, write_tables
 
 ROWS_AT_ONCE = 4096
+BY_TASK = ("row", "task", "label", "confidence")  # the columns of rows that were each labelled by one run of several
 
 # Name, precision and device of a backbone, as ``load_backbone`` takes them.
 Home = tuple[str, Precision, str]
@@ -127,14 +129,22 @@ class Predictor:
         out: str | Path,
         columns: str | None = None,
         on_rows: Callable[[int], None] = lambda rows: None,
+        force: bool = False,
     ) -> int:
         """Writes row, label and ``p_<label>`` for every row of ``source`` to ``out``; returns the row count.
 
         ``out`` is csv, tsv, jsonl or parquet by its ending. Streams: memory does not grow with the file. A blank
-        text is predicted like any other, so rows stay aligned.
+        text is predicted like any other, so rows stay aligned. An ``out`` that is there is replaced where it has the
+        columns of an earlier output, or by ``force``; InputError otherwise.
         """
+        source = at_home(source)
         rows = read_rows(source, self.columns_of(source, columns), is_pair=self.task.is_pair)
-        return write_tables(Path(out), source, self._tables(rows, on_rows))
+        return write_tables(Path(at_home(out)), source, self._tables(rows, on_rows), (self.shape, BY_TASK), force)
+
+    @property
+    def shape(self) -> Shape:
+        """The names of the columns that ``predict_file`` writes."""
+        return "row", "label", *(f"p_{label}" for label in self.labels)
 
     def columns_of(self, source: str, columns: str | None = None) -> Columns:
         """The columns to read from ``source``: as given, or those that the run was told of.

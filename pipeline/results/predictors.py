@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 
 from listflow.data.errors import InputError, did_you_mean
+from listflow.data.files import at_home
 from listflow.data.rows import Row, read_rows
 from listflow.data.task import Columns
 from listflow.data.values import listed, texts_of
@@ -23,8 +24,8 @@ from listflow.pipeline.backbone.prompt import Text
 from listflow.pipeline.backbone.text_face import SharedFace, TextFace
 from listflow.pipeline.model.committee import Committee
 from listflow.pipeline.results.finished import Finished
-from listflow.pipeline.results.predictor import ROWS_AT_ONCE, Predictor
-from listflow.pipeline.results.tables import write_tables
+from listflow.pipeline.results.predictor import BY_TASK, ROWS_AT_ONCE, Predictor
+from listflow.pipeline.results.tables import Shape, write_tables
 
 Rows = dict[str, list[Row]]
 
@@ -106,14 +107,18 @@ class Predictors:
         out: str | Path,
         columns: str | None = None,
         on_rows: Callable[[int], None] = lambda rows: None,
+        force: bool = False,
     ) -> int:
         """Writes row, and ``<name>.label`` and ``<name>.p_<label>`` by every classifier; returns the row count.
 
-        A single classifier writes what ``Predictor.predict_file`` does. Streams, as that does.
+        A single classifier writes what ``Predictor.predict_file`` does. Streams, and replaces what is there, as that
+        does.
         """
         if len(self.by_name) == 1:
-            return next(iter(self.by_name.values())).predict_file(source, out, columns, on_rows)
-        return write_tables(Path(out), source, self._side_by_side(self._chunks(source, columns, None), on_rows))
+            return next(iter(self.by_name.values())).predict_file(source, out, columns, on_rows, force)
+        source = at_home(source)
+        tables = self._side_by_side(self._chunks(source, columns, None), on_rows)
+        return write_tables(Path(at_home(out)), source, tables, self._shapes(), force)
 
     def predict_file_by_task(
         self,
@@ -122,13 +127,21 @@ class Predictors:
         task_column: str,
         columns: str | None = None,
         on_rows: Callable[[int], None] = lambda rows: None,
+        force: bool = False,
     ) -> int:
         """Writes row, task, label and confidence, by the classifier that ``task_column`` names; returns the row count.
 
-        InputError for a row that names no classifier of this set. Streams, as ``Predictor.predict_file`` does.
+        InputError for a row that names no classifier of this set. Streams, and replaces what is there, as
+        ``Predictor.predict_file`` does.
         """
+        source = at_home(source)
         tables = self._each_by_its_own(self._chunks(source, columns, task_column), source, on_rows)
-        return write_tables(Path(out), source, tables)
+        return write_tables(Path(at_home(out)), source, tables, self._shapes(), force)
+
+    def _shapes(self) -> set[Shape]:
+        """The columns of what these classifiers write, alone, side by side, or each for its rows."""
+        several = [f"{name}.{column}" for name, one in self.by_name.items() for column in one.shape[1:]]
+        return {("row", *several), BY_TASK, *(one.shape for one in self.by_name.values())}
 
     def _chunks(self, source: str, columns: str | None, task_column: str | None) -> Iterator[Rows]:
         """The next rows of the file as every classifier reads them: tasks may have columns of their own."""
@@ -164,7 +177,7 @@ class Predictors:
                     labels[place] = self[name].labels[best]
             on_rows(len(rows))
             numbers = [row.number for row in rows]
-            yield pa.table({"row": numbers, "task": tasks, "label": labels, "confidence": confidence})
+            yield pa.table(dict(zip(BY_TASK, (numbers, tasks, labels, confidence), strict=True)))
 
     def _known(self, row: Row, source: str) -> str:
         task = row.task or ""

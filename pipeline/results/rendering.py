@@ -11,7 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from rich.table import Table
 from rich.text import Text
 
-from listflow.data.files import replacing
+from listflow.data.files import REFUSED, refusing, replacing
 from listflow.pipeline.method.metrics import Metrics
 from listflow.pipeline.results.report import RoundReport, RunReport, advice, headline, summary, trained_words
 from listflow.pipeline.run.wording import capitalised, decimals, duration, percent
@@ -26,12 +26,23 @@ Cells = dict[str, str]
 def write_report(report: RunReport, folder: Path) -> None:
     """Write plots/*.png, report.html (one file, nothing external) and, last, report.json into ``folder``.
 
-    Each file is written aside and renamed. The same report gives the same bytes.
+    Each file is written aside and renamed. The same report gives the same bytes. InputError where they cannot be
+    written.
     """
+    with refusing(
+        lambda reason: (
+            f"{folder}: the report cannot be written there ({reason}); free some space, or move away what is in its "
+            "place, then give the same command again."
+        ),
+        reasons=REFUSED,
+    ):
+        _write_report(report, RunFolder(folder))
+
+
+def _write_report(report: RunReport, files: RunFolder) -> None:
     # matplotlib is slow to import, and most who import this module draw nothing.
     from listflow.pipeline.results.plots import draw_plots
 
-    files = RunFolder(folder)
     files.plots.mkdir(parents=True, exist_ok=True)
     plots = draw_plots(report)
     for plot in plots:

@@ -35,7 +35,7 @@ from listflow.pipeline.stages.ipt import check_subspace, pinned
 from listflow.pipeline.stages.presets import pseudo_tokens
 from listflow.pipeline.stages.prompt_start import check_start, pinned_start, spell_start
 from listflow.pipeline.storage.checkpoint import single_writer
-from listflow.pipeline.storage.run_folder import RunFolder
+from listflow.pipeline.storage.run_folder import RunFolder, default_folder
 
 # Shares of unknown tokens: above the first a reader is told, from the second on a run is refused.
 NOTICED_UNKNOWN, REFUSED_UNKNOWN = 0.05, 0.9
@@ -96,7 +96,7 @@ def open_run(
         parent.check(config, list(sources.task.labels), sources.digests)
         sources = replace(sources, digests=sources.digests | digest_of(reviewed))
     fingerprint = fingerprint_of(config, sources, backbone)
-    folder = Path(config.run_dir or f"runs/{sources.task.name}-{fingerprint[:12]}").resolve()
+    folder = (Path(config.run_dir) if config.run_dir else default_folder(sources.task.name, fingerprint)).resolve()
     check_owner(folder, fingerprint, config, sources)
     absent = missing(folder)
     with single_writer(folder), _leaving_no_stub(folder, absent):

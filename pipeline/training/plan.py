@@ -22,7 +22,7 @@ from listflow.pipeline.run.opening import open_run
 from listflow.pipeline.run.run import Run
 from listflow.pipeline.run.views import glimpse, unread
 from listflow.pipeline.run.wording import name_of, name_of_head
-from listflow.pipeline.storage.run_folder import RunFolder
+from listflow.pipeline.storage.run_folder import RunFolder, default_folder
 from listflow.pipeline.training.models import FOLDS, student_recipe, teacher_recipe
 from listflow.pipeline.training.trainer import Material, Phase, Recipe, Tick, Trainer
 
@@ -103,7 +103,7 @@ def make_plan(config: RunConfig) -> Plan:
     """The plan for ``config``. InputError for every input that a run would refuse."""
     with TemporaryDirectory() as scratch, _looked_at(config, scratch) as run:
         teacher, student = steps_of(run)
-        folder = Path(config.run_dir or f"runs/{run.inputs.task.name}-{run.fingerprint[:12]}")
+        folder = Path(config.run_dir) if config.run_dir else default_folder(run.inputs.task.name, run.fingerprint)
         return Plan(
             task=run.inputs.task.name, folder=str(folder), started=RunFolder(folder).config.exists(),
             backbone=run.backbone.name, backbone_parameters=run.backbone.parameter_count(),

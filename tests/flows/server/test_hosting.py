@@ -92,3 +92,15 @@ def test_a_taken_port_is_one_sentence(cli: Cli, tmp_path: Path) -> None:
     assert result.returncode == 2
     assert f"port {port} of this machine is taken" in result.stderr
     assert not (tmp_path / "home").exists()
+
+
+@pytest.mark.parametrize("home", ["file", "file/home", "home"])
+def test_a_home_that_cannot_be_written(tmp_path: Path, home: str) -> None:
+    """Something else lies in the place of the folder, of one above it, or of a file in it."""
+    (tmp_path / "file").touch()
+    (tmp_path / "home" / ".lock").mkdir(parents=True)
+    with pytest.raises(InputError) as raised, prepared_server(tmp_path / home, free_port()):
+        pass
+    told = str(raised.value)
+    assert told.startswith(f"{tmp_path / home}: nothing can be stored there (")
+    assert told.endswith("); free some space, or give another --home.")

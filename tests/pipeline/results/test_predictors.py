@@ -366,3 +366,27 @@ def test_no_texts_have_no_labels(committees: list[Path]) -> None:
     for predictor in several.by_name.values():
         assert predictor.logits([]).shape == predictor.probabilities([]).shape == (0, 3)
         assert predictor.probabilities([]).dtype == predictor.probabilities([("a", "")]).dtype
+
+
+def test_a_run_and_files_below_the_home_folder(
+    runs: list[Path], source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "run").symlink_to(runs[0])
+    (tmp_path / "pairs").symlink_to(runs[1])
+    assert Predictor.open("~/run").predict_file("~/in.jsonl", "~/out.jsonl") == 9
+    several = Predictors.open(["~/run", "~/pairs"])
+    several.predict_file("~/in.jsonl", "~/both.jsonl")
+    several.predict_file_by_task("~/in.jsonl", "~/out.jsonl", "for")
+    assert [len(read(tmp_path / name)) for name in ("out.jsonl", "both.jsonl")] == [9, 9]
+
+
+def test_only_what_these_runs_wrote_is_replaced(runs: list[Path], source: Path, tmp_path: Path) -> None:
+    out, several = tmp_path / "out.jsonl", Predictors.open(runs[:2])
+    for _ in range(2):
+        several.predict_file(str(source), out)
+        several.predict_file_by_task(str(source), out, "for")
+        Predictor.open(runs[0]).predict_file(str(source), out)
+    with pytest.raises(InputError, match="is no earlier output of predict for this run"):
+        Predictor.open(runs[1]).predict_file(str(source), out)
+    assert Predictor.open(runs[1]).predict_file(str(source), out, force=True) == 9

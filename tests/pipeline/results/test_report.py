@@ -391,3 +391,14 @@ def test_terminal_table_fits_eighty_columns() -> None:
 )
 def test_durations(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+@pytest.mark.parametrize("name", ["plots", "report.html.part", "report.html", "report.json"])
+def test_a_report_that_cannot_be_written_is_one_sentence(tmp_path: Path, name: str) -> None:
+    """A file is in the place of a folder, or a folder in that of a file."""
+    (tmp_path / name).touch() if name == "plots" else (tmp_path / name).mkdir()
+    with pytest.raises(InputError) as raised:
+        write_report(make_report(), tmp_path)
+    told = str(raised.value)
+    assert told.startswith(f"{tmp_path}: the report cannot be written there (")
+    assert told.endswith("move away what is in its place, then give the same command again.")
