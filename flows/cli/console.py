@@ -6,10 +6,12 @@ one sentence, and no traceback.
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
@@ -19,11 +21,13 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 BAD_INPUT, UNEXPECTED, INTERRUPTED, TERMINATED = 2, 1, 130, 143
-# Prefect reads these when it is imported, so they come first, and this file imports nothing of it.
+# Prefect reads these when it is imported, so they come first, and this file imports nothing of it. With the last one
+# no process that is started from here takes a file in the current folder for a library.
 ALWAYS = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "DO_NOT_TRACK": "1",
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
+    "PYTHONSAFEPATH": "1",
 }
 # The console only: the server still gets every line. Also for the temporary server, whose complaints about a
 # locked database go to the same terminal and concern nobody, as its clients try again.
@@ -35,10 +39,21 @@ QUIET = {
 }
 
 
+def begin() -> None:
+    """Before anything is imported or said: no file in the current folder is a library, no character ends a command."""
+    sys.path[:] = [folder for folder in sys.path if folder]
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors in {"strict", "surrogateescape"}:
+            stream.reconfigure(errors="backslashreplace")
+
+
 def prepare(verbose: bool = False) -> None:
     """No analytics ever, and no chatter unless ``verbose``. What the user has set himself stays."""
     for name, value in (ALWAYS if verbose else ALWAYS | QUIET).items():
         os.environ.setdefault(name, value)
+    if not verbose:
+        # It is said at every start, and again in a sentence by whatever has to write there.
+        warnings.filterwarnings("ignore", "Failed to create the Prefect home directory")
 
 
 def plain_console(stderr: bool = False) -> Console:
