@@ -29,7 +29,7 @@ def write_report(report: RunReport, folder: Path) -> None:
     Each file is written aside and renamed. The same report gives the same bytes.
     """
     # matplotlib is slow to import, and most who import this module draw nothing.
-    from listflow.pipeline.results.plots import draw_plots
+    from listflow.pipeline.results.plots import draw_plots, numbered
 
     files = RunFolder(folder)
     files.plots.mkdir(parents=True, exist_ok=True)
@@ -39,7 +39,9 @@ def write_report(report: RunReport, folder: Path) -> None:
     # A figure and its % stay on one line of the large type.
     told = summary(report).replace(" %", "\N{NO-BREAK SPACE}%")
     words = {"summary": told, "advice": advice(report), "trained": trained_words(report)}
-    page = _PAGES.get_template("report.html.j2").render(report=report, plots=plots, **words)
+    page = _PAGES.get_template("report.html.j2").render(
+        report=report, plots=plots, numbered=numbered(report.labels), **words
+    )  # fmt: skip
     _write(files.page, page.encode())
     text = json.dumps(report.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     _write(files.report, text.encode())
