@@ -110,6 +110,7 @@ def test_json_holds_the_same_values_where_stdout_cannot_hold_them(monkeypatch: p
         assert json.loads(raw.getvalue().decode(encoding)) == {"label": "\N{GRINNING FACE}é"}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
 def test_a_run_with_emoji_labels_ends_well_in_any_encoding(
     encoding: str, tiny_files: dict[str, Path], environment: dict[str, str], tmp_path: Path
