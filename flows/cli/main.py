@@ -7,7 +7,7 @@ import sys
 import typer
 
 from listflow.data.errors import InputError
-from listflow.flows.cli.console import BAD_INPUT, UNEXPECTED, fail
+from listflow.flows.cli.console import BAD_INPUT, UNEXPECTED, begin, fail
 from listflow.flows.cli.ingest import ingest
 from listflow.flows.cli.label import label
 from listflow.flows.cli.options import at_home
@@ -32,6 +32,7 @@ for command in (
 
 def main() -> None:
     """The entry point: every error becomes one sentence and an exit code; ``--verbose`` shows the traceback."""
+    begin()
     try:
         app()
     except InputError as error:

@@ -16,6 +16,7 @@ from listflow.data.template import Part
 from listflow.pipeline.backbone.prompt import Prompt
 from listflow.pipeline.backbone.text_face import TextFace
 from listflow.pipeline.model.label_names import label_words
+from listflow.pipeline.storage.markdown import plain
 
 CARD, VECTORS = "listflow.json", "label_vectors.safetensors"
 AS_PROMPT, AS_TEXT = "prompt", "text"  # the folders of two views
@@ -174,7 +175,7 @@ def prompt_readme(prompt: Prompt) -> str:
         + OPENED.format(file=CARD, name="card") + TOKENIZER.format(folder=".") + MODEL.format(folder=".")
         + TOKENS + _by_prompt(prompt, "probabilities", SOFTMAX) + _classify(prompt.task)
     )  # fmt: skip
-    return README.format(name=prompt.task.name, words=OF_PROMPT, code=code)
+    return README.format(name=plain(prompt.task.name), words=OF_PROMPT, code=code)
 
 
 def text_readme(task: Task, face: TextFace) -> str:
@@ -185,7 +186,7 @@ def text_readme(task: Task, face: TextFace) -> str:
         + OPENED.format(file=CARD, name="card") + TOKENIZER.format(folder=".") + _encoder(face, ".")
         + TOKENS + _by_text(task, face, "card", "probabilities", SOFTMAX) + _classify(task)
     )  # fmt: skip
-    return README.format(name=task.name, words=OF_TEXT, code=code)
+    return README.format(name=plain(task.name), words=OF_TEXT, code=code)
 
 
 def readme_of_both(prompt: Prompt, face: TextFace) -> str:
@@ -200,7 +201,7 @@ def readme_of_both(prompt: Prompt, face: TextFace) -> str:
         + TOKENIZER.format(folder=AS_PROMPT) + MODEL.format(folder=AS_PROMPT) + _encoder(face, AS_TEXT)
         + TOKENS + _by_prompt(prompt, "by_prompt") + _by_text(task, face, "bare", "by_text") + MIXED + _classify(task)
     )  # fmt: skip
-    return README.format(name=task.name, words=OF_BOTH, code=code)
+    return README.format(name=plain(task.name), words=OF_BOTH, code=code)
 
 
 def _by_prompt(prompt: Prompt, name: str, said: str = "") -> str:

@@ -41,7 +41,7 @@ def write_report(report: RunReport, folder: Path) -> None:
 
 def _write_report(report: RunReport, files: RunFolder) -> None:
     # matplotlib is slow to import, and most who import this module draw nothing.
-    from listflow.pipeline.results.plots import draw_plots
+    from listflow.pipeline.results.plots import draw_plots, numbered
 
     files.plots.mkdir(parents=True, exist_ok=True)
     plots = draw_plots(report)
@@ -50,7 +50,9 @@ def _write_report(report: RunReport, files: RunFolder) -> None:
     # A figure and its % stay on one line of the large type.
     told = summary(report).replace(" %", "\N{NO-BREAK SPACE}%")
     words = {"summary": told, "advice": advice(report), "trained": trained_words(report)}
-    page = _PAGES.get_template("report.html.j2").render(report=report, plots=plots, **words)
+    page = _PAGES.get_template("report.html.j2").render(
+        report=report, plots=plots, numbered=numbered(report.labels), **words
+    )  # fmt: skip
     _write(files.page, page.encode())
     text = json.dumps(report.to_dict(), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
     _write(files.report, text.encode())

@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -215,6 +216,17 @@ def test_page_escapes_everything(tmp_path: Path) -> None:
     assert "<script" not in page
     assert "alert('1')" not in page
     assert "&lt;script&gt;alert(&#39;1&#39;)&lt;/script&gt;&#34;&amp;" in page
+
+
+def test_labels_that_the_font_lacks_are_drawn_by_number_and_told(tmp_path: Path, page: str) -> None:
+    labels = ("food", "\N{UNICORN FACE}", "旅行")
+    write_report(make_report(labels), tmp_path)
+    assert "characters of label 2, which is \N{UNICORN FACE}; label 3, which is 旅行." in page_of(tmp_path)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "Glyph")
+        captions = "".join(plot.caption for plot in draw_plots(make_report(labels)))
+    assert not {"旅", "\N{UNICORN FACE}"} & set(captions)
+    assert "The font of the plots" not in page
 
 
 def test_page_opens_with_the_outcome(page: str) -> None:
