@@ -45,10 +45,9 @@ def test_a_broken_database(tiny_files: dict[str, Path], tmp_path: Path) -> None:
 def test_nothing_in_the_current_folder_is_imported(tmp_path: Path) -> None:
     for name in ("click", "secrets", "uvicorn", "sqlalchemy"):
         (tmp_path / f"{name}.py").write_text(f"open('{name}.was_run', 'w'); raise SystemExit(9)\n")
-    script = f"import sys; sys.path.remove('')\n{STARTS}"
     own = environment(PREFECT_HOME=str(tmp_path / "home"))
     done = subprocess.run(
-        [sys.executable, "-c", script], cwd=tmp_path, env=own, capture_output=True, text=True, check=False,
+        [sys.executable, "-P", "-c", STARTS], cwd=tmp_path, env=own, capture_output=True, text=True, check=False,
         timeout=SECONDS,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
