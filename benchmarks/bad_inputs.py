@@ -109,7 +109,7 @@ CASES = (
     Case("one class", {"train.csv": csv_of(ROWS[:4])}),
     Case("a pool of one text", {"train.csv": csv_of(ROWS), "pool.csv": texts_of(["again"] * 9)}, about="fewer than"),
     Case("a section that is there twice", TWICE, ("plan", "--config", "own.yaml")),
-    Case("predict without a run", {"new.csv": texts_of(POOL)}, ("predict", "no-run", "--input=new.csv", "--output=o.csv")),
+    Case("predict without a run", {"new.csv": texts_of(POOL)}, ("predict", "no", "--input=new.csv", "--output=o.csv")),
 )  # fmt: skip
 
 
