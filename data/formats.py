@@ -1,15 +1,18 @@
-"""What files and hub data sets hold, record by record: csv, tsv, jsonl, parquet; no file is ever held whole.
+"""What files and hub data sets hold, record by record: csv, tsv, jsonl, json, parquet; no file is ever held whole.
 
-A record maps columns to whatever the format has there; ``rows.py`` makes texts and labels of them.
+A record maps columns to whatever the format has there; ``rows.py`` makes texts and labels of them. Text files may be
+packed with gzip, and come on standard input (``-``), which is kept in a file aside as it can be read once only.
 """
 
 from __future__ import annotations
 
+import codecs
 import csv
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from io import BufferedReader
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +20,34 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from listflow.data.errors import InputError, did_you_mean
+from listflow.data.files import STDIN, decoded, open_source, shown, text_lines, unpacked
+from listflow.data.values import normal
 
 Record = Mapping[str, Any]  # column to cell
 HUB_ID = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(:(?P<config>[^:/]*):(?P<split>[^:/]+))?")
 LONGEST_FIELD = 2**31 - 1
+LONGEST_ITEM = 2**26  # characters of an item of a JSON list
 READ_AT_ONCE = 1024  # rows of a columnar source in memory at a time
+BYTES_AT_ONCE = 2**16
+SEPARATORS = ",;\t|"
+_SEPARATOR_LINE = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)  # a spreadsheet's own first line
+_BLANK = re.compile(r"[ \t\r\n]*")
+_PARQUET = b"PAR1"
 
 
 def is_hub_id(source: str) -> bool:
     """Whether a source names a hub data set: shaped like an id, no known file ending, no such folder."""
+    return bool(HUB_ID.fullmatch(source)) and not ending_of(source) and not Path(source).parent.exists()
+
+
+def ending_of(source: str) -> str:
+    """The ending that says how a source is read, such as ``.csv``; empty for one that says nothing."""
+    if source == STDIN:
+        return _ending_by_content(source)
     path = Path(source)
-    return bool(HUB_ID.fullmatch(source)) and path.suffix.lower() not in READERS and not path.parent.exists()
+    suffix = path.suffix.lower()
+    inner = Path(path.stem).suffix.lower() if suffix == ".gz" else suffix
+    return inner if inner in READERS and (inner == suffix or inner != ".parquet") else ""
 
 
 def records_of(source: str, keys: Mapping[str, str]) -> Iterator[Record]:
@@ -37,51 +57,37 @@ def records_of(source: str, keys: Mapping[str, str]) -> Iterator[Record]:
     """
     if is_hub_id(source):
         return _hub_records(source, keys)
-    suffix = Path(source).suffix.lower()
-    if suffix not in READERS:
+    ending = ending_of(source)
+    if not ending:
         open_source(source).close()  # a missing file is the better complaint
         raise InputError(f"{source}: has no ending that can be read; convert it to {', '.join(READERS)}.")
-    return READERS[suffix](source, keys)
+    return READERS[ending](source, keys)
 
 
-def open_source(source: str) -> BufferedReader:
-    """The file, open for its bytes; InputError where there is none."""
-    path = Path(source)
-    if path.is_dir():
-        raise InputError(f"{source}: is a folder; pass a file in it.")
-    if not path.exists():
-        folder = path.parent
-        known = [item.name for item in folder.iterdir() if item.is_file()] if folder.is_dir() else []
-        hint = did_you_mean(path.name, known)
-        remedy = "check the path, or name a hub data set as owner/name or owner/name:config:split"
-        raise InputError(f"{source}: no such file{hint}; {remedy}.")
-    try:
-        return path.open("rb")
-    except OSError as error:
-        raise InputError(f"{source}: cannot be opened ({error.strerror}); check its permissions.") from error
+def _ending_by_content(source: str) -> str:
+    with unpacked(source) as file:
+        first = file.read(BYTES_AT_ONCE)
+    if first.startswith(_PARQUET):
+        return ".parquet"
+    return ".json" if _text_of_first(first)[:1] in (b"{", b"[") else ".csv"
 
 
-def _lines(source: str) -> Iterator[str]:
-    """The lines of a text file, decoded one by one: a bad byte is reported with its line and not with its buffer."""
-    with open_source(source) as file:
-        for number, raw in enumerate(file, 1):
-            try:
-                yield raw.decode("utf-8-sig" if number == 1 else "utf-8")
-            except UnicodeDecodeError as error:
-                coding = "utf-16" if number == 1 and raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "latin1"
-                remedy = f"`iconv -f {coding} -t utf-8 {source} > fixed{Path(source).suffix}`"
-                raise InputError(f"{source}, line {number}: is not UTF-8; run {remedy}.") from error
+def _text_of_first(first: bytes) -> bytes:
+    return first.removeprefix(codecs.BOM_UTF8).lstrip()
 
 
 def _csv_records(source: str, keys: Mapping[str, str], delimiter: str = ",") -> Iterator[Record]:
     csv.field_size_limit(LONGEST_FIELD)
+    delimiter, lines = _separated(text_lines(source), keys, delimiter)
     # strict: a stray quote is an error, where the default would silently swallow the rows up to the next one.
-    table = csv.reader(_lines(source), delimiter=delimiter, strict=True)
-    number = 0
+    table = csv.reader(lines, delimiter=delimiter, strict=True)
+    number, where = 0, shown(source)
     try:
         header = [name.strip() for name in next(table, [])]
         if header:
-            _check_columns(source, keys, header)
+            places = _check_columns(where, keys, header)
+            wanted = {place: name for name, place in places.items()}
+            header = [wanted.get(name, name) for name in header]
         for cells in table:
             if not cells and len(header) > 1:
                 continue
@@ -90,50 +96,153 @@ def _csv_records(source: str, keys: Mapping[str, str], delimiter: str = ",") -> 
             if len(cells) != len(header):
                 counts = f"has {len(cells)} fields where the header has {len(header)}"
                 remedy = f"put quotes around texts with {delimiter!r} in them"
-                raise InputError(f"{source}, row {number}: {counts}; {remedy}.")
+                raise InputError(f"{where}, row {number}: {counts}; {remedy}.")
             yield dict(zip(header, cells, strict=True))
     except csv.Error as error:
         remedy = "double the quotes inside a quoted field, or pass jsonl"
-        raise InputError(f"{source}, row {number + 1}: is not valid csv ({error}); {remedy}.") from error
+        raise InputError(f"{where}, row {number + 1}: is not valid csv ({error}); {remedy}.") from error
+
+
+def _separated(lines: Iterator[str], keys: Iterable[str], usual: str) -> tuple[str, Iterator[str]]:
+    """(what stands between cells, the lines from the header on).
+
+    It is what a line ``sep=;`` names, or else what makes the columns ``keys`` of the header; the usual one if it does.
+    """
+    first = next(lines, None)
+    if first is None:
+        return usual, lines
+    if named := _SEPARATOR_LINE.fullmatch(first):
+        return named[1], lines
+
+    def fit(delimiter: str) -> tuple[int, bool]:
+        header = [normal(cell.strip()) for cell in next(csv.reader([first], delimiter=delimiter), [])]
+        return sum(normal(name) in header for name in keys), len(header) > 1
+
+    return max((usual, *SEPARATORS), key=fit), chain([first], lines)
 
 
 def _tsv_records(source: str, keys: Mapping[str, str]) -> Iterator[Record]:
     return _csv_records(source, keys, delimiter="\t")
 
 
-def _jsonl_records(source: str, keys: Mapping[str, str]) -> Iterator[Record]:
-    filled = (line for line in _lines(source) if not line.isspace())
+def _json_records(source: str, keys: Mapping[str, str]) -> Iterator[Record]:
+    with unpacked(source) as file:
+        is_list = _text_of_first(file.peek(BYTES_AT_ONCE)).startswith(b"[")
+        for where, record in (_items if is_list else _objects)(source, file):
+            if not isinstance(record, dict):
+                raise InputError(f"{where}: is not a JSON object; write one object a line.")
+            places = _check_columns(where, keys, record)
+            yield {name: record[place] for name, place in places.items()}
+
+
+def _objects(source: str, file: BufferedReader) -> Iterator[tuple[str, Any]]:
+    """(where it is, the value) of every line that is not blank."""
+    filled = (line for line in decoded(source, file) if not line.isspace())
     for number, line in enumerate(filled, 1):
-        where = f"{source}, row {number}"
+        where = f"{shown(source)}, row {number}"
         try:
-            record = json.loads(line)
+            yield where, json.loads(line)
         except (ValueError, RecursionError) as error:
             raise InputError(f"{where}: is not valid JSON ({error}); write one object a line.") from error
-        if not isinstance(record, dict):
-            raise InputError(f"{where}: is not a JSON object; write one object a line.")
-        _check_columns(where, keys, record)
-        yield record
+
+
+def _items(source: str, file: BufferedReader) -> Iterator[tuple[str, Any]]:
+    """(where it is, the value) of every item of a file that is one JSON list."""
+    for number, value in enumerate(_Growing(file).items(), 1):
+        where = f"{shown(source)}, row {number}"
+        if isinstance(value, ValueError | RecursionError):
+            raise InputError(f"{where}: is not valid JSON ({value}); write one list of objects.") from value
+        yield where, value
+
+
+class _Growing:
+    """A JSON list of which as much is in memory as its next value needs."""
+
+    def __init__(self, file: BufferedReader) -> None:
+        self._pieces = codecs.iterdecode(iter(lambda: file.read(BYTES_AT_ONCE), b""), "utf-8-sig")
+        self._text, self._at = "", 0
+        self._decode = json.JSONDecoder().raw_decode
+
+    def items(self) -> Iterator[Any]:
+        """The values of the list; what is no JSON ends it with the error as the last value."""
+        try:
+            self._take("[")
+            separated = False
+            while separated or self._sign() != "]":
+                yield self._value()
+                if separated := self._sign() == ",":
+                    self._take(",")
+                elif self._sign() != "]":
+                    raise ValueError("a comma or the end of the list is missing")
+            self._take("]")
+            if self._sign():
+                raise ValueError("something follows the list")
+        except UnicodeDecodeError:
+            yield ValueError("it is not UTF-8")
+        except (ValueError, RecursionError) as error:
+            yield error
+
+    def _sign(self) -> str:
+        """The next character that is not blank; none at the end."""
+        self._at = _end_of_blank(self._text, self._at)
+        while self._at == len(self._text) and self._grow(1):
+            self._at = _end_of_blank(self._text, self._at)
+        return self._text[self._at : self._at + 1]
+
+    def _take(self, sign: str) -> None:
+        """Passes over ``sign``."""
+        if self._sign() != sign:
+            raise ValueError(f"{sign!r} is missing")
+        self._at += 1
+
+    def _value(self) -> Any:
+        """The next value, passed over."""
+        self._sign()
+        while True:
+            try:
+                value, self._at = self._decode(self._text, self._at)
+                return value
+            except json.JSONDecodeError as error:
+                held = len(self._text) - self._at
+                if held > LONGEST_ITEM or not self._grow(held):
+                    raise ValueError(error.msg) from error
+
+    def _grow(self, least: int) -> bool:
+        """Whether there was more: ``least`` characters of it, or all."""
+        rest, more = self._text[self._at :], list[str]()
+        while sum(map(len, more)) < least and (piece := next(self._pieces, None)) is not None:
+            more.append(piece)
+        self._text, self._at = rest + "".join(more), 0
+        return bool(more)
+
+
+def _end_of_blank(text: str, start: int) -> int:
+    match = _BLANK.match(text, start)
+    assert match is not None
+    return match.end()
 
 
 def _parquet_records(source: str, keys: Mapping[str, str]) -> Iterator[Record]:
     with open_source(source) as file:
         try:
             table = pq.ParquetFile(file)
-            _check_columns(source, keys, table.schema_arrow.names)
-            for batch in table.iter_batches(batch_size=READ_AT_ONCE, columns=list(keys)):
-                yield from batch.to_pylist()
+            places = _check_columns(shown(source), keys, table.schema_arrow.names)
+            for batch in table.iter_batches(batch_size=READ_AT_ONCE, columns=list(places.values())):
+                for record in batch.to_pylist():
+                    yield {name: record[place] for name, place in places.items()}
         except (pa.ArrowException, OSError) as error:
             reason = _first_line(error)
-            raise InputError(f"{source}: is not readable parquet ({reason}); write it anew.") from error
+            raise InputError(f"{shown(source)}: is not readable parquet ({reason}); write it anew.") from error
 
 
 def _hub_records(source: str, keys: Mapping[str, str]) -> Iterator[Record]:
     table = load_hub(source)
-    _check_columns(source, keys, table.column_names)
+    places = _check_columns(source, keys, table.column_names)
     names = {name: feature.names for name, feature in table.features.items() if hasattr(feature, "names")}
-    for batch in table.select_columns(list(keys)).iter(READ_AT_ONCE):
-        for cells in zip(*(batch[name] for name in keys), strict=True):
-            yield {name: _class_name(names.get(name), cell) for name, cell in zip(keys, cells, strict=True)}
+    for batch in table.select_columns(list(places.values())).iter(READ_AT_ONCE):
+        for cells in zip(*(batch[place] for place in places.values()), strict=True):
+            found = zip(places.items(), cells, strict=True)
+            yield {name: _class_name(names.get(place), cell) for (name, place), cell in found}
 
 
 def load_hub(source: str) -> Any:
@@ -156,19 +265,24 @@ def _class_name(names: Sequence[str] | None, cell: Any) -> Any:
     return names[cell] if cell >= 0 else None
 
 
-def _check_columns(where: str, keys: Mapping[str, str], found: Iterable[str]) -> None:
-    """Returns when every column that is asked for is found once; InputError otherwise."""
+def _check_columns(where: str, keys: Mapping[str, str], found: Iterable[str]) -> dict[str, str]:
+    """What each column that is asked for is called there: the same in any Unicode spelling. InputError for one that is
+    missing or occurs twice."""
     found = list(found)
+    places = {}
     for name, option in keys.items():
-        if found.count(name) > 1:
+        there = [column for column in found if column == name] or [c for c in found if normal(c) == normal(name)]
+        if len(there) > 1:
             raise InputError(f"{where}: column {name!r} occurs twice; rename one of them.")
-        if name not in found:
+        if not there:
             listed = ", ".join(repr(column) for column in found) or "none"
             hint = did_you_mean(name, found)
             remedy = f"say --{option}NAME" if option else "add it"
             if option.endswith("text=") and {"text_a", "text_b"} <= set(found):
                 hint, remedy = "", "pairs of texts need a task with {text_a} and {text_b}, or for `ingest` --pairs"
             raise InputError(f"{where}: no column {name!r}{hint}, only {listed}; {remedy}.")
+        places[name] = there[0]
+    return places
 
 
 def _first_line(error: Exception) -> str:
@@ -176,4 +290,7 @@ def _first_line(error: Exception) -> str:
 
 
 # By file ending; each takes the source and the columns that it must have.
-READERS = {".csv": _csv_records, ".tsv": _tsv_records, ".jsonl": _jsonl_records, ".parquet": _parquet_records}
+READERS = {
+    ".csv": _csv_records, ".tsv": _tsv_records, ".jsonl": _json_records, ".ndjson": _json_records,
+    ".json": _json_records, ".parquet": _parquet_records,
+}  # fmt: skip

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from pathlib import Path
 from listflow.data.errors import InputError
 from listflow.data.files import refusing, replacing
 from listflow.data.pool import ROWS_AT_ONCE, BuiltPool, Pool, build_pool, source_names, text_key
-from listflow.data.rows import Row, digest, read_rows
+from listflow.data.rows import Labelled, LabelledFile, Row, digest, read_rows
 from listflow.data.splits import draw
 from listflow.data.task import Columns, Task
 
@@ -25,6 +25,7 @@ POOL_FILE = "unlabelled.arrow"
 RECORD_FILE = "unlabelled.json"
 SHOWN = 5  # labels that a sentence names
 _LONE = ("No unlabelled texts are given: the start is made of the labelled rows alone, and there are no rounds.",)
+NO_CLASS = "-1"  # what some data sets write for a label that is not known
 
 
 @dataclass(frozen=True)
@@ -55,20 +56,22 @@ def open_inputs(
     seed: int,
     folder: Path,
     digests: dict[str, str] | None = None,
-    known: Sequence[Row] | None = None,
+    known: Labelled | None = None,
     reviewed: Sequence[Row] = (),
 ) -> Inputs:
     """Return the checked inputs of a run; the unlabelled rows go to `folder`, or are found there.
 
     columns: None takes the task's. shots: how many labelled rows to draw in total; None takes all of them.
-    digests: what `source_digests` said of these sources, if it was asked before. known: all rows of the labelled file,
-    if they were read before. reviewed: labelled rows besides the file's, whose label counts where both have a text.
+    digests: what `source_digests` said of these sources, if it was asked before. known: what the labelled file holds,
+    if it was read before. reviewed: labelled rows besides the file's, whose label counts where both have a text.
     Without unlabelled sources the texts of the labelled one are the pool. Raises InputError for whatever cannot be
     used; what can be used but should be known is a notice.
     """
     columns = columns or task.columns
     digests = digests or source_digests(labelled, unlabelled, test)
-    rows = _labelled_rows(task, labelled, columns, shots, balanced, seed, known)
+    check_apart(labelled, unlabelled, columns, digests, is_pair=task.is_pair)
+    found = _labelled_rows(task, labelled, columns, shots, balanced, seed, known)
+    rows = found.rows
     labels = list(task.labels)
     tests = read_rows(test, columns, is_pair=task.is_pair, labels=labels, want_label=True) if test else ()
     test_rows = tuple(tests)
@@ -79,6 +82,8 @@ def open_inputs(
     built = _pool(sources, columns, task.is_pair, excluded, digests, folder)
     notices = (
         *_absent_notices(task, rows, shots),
+        *_label_notices(task),
+        *_without_notices(labelled, found.without, digests),
         *_row_notices(rows, test_rows, keys),
         *_pool_notices(built),
         *(_sameness_notices(built.pool, len(task.labels)) if unlabelled else _LONE),
@@ -92,15 +97,24 @@ def source_digests(
     """Return the sha256 of every source, keyed as in `Inputs.digests`.
 
     before: what this said when a run was first opened; a corpus that has only grown since counts as it was then.
-    Raises InputError for a source that cannot be read, or is both the labelled and an unlabelled one.
+    Raises InputError for a source that cannot be read.
     """
     digests = {"labelled": digest(labelled)}
     for name, source in zip(source_names(unlabelled), unlabelled, strict=True):
         role = f"unlabelled/{name}"
         digests[role] = digest(source, (before or {}).get(role))
-        if digests[role] == digests["labelled"]:
-            raise InputError(f"{source}: is the labelled file too; pass a file of unlabelled rows.")
     return digests | ({"test": digest(test)} if test else {})
+
+
+def check_apart(
+    labelled: str, unlabelled: Sequence[str], columns: Columns, digests: Mapping[str, str], *, is_pair: bool
+) -> None:
+    """InputError where the labelled file is an unlabelled one too, and all of its rows have a label."""
+    for name, source in zip(source_names(unlabelled), unlabelled, strict=True):
+        if digests[f"unlabelled/{name}"] == digests["labelled"]:
+            rows = read_rows(labelled, columns, is_pair=is_pair, want_label=True, may_lack_label=True)
+            if all(row.label is not None for row in rows):
+                raise InputError(f"{source}: is the labelled file too; pass a file of unlabelled rows.")
 
 
 def _labelled_rows(
@@ -110,26 +124,22 @@ def _labelled_rows(
     shots: int | None,
     balanced: bool,
     seed: int,
-    known: Sequence[Row] | None,
-) -> tuple[Row, ...]:
+    known: Labelled | None,
+) -> Labelled:
     """All rows, or a draw; for a draw the file is read twice, so that a large one need not fit in memory."""
-
-    def read() -> Iterator[Row]:
-        if known is not None:
-            return iter(known)
-        return read_rows(source, columns, is_pair=task.is_pair, labels=list(task.labels), want_label=True)
-
+    reader = LabelledFile(source, columns, is_pair=task.is_pair, labels=list(task.labels))
+    every: Iterable[Row] = known.rows if known is not None else reader
     if shots is None:
-        rows = tuple(read())
+        rows = tuple(every)
     else:
-        chosen = set(draw([row.label or "" for row in read()], shots, seed, balanced))
-        rows = tuple(row for index, row in enumerate(read()) if index in chosen)
+        chosen = set(draw([row.label or "" for row in every], shots, seed, balanced))
+        rows = tuple(row for index, row in enumerate(every) if index in chosen)
     if len({row.label for row in rows}) < 2:
         raise InputError(
             f"{source}: the {len(rows)} labelled row(s) all have the label {rows[0].label!r}; "
             "add rows of another class, or draw more with --shots."
         )
-    return rows
+    return Labelled(rows, known.without if known is not None else reader.without)
 
 
 def _pool(
@@ -154,7 +164,11 @@ def _pool(
         if found:
             return found
         (folder / RECORD_FILE).unlink(missing_ok=True)
-        built = build_pool(sources, columns, is_pair=is_pair, out=folder / POOL_FILE, exclude=exclude, digests=contents)
+        alike = {name for name, content in contents.items() if content == digests["labelled"]}
+        built = build_pool(
+            sources, columns, is_pair=is_pair, out=folder / POOL_FILE, exclude=exclude, digests=contents,
+            labelled=alike if exclude else set(),
+        )  # fmt: skip
         _record(folder, made_of, built)
         return built
 
@@ -205,6 +219,25 @@ def _absent_notices(task: Task, rows: Sequence[Row], shots: int | None) -> Itera
     classes = len(task.labels)
     more = f"; {shots} rows are not enough for {classes} labels, draw at least {classes} with --shots"
     yield f"No labelled row has {which}: {learned}{more if shots and shots < classes else ''}."
+
+
+def _label_notices(task: Task) -> Iterator[str]:
+    """Labels that are likely one, or none at all."""
+    alike: dict[str, list[str]] = defaultdict(list)
+    for label in task.labels:
+        alike[label.casefold()].append(label)
+    for names in (names for names in alike.values() if len(names) > 1):
+        listed = " and ".join(repr(name) for name in names)
+        yield f"The labels {listed} differ in case only and are {len(names)} classes; write one way if they are one."
+    if NO_CLASS in task.labels:
+        yield f"The label {NO_CLASS!r} is a class like others; leave the cell empty where it means that there is none."
+
+
+def _without_notices(source: str, without: int, digests: Mapping[str, str]) -> Iterator[str]:
+    if without:
+        is_pool = any(role != "labelled" and value == digests["labelled"] for role, value in digests.items())
+        use = "unlabelled ones" if is_pool else "left out; pass the file to --unlabelled too, to learn from their texts"
+        yield f"{without} row(s) of {source} have no label and are {use}."
 
 
 def _row_notices(rows: Sequence[Row], tests: Sequence[Row], keys: Set[str]) -> Iterator[str]:

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from listflow.data.errors import InputError
 from listflow.data.files import replacing
-from listflow.data.rows import read_rows, stem
+from listflow.data.rows import Row, read_rows, stem
 from listflow.data.task import Columns
 
 ROWS_AT_ONCE = 1024  # rows of a record batch, the most that building holds in memory
@@ -104,14 +104,18 @@ def build_pool(
     out: Path,
     exclude: Set[str] = frozenset(),
     digests: Mapping[str, str] | None = None,
+    labelled: Set[str] = frozenset(),
 ) -> BuiltPool:
     """Stream all sources once into `out`, leaving out blank texts and rows whose `text_key` is in `exclude`.
 
     digests: the content of sources by their `source_names`; one that is a growing corpus is read as it was then.
+    labelled: those of `source_names` that have labels too, and of which only the rows without one are taken.
     The file appears only when it is complete. Raises InputError for a bad source or if no row is left.
     """
     tally = _Tally()
-    rows = _kept_rows(sources, columns, is_pair, exclude, digests or {}, tally)
+    named = zip(source_names(sources), sources, strict=True)
+    read = {n: _rows_of(source, columns, is_pair, (digests or {}).get(n), n in labelled) for n, source in named}
+    rows = _kept_rows(read, exclude, tally)
     with replacing(out) as aside:
         with pa.OSFile(str(aside), "wb") as file, pa.ipc.new_stream(file, SCHEMA) as writer:
             while some := list(islice(rows, ROWS_AT_ONCE)):
@@ -145,17 +149,19 @@ class _Tally:
     kept: dict[str, int] = field(default_factory=dict)
 
 
+def _rows_of(source: str, columns: Columns, is_pair: bool, as_of: str | None, has_labels: bool) -> Iterator[Row]:
+    if not has_labels:
+        return read_rows(source, columns, is_pair=is_pair, as_of=as_of)
+    rows = read_rows(source, columns, is_pair=is_pair, want_label=True, may_lack_label=True)
+    return (row for row in rows if row.label is None)
+
+
 def _kept_rows(
-    sources: Sequence[str],
-    columns: Columns,
-    is_pair: bool,
-    exclude: Set[str],
-    digests: Mapping[str, str],
-    tally: _Tally,
+    sources: Mapping[str, Iterator[Row]], exclude: Set[str], tally: _Tally
 ) -> Iterator[tuple[str, int, str, str | None]]:
-    for name, source in zip(source_names(sources), sources, strict=True):
+    for name, rows in sources.items():
         tally.kept[name] = 0
-        for row in read_rows(source, columns, is_pair=is_pair, as_of=digests.get(name)):
+        for row in rows:
             if not row.text or row.pair == "":
                 tally.blank += 1
             elif exclude and text_key(row.text, row.pair) in exclude:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from listflow.data.errors import InputError, did_you_mean
-from listflow.data.files import digest_of
-from listflow.data.formats import HUB_ID, is_hub_id, load_hub, open_source, records_of
+from listflow.data.files import STDIN, digest_of, open_source, shown
+from listflow.data.formats import HUB_ID, ending_of, is_hub_id, load_hub, records_of
 from listflow.data.shards import is_corpus, read_manifest, shard_rows
 from listflow.data.task import Columns
+from listflow.data.values import known_label, label_of, text_of, unmarked
 
 
 @dataclass(frozen=True)
@@ -32,13 +32,16 @@ def read_rows(
     is_pair: bool,
     labels: Sequence[str] | None = None,
     want_label: bool = False,
+    may_lack_label: bool = False,
     task_column: str | None = None,
     as_of: str | None = None,
 ) -> Iterator[Row]:
-    """Yield the rows of a file (csv, tsv, jsonl, parquet), hub data set (`owner/name[:config:split]`) or corpus folder.
+    """Yield the rows of a file (csv, tsv, jsonl, json, parquet), a hub data set (`owner/name[:config:split]`), a corpus
+    folder, or standard input (`-`).
 
     With `want_label` every row must have a text and a label, one of `labels` if these are given; without
-    it labels are not read and blank texts are left to the caller. `task_column` is where rows name their task.
+    it labels are not read and blank texts are left to the caller. With `may_lack_label` a row without a label is no
+    error: it has None. `task_column` is where rows name their task.
     `as_of`: what `digest` said of a corpus, which has the rows of then, however much it has grown since.
     Raises InputError as soon as it meets a source, column or row that it cannot use.
     """
@@ -52,17 +55,65 @@ def read_rows(
     keys |= {task_column: "task-column "} if task_column else {}
     number = 0
     for number, record in enumerate(records_of(source, keys), 1):
-        where = f"{source}, row {number}"
-        text, *pair = (_cell(where, name, record[name]) for name in names)
-        label = None
-        if want_label:
+        where = f"{shown(source)}, row {number}"
+        text, *pair = (text_of(_column(where, name), record[name]) for name in names)
+        label = label_of(_column(where, columns.label), record[columns.label]) if want_label else ""
+        if label or (want_label and not may_lack_label):
             if not text or "" in pair:
                 raise InputError(f"{where}: the text is blank; fill it in or delete the row.")
-            label = _label(where, columns.label, record[columns.label], labels)
-        task = _cell(where, task_column, record[task_column]) if task_column else None
-        yield Row(text, pair[0] if pair else None, label, number, task)
+            label = _checked(where, columns.label, label, labels)
+        task = text_of(_column(where, task_column), record[task_column]) if task_column else None
+        yield Row(text, pair[0] if pair else None, label or None, number, task)
     if not number:
-        raise InputError(f"{source}: is empty; it needs at least one row of data.")
+        raise InputError(f"{shown(source)}: is empty; it needs at least one row of data.")
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """The rows of a labelled file that have a label, and how many have none."""
+
+    rows: tuple[Row, ...]
+    without: int = 0
+
+
+class LabelledFile:
+    """The rows of a file that have a label, read anew each time they are gone over; ``without`` counts the others.
+
+    InputError where none has a label, and as `read_rows`.
+    """
+
+    def __init__(self, source: str, columns: Columns, *, is_pair: bool, labels: Sequence[str] | None = None) -> None:
+        self.source, self.columns, self.is_pair, self.labels = source, columns, is_pair, labels
+        self.without = 0
+
+    def __iter__(self) -> Iterator[Row]:
+        self.without, there = 0, False
+        for row in read_rows(
+            self.source, self.columns, is_pair=self.is_pair, labels=self.labels, want_label=True, may_lack_label=True
+        ):
+            if row.label is None:
+                self.without += 1
+                continue
+            there = True
+            yield row
+        if not there:
+            raise InputError(f"{self.source}: no row has a label; fill in column {self.columns.label!r}.")
+
+    def whole(self) -> Labelled:
+        """Return all of its rows at once."""
+        rows = tuple(self)
+        return Labelled(rows, self.without)
+
+
+def columns_that_fit(source: str, choices: Sequence[Columns], *, is_pair: bool) -> Columns:
+    """Return the first of `choices` that the first row of a source can be read by; the first of all if none can."""
+    for columns in choices if len(set(choices)) > 1 else ():
+        try:
+            next(read_rows(source, columns, is_pair=is_pair))
+        except InputError:
+            continue
+        return columns
+    return choices[0]
 
 
 def digest(source: str | Path, before: str | None = None) -> str:
@@ -81,8 +132,13 @@ def digest(source: str | Path, before: str | None = None) -> str:
 
 def stem(source: str) -> str:
     """Return the short name of a source: the file name without its ending, the data set without its owner."""
+    if source == STDIN:
+        return "stdin"
     match = HUB_ID.fullmatch(source) if is_hub_id(source) else None
-    return match["name"].rpartition("/")[2] if match else Path(source).stem
+    if match:
+        return match["name"].rpartition("/")[2]
+    path = Path(source)
+    return Path(path.stem).stem if path.suffix.lower() == ".gz" and ending_of(source) else path.stem
 
 
 def _corpus_rows(source: str, *, is_pair: bool, named: bool, as_of: str | None) -> Iterator[Row]:
@@ -101,24 +157,18 @@ def _corpus_rows(source: str, *, is_pair: bool, named: bool, as_of: str | None) 
             yield Row(row["text"], row["pair"], None, row["row"])
 
 
-def _cell(where: str, name: str, value: Any) -> str:
-    if value is None:
-        return ""
-    if not isinstance(value, str | int | float):
-        raise InputError(f"{where}: column {name!r} holds a {type(value).__name__}; it must hold text.")
-    text = str(value).strip()
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise InputError(f"{where}: column {name!r} holds half a character; write it as UTF-8.") from error
-    return text
+def _column(where: str, name: str) -> str:
+    return f"{where}: column {name!r}"
 
 
-def _label(where: str, name: str, value: Any, labels: Sequence[str] | None) -> str:
-    label = _cell(where, name, value)
+def _checked(where: str, name: str, label: str, labels: Sequence[str] | None) -> str:
+    """The label as the task has it."""
     if not label:
         raise InputError(f"{where}: the label is missing; fill in column {name!r} or delete the row.")
-    if labels is not None and label not in labels:
+    if labels is None:
+        return label
+    found = known_label(unmarked(label, labels), labels)
+    if found is None:
         hint = did_you_mean(label, labels)
         raise InputError(f"{where}: unknown label {label!r}{hint}; the task has {', '.join(labels)}.")
-    return label
+    return found

@@ -1,6 +1,7 @@
 """A corpus that grows: append-only Parquet shards, and a manifest that says what each of them holds.
 
 CORPUS/manifest.json  CORPUS/shards/000001.parquet ...  CORPUS/seen.sqlite  CORPUS/kept-out.txt
+CORPUS/told.txt, of what a server was told (corpora/growth.py)
 
 What the manifest does not name is not part of the corpus, so an ingest that was interrupted leaves it as it was: see
 ``ingest.py``. The index of texts is made again from the shards, and from the digests of those that were kept out, if
@@ -15,10 +16,11 @@ import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import Field, TypeAdapter
 
 from listflow.data.errors import InputError
 from listflow.data.files import file_digest
@@ -28,15 +30,16 @@ MANIFEST, SHARDS, INDEX, KEPT_OUT_FILE = "manifest.json", "shards", "seen.sqlite
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 SCHEMA = pa.schema([("row", pa.int64()), ("text", pa.large_string()), ("pair", pa.large_string())])
 ROWS_AT_ONCE = 1024  # in memory at a time
+Count = Annotated[int, Field(ge=0)]
 
 
 @dataclass(frozen=True)
 class Shard:
     """One file of a corpus: its rows, counted over the whole corpus from ``first``, and where they came from."""
 
-    number: int
-    first: int
-    rows: int
+    number: Count
+    first: Count
+    rows: Count
     sha256: str
     source: str
     source_sha256: str
@@ -81,6 +84,9 @@ class Manifest:
         return None
 
 
+_MANIFEST = TypeAdapter(Manifest)
+
+
 def corpus_folder(home: Path, name: str) -> Path:
     """Where the corpus ``name`` is kept below ``home``; InputError for a name that could be a path."""
     if not NAME.fullmatch(name):
@@ -99,17 +105,15 @@ def read_manifest(folder: Path) -> Manifest:
     """The manifest of the corpus in ``folder``; InputError when it is missing, damaged or of a newer format."""
     path = folder / MANIFEST
     try:
-        stored = json.loads(path.read_text("utf-8"))
-        newer = stored["format"] > FORMAT
-        shards = () if newer else tuple(Shard(**shard) for shard in stored["shards"])
-        manifest = Manifest(stored["name"], stored["is_pair"], shards, stored["dropped"])
+        text = path.read_text("utf-8")
+        stored = json.loads(text)
+        if (found := stored["format"]) <= FORMAT:
+            return _MANIFEST.validate_json(text, strict=True)
     except FileNotFoundError as error:
         raise InputError(f"{folder} holds no corpus; make one with `listflow ingest {folder.name} FILE`.") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{path} is damaged; restore it from a backup, or ingest into a new corpus.") from error
-    if newer:
-        raise InputError(f"{path} is of format {stored['format']}, newer than this version of listflow; update it.")
-    return manifest
+    raise InputError(f"{path} is of format {found}, newer than this version of listflow; update it.")
 
 
 def dump_manifest(manifest: Manifest, before: Manifest) -> str:

@@ -5,13 +5,13 @@ Tasks are YAML files: those that come with the package lie in ``data/tasks/``, a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-import yaml
 from pydantic import (
     BeforeValidator,
     Field,
@@ -22,12 +22,20 @@ from pydantic import (
     model_validator,
 )
 
-from listflow.data.errors import InputError, did_you_mean
-from listflow.data.schema import Section, refusal_in
+from listflow.data.documents import parse_yaml, read_yaml
+from listflow.data.errors import InputError, did_you_mean, shortened
+from listflow.data.files import at_home
+from listflow.data.schema import LONGEST, Section, refusal_in
 from listflow.data.template import Part, parse_template
+from listflow.data.values import normal
 
 MOST_LABELS = 1000
+OF_LABELS = ("labels",)  # under these keys labels and their words stand
 FROM_ONE = 1e-3  # how far shares may sum from 1
+# An item of --columns: in quotes as a whole, with quotes around the name, or plain. Quotes within are doubled.
+_ITEM = re.compile(
+    r'\s*(?:"(?P<whole>(?:[^"]|"")*)"|(?P<key>[^=,"]*)=\s*"(?P<name>(?:[^"]|"")*)"|(?P<plain>[^,]*))\s*(?:,|$)'
+)
 
 
 class Columns(Section):
@@ -37,6 +45,11 @@ class Columns(Section):
     text_a: str = Field(default="text_a", min_length=1, description="Column with the first text of a pair.")
     text_b: str = Field(default="text_b", min_length=1, description="Column with the second text of a pair.")
     label: str = Field(default="label", min_length=1, description="Column with the label.")
+
+    @field_validator("*")
+    @classmethod
+    def _normal_name(cls, name: str) -> str:
+        return normal(name)
 
     @model_validator(mode="after")
     def _distinct_names(self) -> Self:
@@ -52,12 +65,12 @@ def _labels_as_mapping(value: Any) -> dict[str, str | None]:
     words = [word for word in value.values() if word is not None] if isinstance(value, dict) else []
     for item in (*value, *words):
         if isinstance(item, bool) or not isinstance(item, str | int):
-            raise ValueError(f"{item!r} is not text to YAML: put quotes around it")
+            raise ValueError(f"{shortened(repr(item), LONGEST)} is not text to YAML: put quotes around it")
     pairs = value.items() if isinstance(value, dict) else ((label, None) for label in value)
     labels = {str(label).strip(): None if word is None else str(word).strip() for label, word in pairs}
     if len(labels) < len(value):
         raise ValueError("the labels repeat: give each label once")
-    return labels
+    return _normal_keys(labels)
 
 
 def _keyed_by_label(value: Any) -> Any:
@@ -67,9 +80,15 @@ def _keyed_by_label(value: Any) -> Any:
     for label in value:
         if isinstance(label, bool) or not isinstance(label, str | int):
             raise ValueError(f"{label!r} is not text to YAML: put quotes around it")
-    return {
-        str(label).strip(): " ".join(item.split()) if isinstance(item, str) else item for label, item in value.items()
-    }
+    return _normal_keys(
+        {str(label).strip(): " ".join(item.split()) if isinstance(item, str) else item for label, item in value.items()}
+    )
+
+
+def _normal_keys(named: dict[str, Any]) -> dict[str, Any]:
+    """With labels as rows have them. Models of earlier versions may have two spellings of one, which stay apart."""
+    alike = {normal(label): item for label, item in named.items()}
+    return alike if len(alike) == len(named) else named
 
 
 def _shares_as_mapping(value: Any) -> Any:
@@ -170,13 +189,11 @@ def load_task(name_or_path: str) -> Task:
     the file and the key).
     """
     if name_or_path in builtin_tasks():
-        return _task_from_yaml(name_or_path, (_folder() / f"{name_or_path}.yaml").read_text("utf-8"))
-    path = Path(name_or_path)
+        text = (_folder() / f"{name_or_path}.yaml").read_text("utf-8")
+        return _task_of(name_or_path, parse_yaml(text, name_or_path, OF_LABELS))
+    path = Path(at_home(name_or_path))
     if path.is_file():
-        try:
-            return _task_from_yaml(name_or_path, path.read_text("utf-8-sig"))
-        except UnicodeDecodeError as error:
-            raise InputError(f"{path}: is not UTF-8 text; save the task file as UTF-8.") from error
+        return _task_of(name_or_path, read_yaml(path, "pass a readable task file", OF_LABELS))
     hint, known = did_you_mean(path.stem, builtin_tasks()), ", ".join(builtin_tasks())
     what = "No task file" if path.suffix in (".yaml", ".yml") else "Unknown task"
     raise InputError(f"{what} {name_or_path!r}{hint}; pass a YAML file or a built-in task: {known}.")
@@ -196,12 +213,15 @@ def infer_task(labels: Sequence[str], is_pair: bool) -> Task:
 
 
 def parse_columns(text: str) -> Columns:
-    """Return the columns that `text=body,label=intent` renames. Raises InputError on any other shape."""
+    """Return the columns that `text=body,label=intent` renames. Raises InputError on any other shape.
+
+    A name with a comma has double quotes around it, as in csv: `text="What, in your words?",label=intent`.
+    """
     renames: dict[str, str] = {}
-    for item in text.split(","):
-        key, _, name = (piece.strip() for piece in item.partition("="))
+    for item, key, name in _renames(text):
         if not (key and name):
-            raise InputError(f"--columns {text!r}: {item!r} is not KEY=NAME; write for example text=body.")
+            quoted = ', and put double quotes around a name with a comma: text="a, b"' if "," in text else ""
+            raise InputError(f"--columns {text!r}: {item!r} is not KEY=NAME; write for example text=body{quoted}.")
         if key not in Columns.model_fields:
             hint = did_you_mean(key, Columns.model_fields)
             known = ", ".join(Columns.model_fields)
@@ -215,21 +235,32 @@ def parse_columns(text: str) -> Columns:
         raise refusal_in(f"--columns {text!r}", error, Columns) from error
 
 
+def _renames(text: str) -> Iterator[tuple[str, str, str]]:
+    """(item, key, name) of each item between commas."""
+    at, more = 0, True
+    while more:
+        match = _ITEM.match(text, at)
+        assert match is not None
+        at, more = match.end(), match[0].endswith(",")
+        if match["name"] is not None:
+            key, name = match["key"], match["name"].replace('""', '"')
+        else:
+            plain = match["plain"] if match["whole"] is None else match["whole"].replace('""', '"')
+            key, _, name = plain.partition("=")
+        yield match[0].removesuffix(",").strip(), key.strip(), name.strip()
+
+
 def _folder() -> Traversable:
     return resources.files("listflow.data") / "tasks"
 
 
-def _task_from_yaml(source: str, text: str) -> Task:
-    try:
-        fields = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f"{source}, line {mark.line + 1}" if mark else source
-        problem = getattr(error, "problem", None) or "unreadable"
-        raise InputError(f"{where}: is not valid YAML ({problem}); correct it.") from error
+def _task_of(source: str, fields: Any) -> Task:
     if not isinstance(fields, dict):
         raise InputError(f"{source}: must hold the keys name, template and labels.")
     try:
-        return Task.model_validate(fields)
+        task = Task.model_validate(fields)
     except ValidationError as error:
         raise refusal_in(source, error, Task) from error
+    if len({normal(label) for label in task.labels}) < len(task.labels):
+        raise InputError(f"{source}: labels: two differ in their Unicode spelling only; give each label once.")
+    return task

@@ -31,9 +31,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock
 
+from listflow.data.corpora.growth import begin
 from listflow.data.corpora.text_index import KEPT_OUT, Seen, keys_of, read_kept_out, write_kept_out
 from listflow.data.errors import InputError
-from listflow.data.files import file_digest, missing, put, refusing, sync, take_back
+from listflow.data.files import at_home, created, file_digest, missing, put, refusing, sync, take_back
 from listflow.data.rows import Row, digest, read_rows, stem
 from listflow.data.shards import (
     INDEX,
@@ -81,6 +82,7 @@ def ingest(
     """
     if not sources:
         raise InputError("no file is given; name at least one to ingest.")
+    folder, sources, keep_out = Path(at_home(folder)), [*map(at_home, sources)], [*map(at_home, keep_out)]
     digests = [digest(source) for source in sources]
     absent = missing(folder)
     with _storing(folder), _locked(folder), _leaving_no_stub(folder, absent):
@@ -95,6 +97,7 @@ def ingest(
             if keep_out or not (folder / KEPT_OUT_FILE).exists():
                 write_kept_out(folder, seen.kept_out())
             seen.commit()
+            begin(folder, manifest.last)
             settle(folder, manifest, whole)
     return Ingested(whole.rows - manifest.rows, dict(taken.dropped), whole)
 
@@ -102,7 +105,7 @@ def ingest(
 def settle(folder: Path, before: Manifest, after: Manifest) -> None:
     """Makes the corpus of ``before`` that of ``after``, steps 3 to 5: the new shards lie aside, synced."""
     planned, new = folder / PLANNED, after.shards[len(before.shards) :]
-    planned.write_text(dump_manifest(after, before), "utf-8")
+    created(planned).write_text(dump_manifest(after, before), "utf-8")
     for path in (planned, folder, *([] if before.shards else [folder.parent])):
         sync(path)
     for shard in new:
@@ -180,7 +183,7 @@ class _Taken:
         shard = Shard(number, first, 0, "", source, sha256, datetime.now(UTC).isoformat(timespec="seconds"))
         aside, count = _aside_of(self.folder, shard), 0
         aside.parent.mkdir(exist_ok=True)
-        with pq.ParquetWriter(aside, SCHEMA) as writer:
+        with pq.ParquetWriter(created(aside), SCHEMA) as writer:
             while some := list(islice(rows, ROWS_AT_ONCE)):
                 numbers = range(first + count, first + count + len(some))
                 cells = {"row": numbers, "text": [row.text for row in some], "pair": [row.pair for row in some]}

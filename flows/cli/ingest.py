@@ -38,7 +38,7 @@ REASONS = {
 
 def ingest(
     corpus: Annotated[str, Argument(help="Its name; the first ingest makes it.")],
-    files: Annotated[list[str], Argument(metavar="FILE...", help="Texts: csv, tsv, jsonl, parquet, or a hub id.")],
+    files: Annotated[list[str], Argument(metavar="FILE...", help="Texts: csv, tsv, json, parquet, -, or a hub id.")],
     columns: TextColumns = None,
     keep_out: Annotated[
         list[str] | None, Option(metavar="FILE", help="Labelled or test rows that may not come in; repeatable.")
@@ -62,8 +62,8 @@ def ingest(
                 done = append(folder, files, named, is_pair=pairs, keep_out=keep_out or (), on_rows=on_rows)
         except (KeyboardInterrupt, Terminated) as stopped:
             interrupted(stopped, STOPPED)
+        _tell(folder)  # before anything is printed, which may fail, and be it the end of the count
     _show(folder, done, console)
-    _tell(folder, done)
     if as_json:
         print_json({"added": done.added, "dropped": done.dropped, "corpus": asdict(done.manifest)})
 
@@ -76,12 +76,12 @@ def _show(folder: Path, done: Ingested, console: Console) -> None:
     print_line(console, f"use it with: --unlabelled {short(folder)}")
 
 
-def _tell(folder: Path, done: Ingested) -> None:
-    """Tells the server. That it is away is no error: the rows are in."""
+def _tell(folder: Path) -> None:
+    """Tells the server. That it is away is no error: the rows are in, and the next ingest tells it."""
     from listflow.flows.server.events import corpus_added
 
     try:
-        corpus_added(folder, done)
+        corpus_added(folder)
     except InputError as error:
-        seen = "the rows are in, and `listflow serve` sees them when it is started again"
+        seen = "the rows are in, and the next ingest or a new start of `listflow serve` makes it good"
         say(f"{seen}, but no run could be told now: {error}")

@@ -7,9 +7,10 @@ import sys
 import typer
 
 from listflow.data.errors import InputError
-from listflow.flows.cli.console import BAD_INPUT, UNEXPECTED, fail
+from listflow.flows.cli.console import BAD_INPUT, UNEXPECTED, begin, fail
 from listflow.flows.cli.ingest import ingest
 from listflow.flows.cli.label import label
+from listflow.flows.cli.options import at_home
 from listflow.flows.cli.predict import export, predict
 from listflow.flows.cli.pretraining import adapt, subspace
 from listflow.flows.cli.results import gc, report, review, status
@@ -26,11 +27,12 @@ for command in (
     run, resume, status, plan, review, predict, label, export, report, ingest, serve, server, automations, gc, adapt,
     subspace,
 ):  # fmt: skip
-    app.command()(command)
+    app.command()(at_home(command))
 
 
 def main() -> None:
     """The entry point: every error becomes one sentence and an exit code; ``--verbose`` shows the traceback."""
+    begin()
     try:
         app()
     except InputError as error:

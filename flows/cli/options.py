@@ -8,17 +8,20 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
+from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_type_hints
 
-import yaml
 from typer import Argument, Option
 
-from listflow.data.errors import InputError
+from listflow.data import files
+from listflow.data.documents import parse_yaml, read_yaml
+from listflow.data.errors import InputError, shortened
 from listflow.pipeline.run.config import RunConfig
 from listflow.pipeline.run.presets import build_config
 
 Values = dict[str, Any]
+LONGEST = 80  # characters of an option that a sentence repeats
 RunPath = Annotated[Path, Argument(help="The folder of a run.")]
 TextColumns = Annotated[str | None, Option(help="Column names, such as text=body.")]
 Seed = Annotated[int | None, Option(help="Decides every draw. Default: 1.")]
@@ -39,7 +42,7 @@ class Asked:
     labelled: Annotated[str | None, Option(help="File or hub data set of labelled rows.")] = None
     unlabelled: Annotated[list[str] | None, Option(help="File of unlabelled rows; repeatable.")] = None
     test: Annotated[str | None, Option(help="File of labelled test rows, for the report only.")] = None
-    columns: Annotated[str | None, Option(help="Column names, such as text=body,label=intent.")] = None
+    columns: Annotated[str | None, Option(help='Column names, as text=body,label="a, b".')] = None
     shots: Annotated[int | None, Option(help="Draw this many labelled rows in total.")] = None
     balanced: Annotated[
         bool | None, Option("--balanced/--natural", help="Draw the same number per class, or as they come.")
@@ -117,6 +120,16 @@ def asks(command: Callable[..., None]) -> Callable[..., None]:
     return with_options
 
 
+def at_home(command: Callable[..., None]) -> Callable[..., None]:
+    """Decorator: a ``~`` that begins a path is the home folder, also where the shell leaves it, as in --output=~/x."""
+
+    @wraps(command)
+    def with_home(**values: Any) -> None:
+        command(**{name: _at_home(value) for name, value in values.items()})
+
+    return with_home
+
+
 def given_values(options: Values, items: Iterable[str]) -> Values:
     """What a user gave: ``options`` that are not None, and ``--set`` items over them."""
     given = {name: value for name, value in options.items() if value is not None}
@@ -130,10 +143,7 @@ def parse_set(item: str) -> Values:
     key, equals, text = item.partition("=")
     if not (key and equals):
         raise InputError(f"--set {item!r} is not KEY=VALUE; write for example student.steps=300.")
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise InputError(f"--set {item!r}: the value is not valid YAML; put quotes around it.") from error
+    value = parse_yaml(text, f"--set {shortened(item, LONGEST)!r}", has_lines=False)
     for part in reversed(key.split(".")):
         value = {part: value}
     return dict(value)
@@ -141,15 +151,16 @@ def parse_set(item: str) -> Values:
 
 def _read_yaml(path: Path) -> Values:
     """The nested values of a YAML file; InputError when there are none to read."""
-    try:
-        values = yaml.safe_load(path.read_text("utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); pass a YAML file to --config.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: is not valid YAML ({' '.join(str(error).split())}); correct it.") from error
+    values = read_yaml(path, "pass a YAML file to --config")
     if values is not None and not isinstance(values, dict):
         raise InputError(f"{path}: must hold keys with values, such as 'rounds: {{count: 3}}'.")
     return values or {}
+
+
+def _at_home(value: Any) -> Any:
+    if isinstance(value, Path):
+        return Path(files.at_home(value))
+    return [*map(_at_home, value)] if isinstance(value, list) else value
 
 
 def _continued(folder: Path) -> Values:

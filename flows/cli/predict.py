@@ -7,29 +7,35 @@ from typing import Annotated
 
 from typer import Argument, Option
 
-from listflow.flows.cli.console import counted, counting, plain_console, prepare, print_line
+from listflow.flows.cli.console import counted, counting, plain_console, prepare, print_line, say
 from listflow.flows.cli.options import RunPath, TextColumns, Verbose
 
 
 def predict(
     folders: Annotated[list[Path], Argument(metavar="RUN...", help="The folders of runs on the same backbone.")],
-    input: Annotated[str, Option(help="File of texts: csv, tsv, jsonl or parquet.")],
-    output: Annotated[Path, Option(help="Where labels and probabilities go; the same formats.")],
+    input: Annotated[str, Option(help="File of texts: csv, tsv, json, parquet; - for stdin.")],
+    output: Annotated[Path, Option(help="Where they go: csv, tsv, jsonl or parquet.")],
     columns: TextColumns = None,
     task_column: Annotated[str | None, Option(help="Column that names the one run to label each row.")] = None,
+    force: Annotated[bool, Option("--force", help="Replace any file that has the name of the output.")] = False,
     verbose: Verbose = False,
 ) -> None:
     """Label the texts of a file with the final models of runs."""
     prepare(verbose)
+    from listflow.pipeline.results.drift import strange_texts
     from listflow.pipeline.results.predictors import Predictors
 
     with counting(plain_console(stderr=True), "load the model", "rows") as on_rows:
         predictors = Predictors.open(folders)
+        for notice in predictors.notices(input, columns):
+            say(notice)
         if task_column is None:
-            rows = predictors.predict_file(input, output, columns, on_rows)
+            rows = predictors.predict_file(input, output, columns, on_rows, force)
         else:
-            rows = predictors.predict_file_by_task(input, output, task_column, columns, on_rows)
+            rows = predictors.predict_file_by_task(input, output, task_column, columns, on_rows, force)
     print_line(plain_console(), f"{counted(rows, 'row')} labelled in {output}")
+    for sentence in strange_texts(predictors.unknown, folders):
+        print_line(plain_console(stderr=True), sentence)
 
 
 def export(

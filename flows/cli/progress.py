@@ -9,11 +9,10 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.markup import escape
 
 from listflow.data.files import short
 from listflow.flows.cli.console import MovingLine, print_line
-from listflow.pipeline.run.wording import duration, trained
+from listflow.pipeline.run.wording import duration, percent, trained
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -109,19 +108,22 @@ def phase_of(place: Place) -> str:
 def show_plan(plan: Plan, console: Console) -> None:
     """Prints ``plan``: facts, prompts, label words where they are read, lengths, steps and time."""
     for line in (*_facts(plan), *_prompts(plan), *_words(plan), *_lengths(plan), *_work(plan)):
-        console.print(line, soft_wrap=True, highlight=False)
+        style = None if line.startswith(" ") else "bold"
+        console.print(line, style=style, soft_wrap=True, highlight=False, markup=False, emoji=False)
 
 
 def _facts(plan: Plan) -> Iterator[str]:
-    yield f"[bold]{escape(plan.task)}[/]"
+    yield plan.task
     yield f"  rows      {plan.labelled:,} labelled, {plan.unlabelled:,} unlabelled, {plan.test:,} test"
-    yield f"  backbone  {escape(plan.backbone)}, {plan.backbone_parameters:,} parameters, frozen"
-    yield f"  trained   {escape(_trained(plan))}"
+    yield f"  backbone  {plan.backbone}, {plan.backbone_parameters:,} parameters, frozen"
+    yield f"  trained   {_trained(plan)}"
     if plan.second:
-        yield f"  beside    head {escape(plan.second)} on the sentence embedding of the bare text"
-    yield f"  kept in   {escape(plan.folder)}{' (begun; a run would go on there)' if plan.started else ''}"
+        yield f"  beside    head {plan.second} on the sentence embedding of the bare text"
+    shares = (f"{percent(share)} of {name}" for name, share in plan.unknown.items())
+    yield f"  unknown   {', '.join(shares)} tokens"
+    yield f"  kept in   {plan.folder}{' (begun; a run would go on there)' if plan.started else ''}"
     for notice in plan.notices:
-        yield f"  note      {escape(notice)}"
+        yield f"  note      {notice}"
 
 
 def _trained(plan: Plan) -> str:
@@ -129,23 +131,23 @@ def _trained(plan: Plan) -> str:
 
 
 def _prompts(plan: Plan) -> Iterator[str]:
-    yield "[bold]prompts, as the model reads them[/]"
+    yield "prompts, as the model reads them"
     for sample in plan.samples:
-        yield f"  {escape(sample)}"
+        yield f"  {sample}"
 
 
 def _words(plan: Plan) -> Iterator[str]:
     if not plan.words:
         return
-    yield "[bold]label words[/]"
+    yield "label words"
     for word in plan.words[:SHOWN_WORDS]:
-        yield f"  {escape(word.label)}: {escape(word.word)} ({escape(word.told())})"
+        yield f"  {word.label}: {word.word} ({word.told()})"
     if len(plan.words) > SHOWN_WORDS:
         yield f"  and {len(plan.words) - SHOWN_WORDS} more"
 
 
 def _lengths(plan: Plan) -> Iterator[str]:
-    yield "[bold]tokens per unlabelled row[/]"
+    yield "tokens per unlabelled row"
     most = max(found.rows for found in plan.lengths)
     for found in plan.lengths:
         bar = "#" * -(-WIDTH * found.rows // most)
@@ -154,7 +156,7 @@ def _lengths(plan: Plan) -> Iterator[str]:
 
 def _work(plan: Plan) -> Iterator[str]:
     phases = " + ".join(f"{count:,} {phase}" for phase, count in plan.student_steps.items())
-    yield "[bold]steps[/]"
+    yield "steps"
     yield f"  teacher   {plan.teacher_steps:,}"
     yield f"  student   {phases}, in each of {plan.rounds} rounds"
     yield f"  in all    {plan.total_steps:,}, about {duration(plan.seconds)} on this machine"

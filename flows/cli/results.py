@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Annotated
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 from typer import Argument, Option
 
@@ -68,7 +67,7 @@ def review(
 ) -> None:
     """Show the contested rows that a run asks about, or answer with --file."""
     prepare(verbose)
-    console = Console()
+    console = plain_console()
     if file is None:
         _show_review(folder, console)
         return
@@ -99,7 +98,7 @@ def gc(
             table.add_row(short(run), what, f"{size / 1e6:.1f}")
         console.print(table)
     total = sum(removal.bytes for removal in found)
-    freed = remove(found) if delete else 0
+    freed = remove(found, on_refused=say) if delete else 0
     words = f"{freed / 1e6:.1f} MB freed" if delete else f"{total / 1e6:.1f} MB would be freed; do it with --delete"
     console.print(words if found else f"nothing to remove below {parent}", highlight=False)
     if as_json:
@@ -143,7 +142,7 @@ def _show_review(folder: Path, console: Console) -> None:
     asked = open_review(folder.resolve())
     table = Table("row_id", "teacher", "why", "text")
     for row in asked.rows:
-        table.add_row(*map(escape, (row.row_id, row.label, row.why, row.shown(SHOWN_TEXT))))
+        table.add_row(row.row_id, row.label, row.why, row.shown(SHOWN_TEXT))
     console.print(table)
     path = short(asked.folder / CSV)
     for line in (

@@ -6,8 +6,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rich.console import Console
-
 from listflow.data.files import short
 from listflow.flows.cli.console import (
     UNEXPECTED,
@@ -58,7 +56,7 @@ def plan(asked: Asked, as_json: AsJson = False, verbose: Verbose = False) -> Non
     from listflow.pipeline.training.plan import make_plan
 
     found = make_plan(asked.to_config())
-    show_plan(found, Console(stderr=as_json))
+    show_plan(found, plain_console(stderr=as_json))
     if as_json:
         print_json(asdict(found), is_ascii=False)
 

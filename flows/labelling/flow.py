@@ -27,6 +27,7 @@ from listflow.flows.labelling.work_pool import check_pool, run_children
 from listflow.flows.run.cancellation import Heed, cancellable
 from listflow.flows.server.client import ProgressArtifact
 from listflow.pipeline.results.labelling import Labelling, Standing
+from listflow.pipeline.storage.markdown import plain
 
 PROGRESS, LABELS = "list-labelling-progress", "list-labelling"
 MOST_CLASSES = 100
@@ -147,5 +148,5 @@ def _show_labels(work: Labelling, fresh: int, seconds: float) -> dict[str, Any]:
     facts = {"shards": len(records), "rows": classes.total(), "rows_now": fresh, "rows_a_second": fresh / seconds}
     largest = dict(classes.most_common(MOST_CLASSES))
     row = {"shards": len(records), "rows": classes.total(), "labelled now": fresh, "rows/s": round(fresh / seconds)}
-    create_table_artifact([row | largest], LABELS, f"Labels of {work.manifest.name} by {work.run.name}")
+    create_table_artifact([row | largest], LABELS, f"Labels of {plain(work.manifest.name)} by {plain(work.run.name)}")
     return {"output": str(work.folder), **facts, "per_class": {label: classes[label] for label in work.labels}}

@@ -14,6 +14,7 @@ from pydantic import Field
 
 from listflow.data.errors import InputError
 from listflow.data.schema import Section
+from listflow.pipeline.run.config import Homed
 
 REFUSED = "Refused"
 
@@ -21,9 +22,9 @@ REFUSED = "Refused"
 class LabelRequest(Section):
     """A corpus, the run whose model labels it, and who does the work. Paths are the same on all machines."""
 
-    run: str = Field(description="Folder of a finished run.")
-    corpus: str = Field(description="Folder of a corpus that `listflow ingest` made.")
-    output: str = Field(description="Folder for the labels; what is there already is not made again.")
+    run: Homed = Field(description="Folder of a finished run.")
+    corpus: Homed = Field(description="Folder of a corpus that `listflow ingest` made.")
+    output: Homed = Field(description="Folder for the labels; what is there already is not made again.")
     runner: Literal["threads", "processes", "dask", "pool"] = Field(
         "threads",
         description="Who works: threads or processes of this machine, a dask cluster, or a Prefect work pool.",

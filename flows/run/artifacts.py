@@ -6,8 +6,7 @@ loads nor runs what they hold.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from html import escape
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from listflow.pipeline.results.outcome import report_of
 from listflow.pipeline.results.report import Drift, RunReport, TextTeacher, ViewReport, headline, trained_words
 from listflow.pipeline.run.run import Progress, Run
 from listflow.pipeline.run.wording import decimals, duration, percent
+from listflow.pipeline.storage.markdown import code, plain, table
 from listflow.pipeline.storage.run_folder import RunFolder
 from listflow.pipeline.training.committee import reached, reached_by_labels
 from listflow.pipeline.training.review import weighed_rows
@@ -86,19 +86,20 @@ def show_report(run: Path) -> None:
     if report.drift:
         words = "Whether the new rows look like the old ones, and how far the model has moved on each shard"
         _page(drift_page(report.drift), DRIFTED, words)
-    _page(_report(report, run), REPORT, headline(report))
+    _page(_report(report, run), REPORT, plain(headline(report)))
 
 
 def drift_page(drift: Drift) -> Iterator[str]:
     """The lines of a page on the text of a continued run."""
     old, new = drift.old, drift.new
     yield f"# {old.rows} old rows beside {new.rows} new ones\n"
-    yield from (f"- {escape(warning, quote=False)}" for warning in drift.warnings)
+    yield from (f"- {plain(warning)}" for warning in drift.warnings)
     yield "" if drift.warnings else "Nothing differs by more than chance.\n"
     largest = sorted(new.labels, key=lambda label: -new.labels[label])[:MOST_LABELS]
     shares = [(f"labelled {code(label)}", percent(old.labels[label]), percent(new.labels[label])) for label in largest]
     shares.append(("mean confidence of the earlier model", percent(old.confidence), percent(new.confidence)))
     shares.append(("words that were not seen before", percent(old.unseen), percent(new.unseen)))
+    shares.append(("tokens that the backbone does not know", percent(old.unknown), percent(new.unknown)))
     yield from table(("share", "old:", "new:"), shares)
     yield "\nThe share of each shard's sampled rows that the earlier model and this one label alike:\n"
     shards = [(code(s.shard), str(s.rows), percent(s.agreement)) for s in drift.shards]
@@ -112,10 +113,10 @@ def views_page(views: Sequence[ViewReport]) -> Iterator[str]:
     yield "\n## Two views\n"
     for view in views:
         made = f"stage {view.stage}, head {view.head}"
-        yield f"- **{view.view} view**, believed {percent(view.weight)} ({escape(made, quote=False)}): {view.evidence}"
+        yield f"- **{view.view} view**, believed {percent(view.weight)} ({plain(made)}): {plain(view.evidence)}"
     for teacher in (view.teacher for view in views if view.teacher):
         yield "\nThe text teacher is made of label vectors from:\n"
-        made_of = [(each.name, percent(each.weight)) for each in teacher.candidates]
+        made_of = [(plain(each.name), percent(each.weight)) for each in teacher.candidates]
         yield from table(("candidate", "weight:"), made_of)
         yield f"\nHow likely it is that names of labels tell something: {percent(teacher.names_tell)}.\n"
         yield from _shares(teacher)
@@ -130,20 +131,6 @@ def _shares(teacher: TextTeacher) -> Iterator[str]:
     largest = sorted(teacher.pool_shares, key=lambda label: -teacher.pool_shares[label])[:MOST_LABELS]
     rows = [(code(label), *(percent(shares.get(label)) for shares in sides.values())) for label in largest]
     yield from table(("label", *sides), rows)
-
-
-def code(text: str) -> str:
-    """``text`` as code on one line."""
-    words = " ".join(text.split()).replace("`", "'")
-    return f"`{words}`" if words else ""
-
-
-def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """The lines of a table; every column but the first is aligned right where ``header`` ends it with a colon."""
-    escaped = "\\|"
-    names = [name.removesuffix(":") for name in header]
-    rules = ["---:" if name.endswith(":") else "---" for name in header]
-    return [f"| {' | '.join(cell.replace('|', escaped) for cell in cells)} |" for cells in (names, rules, *rows)]
 
 
 def _words(progress: Progress) -> str:
@@ -170,7 +157,7 @@ def _rounds(run: Run, history: Sequence[Facts]) -> Iterator[Facts]:
             "confidence": percent(facts["mean_confidence"]),
             "pseudo rows": facts["rows"],
             "time": duration(sum(found["seconds"] for found in facts["students"].values())),
-            "reason": facts["reason"],
+            "reason": plain(facts["reason"]),
         }
 
 
@@ -207,7 +194,8 @@ def _weighed(run: Run, number: int) -> Iterator[Facts]:
         for row in rows:
             text = shortened(row.text, LONGEST_TEXT)
             yield {
-                "spoke": side, "row id": row.row_id, "text": text, "label": row.label, "weight": decimals(row.weight)
+                "spoke": side, "row id": code(row.row_id), "text": code(text),
+                "label": code(row.label), "weight": decimals(row.weight)
             }  # fmt: skip
 
 
@@ -217,23 +205,23 @@ def _page(lines: Iterator[str], key: str, words: str) -> None:
 
 
 def _report(report: RunReport, run: Path) -> Iterator[str]:
-    yield f"# {escape(report.task)}, run {report.run_id}"
-    yield f"\n{headline(report)}\n"
+    yield f"# {plain(report.task)}, run {plain(report.run_id)}"
+    yield f"\n{plain(headline(report))}\n"
     words, begun = report.beginning
     baselines = {f"{name} on the same embeddings": found for name, found in report.baselines.items()}
     before = {"no labels": report.zero_shot, words: begun, "start, with the pool": report.start}
     rows = [
-        (escape(name), percent(found.accuracy), percent(found.macro_f1), percent(found.ece))
+        (plain(name), percent(found.accuracy), percent(found.macro_f1), percent(found.ece))
         for name, found in {**before, "final": report.final, **baselines}.items()
         if found
     ]
     yield from table(("model", "accuracy:", "macro F1:", "calibration error:"), rows) if rows else ()
     yield (
-        f"\n{trained_words(report)}; backbone {escape(report.backbone.name)}; {report.data.labelled} labelled, "
+        f"\n{plain(trained_words(report))}; backbone {plain(report.backbone.name)}; {report.data.labelled} labelled, "
         f"{report.data.unlabelled:,} unlabelled and {report.data.test:,} test rows; {duration(report.seconds)}.\n"
     )
     yield from views_page(report.views)
-    yield from (f"- {escape(notice, quote=False)}" for notice in report.notices)
+    yield from (f"- {plain(notice)}" for notice in report.notices)
     yield "\nOn the machine that ran it (browsers may refuse to follow such links; the paths are for copying):\n"
     files = RunFolder(run)
     for what, path in (("report", files.page), ("predictions", files.predictions), ("model", files.final)):

@@ -9,6 +9,7 @@ from prefect.serializers import JSONSerializer
 from prefect.states import Completed, State
 
 from listflow.data.errors import InputError, NothingNew
+from listflow.data.files import at_home
 from listflow.flows.run.self_training import self_train
 from listflow.flows.run.session import looked_up
 from listflow.pipeline.run.lineage import next_of
@@ -25,7 +26,7 @@ def go_on(run: str) -> dict[str, Any] | State[None]:
 
     Ends as Completed, and says so, where nothing is new or another process is at work.
     """
-    what = next_of(Path(run))
+    what = next_of(Path(at_home(run)))
     if what.config is None:
         return Completed(message=what.words)
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -25,6 +24,9 @@ from listflow.flows.run.continuation import go_on, has_news
 from listflow.flows.server.client import check_server
 from listflow.flows.server.events import CORPUS_ADDED
 from listflow.pipeline.run.status import status_of
+from listflow.pipeline.storage.markdown import plain
+
+SECONDS_BETWEEN_LOOKS = 0.1
 
 
 @dataclass(frozen=True)
@@ -41,9 +43,25 @@ class Wanted:
 class Serving(Runner):
     """Prefect's own, whose handler of SIGTERM leaves a coroutine that nobody awaits, and the log complains of it."""
 
+    _serving: asyncio.Task[None] | None = None
+
+    async def start(self, *args: Any, **kwargs: Any) -> None:
+        """Serves until its task is cancelled, as Ctrl-C does it, which ends the loop in order."""
+        self._serving = asyncio.current_task()
+        await super().start(*args, **kwargs)
+
     def handle_sigterm(self, *args: Any, **kwargs: Any) -> None:
-        """As Ctrl-C, which ends the loop in order."""
-        signal.raise_signal(signal.SIGINT)
+        """As Ctrl-C, also where that is ignored, as in all that a script starts with ``&``."""
+        assert self._serving is not None
+        self._serving.get_loop().call_soon_threadsafe(self._end)
+
+    def _end(self) -> None:
+        assert self._serving is not None
+        if self.started:
+            self._serving.cancel()
+        else:
+            # What is half begun would leave its schedule on.
+            self._serving.get_loop().call_later(SECONDS_BETWEEN_LOOKS, self._end)
 
 
 def serve_run(wanted: Wanted, tell: Callable[[str], None]) -> None:
@@ -60,7 +78,7 @@ def serve_run(wanted: Wanted, tell: Callable[[str], None]) -> None:
     if wanted.corpora and has_news(wanted.run):
         run_deployment(deployment, timeout=0)
     tell(f"serves {deployment}, until it is stopped")
-    with suppress(KeyboardInterrupt, TerminationSignal):
+    with suppress(KeyboardInterrupt, asyncio.CancelledError, TerminationSignal):
         asyncio.run(runner.start())
 
 
@@ -76,7 +94,7 @@ def deployment_of(wanted: Wanted) -> dict[str, Any]:
         "concurrency_limit": one_at_a_time, "tags": ["listflow"],
         # By module: loaded as a file, a flow does not find the types of its parameters.
         "entrypoint_type": EntrypointType.MODULE_PATH,
-        "description": f"Goes on from {wanted.run.name} with rows that are new since.",
+        "description": f"Goes on from {plain(wanted.run.name)} with rows that are new since.",
     }  # fmt: skip
 
 

@@ -26,11 +26,11 @@ from pydantic import Field
 
 from listflow.data.errors import InputError
 from listflow.data.files import short
-from listflow.flows.run.artifacts import code
 from listflow.flows.run.cancellation import RunCancelled, heeded_run, is_cancelled
 from listflow.flows.server.client import RETRIES, if_it_answers
 from listflow.pipeline.run.run import Progress, Run
 from listflow.pipeline.storage.checkpoint import write_json
+from listflow.pipeline.storage.markdown import code
 from listflow.pipeline.storage.review import (
     CSV,
     WAITING,

@@ -1,6 +1,7 @@
 """The Prefect server: listflow's side of it.
 
 client.py       the server that a command talks to, and one that is away for a while
+temporary.py    one for a command that has no other
 hosting.py      a server of one's own, behind a password
 events.py       a corpus has grown
 automations.py  what the server does by itself about runs that crash

@@ -5,7 +5,6 @@ One that is away for a while must not hold up or end a training.
 
 from __future__ import annotations
 
-import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -27,22 +26,15 @@ SECONDS_BETWEEN_UPDATES = 5.0
 def ensure_server() -> None:
     """Where no server is configured, starts Prefect's temporary one, out of the reach of Ctrl-C.
 
-    Prefect would start it by itself, but a terminal sends Ctrl-C to child processes too, and then nobody is left
-    to hear that the run was interrupted. Prefect stops it when this process ends and all is said. InputError where
-    the configured one is away or refuses this client.
+    InputError where it does not start, and where the configured one is away or refuses this client.
     """
     if PREFECT_API_URL.value():
         check_server()
         return
     # A command that asks another server should not wait for this import.
-    from prefect.server.api.server import SubprocessASGIServer
+    from listflow.flows.server.temporary import start_temporary_server
 
-    # A blocked signal stays blocked in a child process.
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        SubprocessASGIServer().start()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    start_temporary_server()
 
 
 def check_server() -> None:

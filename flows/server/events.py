@@ -4,31 +4,39 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from listflow.data.corpora.ingest import Ingested
+from listflow.data.corpora.growth import Growth, tell_growth
 
 CORPUS_ADDED = "listflow.corpus.added"
 SECONDS = 5.0  # an ingest is done by then, and should not seem to hang
 
 
-def corpus_added(folder: Path, done: Ingested) -> bool:
-    """Tells the server, which can start a run on it; False where none is configured or nothing came in.
+def corpus_added(folder: Path) -> bool:
+    """Tells the server of all growth that it has not heard of, so that it can start a run on it; False where there is
+    none, or no server is configured.
 
-    InputError where the server does not take it.
+    InputError where the server does not take it: the next call tells it again, under the same id.
     """
     from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
-    if not PREFECT_API_URL.value() or not done.added:
+    if not PREFECT_API_URL.value():
         return False
     from prefect.events import Event
 
     from listflow.flows.server.client import server_client
 
-    event = Event(
-        event=CORPUS_ADDED,
-        resource={"prefect.resource.id": f"listflow.corpus.{folder.name}", "prefect.resource.name": folder.name},
-        payload={"path": str(folder.resolve()), "added": done.added, "rows": done.manifest.rows},
-    )
-    # Asked and answered, where Prefect's emit_event leaves it to a thread that nobody hears of.
-    with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}), server_client(timeout=SECONDS) as client:
-        client.request("POST", "/events", json=[event.model_dump(mode="json")])
-    return True
+    heard: list[Growth] = []
+
+    def tell(growth: Growth) -> None:
+        event = Event(
+            id=growth.id,
+            event=CORPUS_ADDED,
+            resource={"prefect.resource.id": f"listflow.corpus.{folder.name}", "prefect.resource.name": folder.name},
+            payload={"path": str(folder.resolve()), "added": growth.added, "rows": growth.rows},
+        )
+        # Asked and answered, where Prefect's emit_event leaves it to a thread that nobody hears of.
+        with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}), server_client(timeout=SECONDS) as client:
+            client.request("POST", "/events", json=[event.model_dump(mode="json")])
+        heard.append(growth)
+
+    tell_growth(folder, tell)
+    return bool(heard)

@@ -7,24 +7,38 @@ import fcntl
 import os
 import secrets
 import socket
+import sqlite3
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
 from listflow.data.errors import InputError
+from listflow.data.files import refusing
 
 HOST = "127.0.0.1"
-PASSWORD, CLIENT, LOCK = "password", "client.env", ".lock"
+PASSWORD, CLIENT, LOCK, DATABASE = "password", "client.env", ".lock", "prefect.db"
+NAMED_DATABASE = "PREFECT_API_DATABASE_CONNECTION_URL"
 # Its pages ask the address that they came from, be it another port, a tunnel or a proxy, and nobody else: those of
 # its second version ask a firm that counts visits for its settings, analytics off or on.
+SECOND_PAGES = "PREFECT_SERVER_UI_V2_ENABLED"
 PAGES = {
     "PREFECT_UI_API_URL": "/api",
-    "PREFECT_SERVER_UI_V2_ENABLED": "false",
+    SECOND_PAGES: "false",
     "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
 }
+# That setting only says which version comes first: a button leads to the other, and a browser remembers it. Where
+# their files are not found they are not served, there is no button, and what a browser remembers is of no account.
+FIRST_PAGES_ALONE = """\
+import prefect
+from prefect.cli import app
+
+prefect.__ui_v2_static_path__ = ""
+app()
+"""
+ALL_PAGES = "from prefect.cli import app; app()"
 # In memory, its own default, a server that is killed forgets who holds the place of a deployment, and nobody gets it.
 LEASES = {"PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem"}
 
@@ -43,20 +57,26 @@ class Hosted:
         return f"http://{HOST}:{self.port}"
 
     def command(self) -> list[str]:
-        """What starts it. It is never asked to talk to a person, who may be a service manager."""
+        """What starts it. It is never asked to talk to a person, who may be a service manager.
+
+        It imports nothing from the current folder: it holds the password.
+        """
+        asked = os.environ.get(SECOND_PAGES, "").lower() in {"true", "1"}
         return [
-            sys.executable, "-m", "prefect", "--no-prompt", "server", "start", "--host", HOST, "--port", str(self.port),
+            sys.executable, "-P", "-c", ALL_PAGES if asked else FIRST_PAGES_ALONE,
+            "--no-prompt", "server", "start", "--host", HOST, "--port", str(self.port),
         ]  # fmt: skip
 
     def environment(self) -> dict[str, str]:
         """Its variables: those of this process, the password, and SQLite in ``home`` unless a database is named."""
         kept = {name: value for name, value in os.environ.items() if name not in {"PREFECT_API_URL", "PREFECT_API_KEY"}}
         own = {
+            "PYTHONSAFEPATH": "1",
             "PREFECT_HOME": str(self.home),
             "PREFECT_SERVER_API_AUTH_STRING": self.password,
             "PREFECT_API_AUTH_STRING": self.password,
         }
-        database = {"PREFECT_API_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{self.home / 'prefect.db'}"}
+        database = {NAMED_DATABASE: f"sqlite+aiosqlite:///{self.home / DATABASE}"}
         return database | PAGES | LEASES | kept | own
 
 
@@ -65,18 +85,29 @@ def prepared_server(home: Path, port: int) -> Iterator[Hosted]:
     """A server that can start on ``port`` inside the block, the only one of ``home``.
 
     Its password and its clients' file are written for nobody else to read. InputError where a server of ``home`` is
-    running, where the port is taken, or where others may read the password.
+    running, where the port is taken, where others may read the password, where nothing can be written in ``home``, or
+    where its database is damaged.
     """
     home = home.resolve()
     if not home.exists():
         _check_port(port)  # a refusal leaves no folder behind
-    home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with _storing(home):
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
     with _only_one(home):
         _check_port(port)
-        hosted = Hosted(home, port, _password(home / PASSWORD))
-        lines = f"export PREFECT_API_URL={hosted.url}/api\nexport PREFECT_API_AUTH_STRING={hosted.password}\n"
-        _write_privately(home / CLIENT, lines)
+        if NAMED_DATABASE not in os.environ:
+            _check_database(home / DATABASE)
+        with _storing(home):
+            hosted = Hosted(home, port, _password(home / PASSWORD))
+            lines = f"export PREFECT_API_URL={hosted.url}/api\nexport PREFECT_API_AUTH_STRING={hosted.password}\n"
+            _write_privately(home / CLIENT, lines)
         yield hosted
+
+
+def _storing(home: Path) -> AbstractContextManager[None]:
+    return refusing(
+        lambda reason: f"{home}: nothing can be stored there ({reason}); free some space, or give another --home."
+    )
 
 
 def host(hosted: Hosted) -> NoReturn:
@@ -87,7 +118,8 @@ def host(hosted: Hosted) -> NoReturn:
 @contextmanager
 def _only_one(home: Path) -> Iterator[None]:
     """Holds the lock of ``home``, which the system takes back when this process, or what it becomes, is gone."""
-    lock = os.open(home / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+    with _storing(home):
+        lock = os.open(home / LOCK, os.O_RDWR | os.O_CREAT, 0o600)
     try:
         _take(lock, home)
         os.set_inheritable(lock, True)
@@ -117,6 +149,20 @@ def _check_port(port: int) -> None:
             raise InputError(
                 f"port {port} of this machine {taken}; stop what listens there, or give another --port."
             ) from error
+
+
+def _check_database(path: Path) -> None:
+    if not path.exists():
+        return
+    try:
+        with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as database:
+            database.execute("PRAGMA schema_version")
+    except sqlite3.OperationalError:
+        return  # in use, say: the server may find another time
+    except sqlite3.DatabaseError as error:
+        raise InputError(
+            f"{path}: {error}; it is the history of runs and nothing else: put a copy back, or move it away."
+        ) from error
 
 
 def _password(path: Path) -> str:

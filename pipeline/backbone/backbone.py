@@ -52,8 +52,7 @@ class Backbone(nn.Module):
     def max_length(self) -> int:
         """Tokens that the position table holds; families with relative positions state their training length."""
         limit = int(self.model.config.max_position_embeddings)
-        # RoBERTa counts positions from its padding id + 1.
-        return limit - 2 if self.model.config.model_type in {"roberta", "xlm-roberta", "camembert"} else limit
+        return limit - 1 - self.model.base_model.embeddings.padding_idx if self.family.counts_from_pad else limit
 
     @property
     def device(self) -> torch.device:
@@ -77,12 +76,21 @@ class Backbone(nn.Module):
 
     def layer(self, index: int) -> nn.Module:
         """The layer of that number, from 0 upward, of the backbone's own tree."""
-        return self.model.get_submodule(self.family.layers)[index]
+        return self._layers[index]
 
     @property
     def n_layers(self) -> int:
-        """How many layers it has."""
-        return len(self.model.get_submodule(self.family.layers))
+        """How many layers a text passes, each time that one is run counted."""
+        return len(self._layers)
+
+    @property
+    def _layers(self) -> list[nn.Module]:
+        """Those of its own tree, in the order in which they run."""
+        found = list(self.model.get_submodule(self.family.layers))
+        if not self.family.shares_layers:
+            return found
+        runs = int(self.model.config.num_hidden_layers)
+        return [layer for run in range(runs) for layer in found[run * len(found) // runs].albert_layers]
 
     def parameter_count(self) -> int:
         """How many numbers were loaded."""
@@ -115,8 +123,8 @@ class Backbone(nn.Module):
 
     @property
     def layers_in_view(self) -> str:
-        """Path of the layer list inside ``view()``."""
-        return self.family.layers.split(".", 1)[1]
+        """Path of the layer list inside ``view()``, or inside what ``layers.py`` makes of it."""
+        return "encoder.layer" if self.family.own else self.family.layers.split(".", 1)[1]
 
     def checksum(self, dtype: torch.dtype | None = None) -> str:
         """sha256 over the bytes of every parameter that was loaded, in name order, as if it were of ``dtype``."""

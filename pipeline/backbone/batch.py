@@ -15,6 +15,8 @@ from torch import Tensor
 
 from listflow.pipeline.method.sampling import round_up
 
+IDS_AT_ONCE = 2**22  # of a pool, which may not fit into memory
+
 
 @dataclass(frozen=True)
 class Encoded:
@@ -66,6 +68,30 @@ class Encoded:
         kept = self.features
         hidden = None if kept is None else kept.batch(np.asarray(rows), [len(piece) for piece in pieces], width)
         return Batch(torch.from_numpy(ids), torch.from_numpy(attention), mask_at, hidden)
+
+
+@dataclass
+class Tally:
+    """How many tokens of texts were met, and how many of them the tokenizer does not know.
+
+    Neither the special tokens nor those of a template count. A tokenizer of bytes knows everything.
+    """
+
+    tokens: int = 0
+    unknown: int = 0
+
+    @property
+    def share(self) -> float:
+        """The unknown tokens' part of all, 0 to 1; 0 where there are none."""
+        return self.unknown / self.tokens if self.tokens else 0.0
+
+    def meet(self, ids: np.ndarray, rows: int, around: Sequence[int], unknown: int | None) -> None:
+        """Adds the ``ids`` of ``rows`` texts, of which each has the ids ``around`` it; ``unknown`` is that token."""
+        self.tokens += len(ids) - rows * len(around)
+        if unknown is not None:
+            pieces = (ids[start : start + IDS_AT_ONCE] for start in range(0, len(ids), IDS_AT_ONCE))
+            self.unknown += sum(int(np.count_nonzero(piece == unknown)) for piece in pieces)
+            self.unknown -= rows * list(around).count(unknown)
 
 
 def one_vector_each(values: np.ndarray) -> Encoded:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from listflow.data.errors import InputError
@@ -14,6 +15,10 @@ class Family:
 
     Paths are from the masked-LM model; layer paths are from one layer. ``head_norm`` follows the activation. A block is
     a whole sub-layer: called with its input, or, where it ``closes_blocks``, with (what came out, the input).
+
+    Where ``own`` says so, stages see layers of BERT's shape around the tensors of the family's own (``layers.py``): all
+    paths of a layer are BERT's, and ``own`` has the family's for those that differ. ``shares_layers``: one layer is run
+    many times. ``counts_from_pad``: the first position is the one behind that of the padding token.
     """
 
     layers: str
@@ -30,6 +35,9 @@ class Family:
     attention_value: str | None = None
     ffn_intermediate: str | None = None
     closes_blocks: bool = False
+    own: Mapping[str, str] = field(default_factory=dict)
+    shares_layers: bool = False
+    counts_from_pad: bool = False
 
 
 def family_of(config: Any) -> Family:
@@ -62,6 +70,12 @@ _BERT_HEAD: dict[str, Any] = {
     "head_activation": "cls.predictions.transform.transform_act_fn",
     "decoder_bias": "cls.predictions.bias",
 }
+_ROBERTA_HEAD: dict[str, Any] = {
+    "head_dense": "lm_head.dense",
+    "head_norm": "lm_head.layer_norm",
+    "head_activation": "gelu",
+    "decoder_bias": "lm_head.bias",
+}
 _DEBERTA_HEAD: dict[str, Any] = {
     "head_dense": "lm_predictions.lm_head.dense",
     "head_norm": "lm_predictions.lm_head.LayerNorm",
@@ -69,15 +83,35 @@ _DEBERTA_HEAD: dict[str, Any] = {
     "decoder_bias": "lm_predictions.lm_head.bias",
 }
 
+_ROBERTA = Family("roberta.encoder.layer", **_BERT_LAYER, **_ROBERTA_HEAD, counts_from_pad=True)
+_MPNET_OWN = {f"attention.self.{name}": f"attention.attn.{name[0]}" for name in ("query", "key", "value")} | {
+    "attention.output.dense": "attention.attn.o",
+    "attention.output.LayerNorm": "attention.LayerNorm",
+}
+_ALBERT_OWN = {f"attention.self.{name}": f"attention.{name}" for name in ("query", "key", "value")} | {
+    "attention.output.dense": "attention.dense",
+    "attention.output.LayerNorm": "attention.LayerNorm",
+    "intermediate.dense": "ffn",
+    "output.dense": "ffn_output",
+    "output.LayerNorm": "full_layer_layer_norm",
+}
+
 FAMILIES: dict[str, Family] = {
     "bert": Family("bert.encoder.layer", **_BERT_LAYER, **_BERT_HEAD),
-    "roberta": Family(
-        "roberta.encoder.layer",
+    "ernie": Family("ernie.encoder.layer", **_BERT_LAYER, **_BERT_HEAD),
+    "roberta": _ROBERTA,
+    "xlm-roberta": _ROBERTA,
+    "camembert": _ROBERTA,
+    "mpnet": Family("mpnet.encoder.layer", **_BERT_LAYER, **_ROBERTA_HEAD, own=_MPNET_OWN, counts_from_pad=True),
+    "albert": Family(
+        "albert.encoder.albert_layer_groups",
         **_BERT_LAYER,
-        head_dense="lm_head.dense",
-        head_norm="lm_head.layer_norm",
-        head_activation="gelu",
-        decoder_bias="lm_head.bias",
+        head_dense="predictions.dense",
+        head_norm="predictions.LayerNorm",
+        head_activation="predictions.activation",
+        decoder_bias="predictions.bias",
+        own=_ALBERT_OWN,
+        shares_layers=True,
     ),
     "distilbert": Family(
         "distilbert.transformer.layer",

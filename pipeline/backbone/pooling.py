@@ -1,7 +1,8 @@
 """How the makers of a sentence encoder meant its tokens to become one vector, as its folder says.
 
 Read where they are there: modules.json, N_Pooling/config.json, config_sentence_transformers.json,
-sentence_bert_config.json. Without them: the mean of the tokens, normalised.
+sentence_bert_config.json. Without them: the mean of the tokens, normalised. What is not read is refused: without it the
+vectors would be others than those that their makers trained.
 """
 
 from __future__ import annotations
@@ -25,10 +26,27 @@ WANTED_PROMPTS = ("classification", "Classification", "clustering")
 LONGEST_PREFIX = 2000
 
 
-class Pooling(Section):
-    """Tokens to one vector; ``prefix`` stands before every text, of which ``max_length`` tokens are read at most."""
+Mode = Literal["mean", "first", "max", "mean_sqrt", "weighted", "last"]
+# By their names in N_Pooling/config.json: a flag each, or one word.
+FLAGS: dict[str, Mode] = {
+    "pooling_mode_cls_token": "first", "pooling_mode_mean_tokens": "mean", "pooling_mode_max_tokens": "max",
+    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt", "pooling_mode_weightedmean_tokens": "weighted",
+    "pooling_mode_lasttoken": "last",
+}  # fmt: skip
+NAMED: dict[str, Mode] = {
+    "cls": "first", "mean": "mean", "max": "max", "mean_sqrt_len_tokens": "mean_sqrt", "weightedmean": "weighted",
+    "lasttoken": "last",
+}  # fmt: skip
+READ = {"Transformer", "Pooling", "Normalize"}
 
-    mode: Literal["mean", "first", "max"] = "mean"
+
+class Pooling(Section):
+    """Tokens to one vector; ``prefix`` stands before every text, of which ``max_length`` tokens are read at most.
+
+    ``mean_sqrt`` is the sum over the root of how many there are; ``weighted`` the mean with weights 1, 2, 3, ...
+    """
+
+    mode: Mode = "mean"
     normalised: bool = True
     prefix: str = ""
     lower: bool = False
@@ -41,6 +59,13 @@ class Pooling(Section):
             found = found[:, 0]
         elif self.mode == "max":
             found = found.masked_fill(seen == 0, float("-inf")).amax(1)
+        elif self.mode == "last":
+            found = found[torch.arange(len(found), device=found.device), attention.sum(1) - 1]
+        elif self.mode == "mean_sqrt":
+            found = (found * seen).sum(1) / seen.sum(1).clamp_min(1).sqrt()
+        elif self.mode == "weighted":
+            weights = seen * seen.cumsum(1)
+            found = (found * weights).sum(1) / weights.sum(1).clamp_min(1)
         else:
             found = (found * seen).sum(1) / seen.sum(1).clamp_min(1)
         return F.normalize(found, dim=-1) if self.normalised else found
@@ -63,21 +88,47 @@ def _pooling(backbone: str, folder: Path) -> Pooling:
     if modules is None:
         return Pooling()
     kinds = {str(module["type"]).rpartition(".")[2]: str(module["path"]) for module in modules}
+    _check_kinds(backbone, kinds)
     modes = _read(backbone, folder, f"{kinds.get('Pooling', '1_Pooling')}/config.json") or {}
     limits = _read(backbone, folder, LIMITS) or {}
+    prefix = _prefix(_read(backbone, folder, PROMPTS) or {})
+    if prefix and modes.get("include_prompt") is False:
+        raise InputError(
+            f"the sentence encoder of backbone '{backbone}' leaves its prompt out when it pools (include_prompt), "
+            "which is not read here; take another backbone, or remove its prompts."
+        )
     return Pooling(
-        mode=_mode(modes),
+        mode=_mode(backbone, modes),
         normalised="Normalize" in kinds,
-        prefix=_prefix(_read(backbone, folder, PROMPTS) or {}),
+        prefix=prefix,
         lower=bool(limits.get("do_lower_case", False)),
         max_length=limits.get("max_seq_length"),
     )
 
 
-def _mode(modes: dict[str, Any]) -> Literal["mean", "first", "max"]:
-    if modes.get("pooling_mode_cls_token") or modes.get("pooling_mode") == "cls":
-        return "first"
-    return "max" if modes.get("pooling_mode_max_tokens") or modes.get("pooling_mode") == "max" else "mean"
+def _check_kinds(backbone: str, kinds: dict[str, str]) -> None:
+    """InputError for a module that makes another vector of the pooled one, or pools by another rule."""
+    other = next((kind for kind in kinds if kind not in READ), None)
+    if other:
+        raise InputError(
+            f"the sentence encoder of backbone '{backbone}' has a module {other} ({MODULES}), which is not read here, "
+            f"so that its vectors would be others; take another backbone, or remove {other} from {MODULES}."
+        )
+
+
+def _mode(backbone: str, modes: dict[str, Any]) -> Mode:
+    """The one that is set, of either form; the mean where none is."""
+    said = modes.get("pooling_mode")
+    names = [said] if isinstance(said, str) else list(said or ())
+    found = [NAMED.get(name) for name in names] or [mode for flag, mode in FLAGS.items() if modes.get(flag)]
+    chosen = found[0] if found else "mean"
+    if len(found) > 1 or chosen is None:
+        words = " and ".join(names or [flag for flag in FLAGS if modes.get(flag)])
+        raise InputError(
+            f"the sentence encoder of backbone '{backbone}' pools by {words}, which is not read here; take another "
+            "backbone, or set one of its pooling modes alone."
+        )
+    return chosen
 
 
 def _prefix(said: dict[str, Any]) -> str:

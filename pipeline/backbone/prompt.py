@@ -11,7 +11,7 @@ import numpy as np
 from listflow.data.errors import InputError
 from listflow.data.task import Task
 from listflow.data.template import MODIFIERS, Part
-from listflow.pipeline.backbone.batch import Encoded
+from listflow.pipeline.backbone.batch import Encoded, Tally
 from listflow.pipeline.backbone.placement import PseudoTokens, layout, placed
 
 Text = tuple[str, str | None]
@@ -31,7 +31,9 @@ class Prompt:
         self.layout = layout(self.parts)
         self.fixed = dict(_fixed(self.parts, tokenizer))
         self.start, self.end = tokenizer.cls_token_id, tokenizer.sep_token_id
-        fixed = 3 + sum(len(ids) for ids in self.fixed.values())
+        self.around = [self.start, tokenizer.mask_token_id, self.end, *(i for ids in self.fixed.values() for i in ids)]
+        self.met = Tally()  # of all texts that were encoded in memory
+        fixed = len(self.around)
         self.budget = max_length - fixed
         if self.budget < 4:
             raise InputError(
@@ -45,7 +47,14 @@ class Prompt:
         lengths = [len(ids) for ids, _ in rows]
         flat = np.fromiter((i for ids, _ in rows for i in ids), dtype=np.int32, count=sum(lengths))
         offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+        self.met.meet(flat, len(rows), self.around, self.tokenizer.unk_token_id)
         return Encoded(flat, offsets, np.array([at for _, at in rows], dtype=np.int32), self.tokenizer.pad_token_id)
+
+    def tally(self, encoded: Encoded) -> Tally:
+        """The tokens of texts that were ``encoded`` with this prompt, and how many of them are unknown."""
+        found = Tally()
+        found.meet(encoded.ids, len(encoded), self.around, self.tokenizer.unk_token_id)
+        return found
 
     def encode_rows(self, texts: Sequence[Text]) -> Iterator[tuple[list[int], int]]:
         """(token ids, mask position) of each text."""

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from listflow.pipeline.backbone.backbone import Backbone
-from listflow.pipeline.backbone.batch import Batch, Encoded, one_vector_each
+from listflow.pipeline.backbone.batch import Batch, Encoded, Tally, one_vector_each
 from listflow.pipeline.backbone.pooling import Pooling, joined, read_pooling
 from listflow.pipeline.backbone.prompt import Text
 from listflow.pipeline.method.sampling import by_length
@@ -37,6 +37,7 @@ class TextFace:
         self.tokenizer = tokenizer
         self.pooling = pooling
         self.middle = middle
+        self.met = Tally()  # of all texts that were read
         self.max_length = min(max_length, pooling.max_length or max_length)
 
     @property
@@ -62,6 +63,7 @@ class TextFace:
         lengths = [len(ids) for ids in rows]
         flat = np.fromiter((i for ids in rows for i in ids), dtype=np.int32, count=sum(lengths))
         offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+        self.met.meet(flat, len(rows), (start, end), tokenizer.unk_token_id)
         return Encoded(flat, offsets, np.zeros(len(rows), dtype=np.int32), tokenizer.pad_token_id)
 
     def vectors(self, texts: Sequence[Text], on_rows: Callable[[int], None] = lambda rows: None) -> Tensor:

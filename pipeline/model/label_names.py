@@ -65,13 +65,14 @@ def says_something(name: str, tokenizer: Any) -> bool:
 def label_sentences(task: Task, tokenizer: Any) -> tuple[tuple[str, ...], ...]:
     """For each label, in label order, as many sentences as WAYS: its description, or its word, put in each way.
 
-    () for a label without either that says something.
+    () for a label without either that says something; a description of unknown tokens alone says nothing.
     """
     found: list[tuple[str, ...]] = []
     for label, word in task.labels.items():
         name = word or tidy(label)
         said = tuple(way.format(name) for way in WAYS) if says_something(name, tokenizer) else ()
-        found.append((task.descriptions[label],) * len(WAYS) if label in task.descriptions else said)
+        described = task.descriptions.get(label, "")
+        found.append((described,) * len(WAYS) if known_pieces(described, tokenizer) else said)
     return tuple(found)
 
 

@@ -26,6 +26,10 @@ from listflow.pipeline.stages.bitfit import OwnBias
 from listflow.pipeline.stages.bottleneck import Bottleneck, Parallel, Sequential
 from listflow.pipeline.stages.config import AnyStage, Unified
 
+_SHARED = (
+    "an '{}' backbone runs the same weights in every layer, and a stage that changes each layer by itself cannot be "
+    "merged into them; use the run as it is with `listflow predict`."
+)
 CLOSES_A_BLOCK = {"attention_output", "ffn_output"}
 
 
@@ -52,7 +56,9 @@ def merge(model: Classifier, backbone: Backbone, word_ids: Sequence[Sequence[int
         first = backbone.n_layers - len(layers)
         for number, layer in enumerate(layers, first):
             for path, wrapped in _wrapped(layer.layer if isinstance(layer, OnlyMask) else layer):
-                _put(resolved(wrapped), merged.layer(number).get_submodule(path))
+                if backbone.family.shares_layers:
+                    raise InputError(_SHARED.format(backbone.model.config.model_type))
+                _put(resolved(wrapped), merged.layer(number).get_submodule(backbone.family.own.get(path, path)))
     assert isinstance(model.head, Verbalizer)
     _put_head(model.head, merged, tokens)
     return merged

@@ -16,6 +16,7 @@ from listflow.data.template import Part
 from listflow.pipeline.backbone.prompt import Prompt
 from listflow.pipeline.backbone.text_face import TextFace
 from listflow.pipeline.model.label_names import label_words
+from listflow.pipeline.storage.markdown import plain
 
 CARD, VECTORS = "listflow.json", "label_vectors.safetensors"
 AS_PROMPT, AS_TEXT = "prompt", "text"  # the folders of two views
@@ -82,6 +83,9 @@ POOLED = {
     "mean": "(hidden * seen).sum(1) / seen.sum(1)",
     "first": "hidden[:, 0]",
     "max": 'hidden.masked_fill(seen == 0, float("-inf")).amax(1)',
+    "mean_sqrt": "(hidden * seen).sum(1) / seen.sum(1).sqrt()",
+    "weighted": "(hidden * seen * seen.cumsum(1)).sum(1) / (seen * seen.cumsum(1)).sum(1)",
+    "last": "hidden[torch.arange(len(hidden)), seen.sum((1, 2)) - 1]",
 }
 FEATURES_OF_ONE = """\
     found = F.normalize(embed([text for (text,) in rows]), dim=-1) - vectors["centre"]
@@ -171,7 +175,7 @@ def prompt_readme(prompt: Prompt) -> str:
         + OPENED.format(file=CARD, name="card") + TOKENIZER.format(folder=".") + MODEL.format(folder=".")
         + TOKENS + _by_prompt(prompt, "probabilities", SOFTMAX) + _classify(prompt.task)
     )  # fmt: skip
-    return README.format(name=prompt.task.name, words=OF_PROMPT, code=code)
+    return README.format(name=plain(prompt.task.name), words=OF_PROMPT, code=code)
 
 
 def text_readme(task: Task, face: TextFace) -> str:
@@ -182,7 +186,7 @@ def text_readme(task: Task, face: TextFace) -> str:
         + OPENED.format(file=CARD, name="card") + TOKENIZER.format(folder=".") + _encoder(face, ".")
         + TOKENS + _by_text(task, face, "card", "probabilities", SOFTMAX) + _classify(task)
     )  # fmt: skip
-    return README.format(name=task.name, words=OF_TEXT, code=code)
+    return README.format(name=plain(task.name), words=OF_TEXT, code=code)
 
 
 def readme_of_both(prompt: Prompt, face: TextFace) -> str:
@@ -197,7 +201,7 @@ def readme_of_both(prompt: Prompt, face: TextFace) -> str:
         + TOKENIZER.format(folder=AS_PROMPT) + MODEL.format(folder=AS_PROMPT) + _encoder(face, AS_TEXT)
         + TOKENS + _by_prompt(prompt, "by_prompt") + _by_text(task, face, "bare", "by_text") + MIXED + _classify(task)
     )  # fmt: skip
-    return README.format(name=task.name, words=OF_BOTH, code=code)
+    return README.format(name=plain(task.name), words=OF_BOTH, code=code)
 
 
 def _by_prompt(prompt: Prompt, name: str, said: str = "") -> str:

@@ -18,6 +18,7 @@ import torch
 from torch import nn
 
 from listflow.data.errors import InputError
+from listflow.data.files import at_home
 from listflow.data.rows import digest
 from listflow.pipeline.backbone.masked_lm import Masked, Measure, mask_tokens, masked_loss, measure
 from listflow.pipeline.method.sampling import epochs, generator_for
@@ -68,6 +69,7 @@ def adapt(
     folder that holds something else.
     """
     started, config = time.monotonic(), config or AdaptConfig()
+    sources, out = [*map(at_home, sources)], Path(at_home(out))
     digests = _digests(sources)
     learner = load_learner(base, config)
     resolved = {"precision": learner.precision, "device": learner.backbone.device.type}

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from listflow.data.errors import InputError
-from listflow.data.files import replacing
+from listflow.data.files import replacing, text_lines
 from listflow.data.rows import read_rows
 from listflow.data.task import Columns
 
@@ -61,17 +61,8 @@ def pack(sources: Sequence[str], columns: Columns, tokenizer: Any, length: int, 
 
 def _paragraphs(source: str, columns: Columns) -> Iterator[str]:
     if Path(source).suffix.lower() == ".txt":
-        return _text_lines(source)
+        return (line.strip() for line in text_lines(source))
     return (row.text for row in read_rows(source, columns, is_pair=False))
-
-
-def _text_lines(source: str) -> Iterator[str]:
-    with Path(source).open("rb") as file:
-        for number, raw in enumerate(file, 1):
-            try:
-                yield raw.decode("utf-8-sig" if number == 1 else "utf-8").strip()
-            except UnicodeDecodeError as error:
-                raise InputError(f"{source}, line {number}: is not UTF-8; convert it with iconv.") from error
 
 
 def _portions(texts: Iterable[str]) -> Iterator[list[str]]:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 from torch import Tensor
 
+from listflow.data.errors import InputError
 from listflow.data.rows import stem
 from listflow.data.shards import is_corpus, read_manifest
 from listflow.pipeline.method.sampling import generator_for
 from listflow.pipeline.results.report import Drift, ShardAgreement, Side
+from listflow.pipeline.run.opening import NOTICED_UNKNOWN
 from listflow.pipeline.run.run import Run, counter
+from listflow.pipeline.run.wording import percent
+from listflow.pipeline.storage.checkpoint import read_json
+from listflow.pipeline.storage.run_folder import RunFolder
 from listflow.pipeline.training.committee import speaking
 from listflow.pipeline.training.rounds import committee_logits
 
@@ -47,11 +52,37 @@ def warnings_of(old: Side, new: Side) -> Iterable[str]:
             )
     if _differ(old.unseen, new.unseen, old.rows, new.rows):
         yield f"The new text has other words: {new.unseen:.0%} were not seen before, where {old.unseen:.0%} is usual."
+    if _differ(old.unknown, new.unknown, old.rows, new.rows):
+        yield (
+            f"The backbone does not know {new.unknown:.0%} of the tokens of the new text, and {old.unknown:.0%} of the "
+            "old."
+        )
     if old.confidence - new.confidence > LEAST:
         yield (
             f"The earlier model is less sure of the new text: {new.confidence:.2f} on average, "
             f"{old.confidence:.2f} on the old."
         )
+
+
+def strange_texts(unknown: float, runs: Sequence[Path]) -> Iterable[str]:
+    """A sentence where the share of ``unknown`` tokens is high, with what it was in the texts of ``runs``, if known."""
+    if unknown <= NOTICED_UNKNOWN:
+        return
+    shares = [_reported(run) for run in runs]
+    known = [share for share in shares if share is not None]
+    usual = f", and of {percent(max(known))} of those that the run learned from" if known else ""
+    yield (
+        f"the backbone does not know {percent(unknown)} of the tokens of these texts{usual}: texts that differ in "
+        "these alone get the same label."
+    )
+
+
+def _reported(run: Path) -> float | None:
+    """The share of unknown tokens in the unlabelled rows of a run; None where its folder does not say it."""
+    try:
+        return float(read_json(RunFolder(run).report)["unknown"]["unlabelled"])
+    except (InputError, KeyError):
+        return None
 
 
 def _differ(before: float, after: float, rows_before: int, rows_after: int) -> bool:
@@ -66,7 +97,8 @@ def _side(run: Run, name: str, rows: np.ndarray, vocabulary: set[str]) -> Side:
     top, counts = soft.argmax(-1).tolist(), Counter(_words(run, rows))
     labels = {label: top.count(i) / len(rows) for i, label in enumerate(run.labels)}
     unseen = sum(count for word, count in counts.items() if word not in vocabulary)
-    return Side(len(rows), labels, soft.amax(-1).mean().item(), unseen / max(1, counts.total()))
+    unknown = run.prompt.tally(run.prompt.encode(run.inputs.pool.texts(rows.tolist()))).share
+    return Side(len(rows), labels, soft.amax(-1).mean().item(), unseen / max(1, counts.total()), unknown)
 
 
 def _agreements(run: Run, winner: int) -> Iterable[ShardAgreement]:

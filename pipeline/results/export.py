@@ -16,6 +16,7 @@ import torch
 from safetensors import SafetensorError
 
 from listflow.data.errors import InputError
+from listflow.data.files import at_home
 from listflow.data.task import Task
 from listflow.pipeline.backbone.backbone import Backbone
 from listflow.pipeline.backbone.prompt import Prompt
@@ -47,7 +48,7 @@ def export(run_dir: str | Path, out: str | Path) -> None:
     view the plain encoder and the label vectors. InputError where a trained part has no such form, where ``out`` holds
     something already, and as ``Finished.open``.
     """
-    out = Path(out)
+    out = Path(at_home(out))
     _check_new(out)
     run = Finished.open(run_dir)
     _check_plain(run, str(run_dir))

@@ -17,7 +17,8 @@ from safetensors.torch import load
 from torch import Tensor
 
 from listflow.data.errors import InputError
-from listflow.data.task import Task
+from listflow.data.files import at_home
+from listflow.data.task import Columns, Task, parse_columns
 from listflow.pipeline.backbone.backbone import Backbone, Identity, Precision, load_backbone
 from listflow.pipeline.backbone.prompt import Prompt
 from listflow.pipeline.backbone.text_face import TextFace, text_face_of
@@ -29,13 +30,14 @@ from listflow.pipeline.run.presets import build_config
 from listflow.pipeline.run.run import Run
 from listflow.pipeline.stages.config import AnyStage
 from listflow.pipeline.stages.presets import pseudo_tokens
-from listflow.pipeline.storage.checkpoint import MANIFEST, json_of, undisturbed, verified
+from listflow.pipeline.storage.checkpoint import MANIFEST, json_of, read_json, undisturbed, verified
 from listflow.pipeline.storage.run_folder import CARD, WEIGHTS, RunFolder
 from listflow.pipeline.training.committee import mixture_of, speaking
 from listflow.pipeline.training.rounds import load_model
 
 Facts = dict[str, Any]
 Files = Mapping[str, bytes]
+_MODEL = {WEIGHTS, CARD}  # what a manifest must speak of
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,8 @@ class FinishedView:
 class Finished:
     """The final model of a run. ``run`` is the folder that was asked for, ``trained_on`` the card of its backbone.
 
-    ``files`` are the bytes of its weights, its card and its manifest, which say all of it.
+    ``columns`` are those that its texts were read from. ``files`` are the bytes of its weights, its card and its
+    manifest, which say all of it.
     """
 
     run: Path
@@ -71,6 +74,7 @@ class Finished:
     task: Task
     views: tuple[FinishedView, ...]
     trained_on: dict[str, Any]
+    columns: Columns
     files: Files = field(repr=False)
 
     @staticmethod
@@ -79,21 +83,24 @@ class Finished:
 
         InputError when the folder is no finished run, or a file of it is damaged.
         """
-        run = Path(run_dir)
+        run = Path(at_home(run_dir))
         inside = RunFolder(run).final
         folder = inside if inside.is_dir() else run
         if not (folder / CARD).exists():
             raise InputError(_why_none(run))
-        if verified(folder) is None or not are_whole(files := files_of(folder), folder):
+        manifest = verified(folder) or {"files": {}}
+        if not manifest["files"].keys() >= _MODEL or not are_whole(files := files_of(folder), folder):
             raise InputError(f"a file in {folder} is damaged or changed; make it again with `listflow resume RUN`.")
-        return Finished.of(run, folder, files)
+        return Finished.of(run, folder, files, _columns_told(folder))
 
     @staticmethod
-    def of(run: Path, folder: Path, files: Files) -> Finished:
-        """The final model of ``run`` that ``folder`` held as ``files``."""
+    def of(run: Path, folder: Path, files: Files, columns: Columns | None = None) -> Finished:
+        """The final model of ``run`` that ``folder`` held as ``files``; ``columns`` where its card does not say."""
         card = json_of(folder / CARD, files[CARD])
         views = tuple(map(FinishedView.of, card.get("views", [card])))
-        return Finished(run, folder, Task.model_validate(card["task"]), views, card["backbone"], files)
+        task = Task.model_validate(card["task"])
+        said = Columns.model_validate(card["columns"]) if "columns" in card else columns
+        return Finished(run, folder, task, views, card["backbone"], said or task.columns, files)
 
     @property
     def stage(self) -> tuple[AnyStage, ...]:
@@ -184,7 +191,16 @@ def are_whole(files: Files, folder: Path) -> bool:
     if files.keys() != {WEIGHTS, CARD, MANIFEST}:
         return False
     digests = json_of(folder / MANIFEST, files[MANIFEST])["files"]
-    return all(hashlib.sha256(files[name]).hexdigest() == digests[name] for name in files.keys() & digests.keys())
+    return all(hashlib.sha256(files[name]).hexdigest() == digests.get(name) for name in _MODEL)
+
+
+def _columns_told(folder: Path) -> Columns | None:
+    """What the run around ``folder`` was told of columns, for a card that is older than that; None for nothing."""
+    try:
+        told = read_json(RunFolder(folder.resolve().parent).config)["config"]["data"]["columns"]
+        return parse_columns(told) if told else None
+    except (InputError, KeyError, TypeError):
+        return None  # the model was moved away, or its run is damaged, which is no matter here
 
 
 def _why_none(run: Path) -> str:
@@ -221,7 +237,8 @@ def shipped(run: Run, number: int) -> tuple[dict[str, Tensor], Facts]:
 
 
 def _card(run: Run, views: list[Facts]) -> Facts:
-    first = views[0]
+    first, data = views[0], run.config.data
+    told = data.columns if data.labelled else None
     card = {
         "format": 1,
         "task": run.inputs.task.model_dump(mode="json"),
@@ -229,7 +246,7 @@ def _card(run: Run, views: list[Facts]) -> Facts:
         "stage": first["stage"],
         "head": first["head"],
         "max_length": first["max_length"],
-    }
+    } | ({"columns": parse_columns(told).model_dump(mode="json")} if told else {})
     return card if [view["face"] for view in views] == ["prompt"] and not run.others else {**card, "views": views}
 
 

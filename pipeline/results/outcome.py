@@ -145,7 +145,7 @@ def build_report(run: Run, final: dict[str, Any], last: int) -> RunReport:
         figures=_figures(run, last), stage=name_of(run.config.stage), head=name_of_head(run.config.head), drift=drift,
         parent=parent, adopted=start if parent else None,
         start=start if has_label_vectors(run.views[-1]) and not parent else None, views=view_reports(run),
-        baselines=baselines_of(run),
+        baselines=baselines_of(run), unknown=run.unknown,
     )  # fmt: skip
 
 

@@ -9,12 +9,14 @@ import io
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.ticker import MaxNLocator
 
 from listflow.pipeline.method.metrics import ReliabilityBin
@@ -83,11 +85,11 @@ def balance(report: RunReport) -> Figure | None:
     figure.set_figheight(max(4, 1 + 0.2 * len(stacks)))
     axes.yaxis.set_major_formatter("{x:,.0f}")
     # In the order of the stacks, and by hand: matplotlib hides labels that start with an underscore.
-    _legend(axes, bars[::-1], [shown(label) for label, _ in stacks[::-1]])
+    _legend(axes, bars[::-1], [drawn(label, report.labels) for label, _ in stacks[::-1]])
     last = report.rounds[-1].pseudo
     most = max(report.labels, key=lambda label: last.per_class.get(label, 0))
     share = percent(last.per_class.get(most, 0) / max(last.rows, 1))
-    return _title(figure, f"Pseudo labels: “{shown(most)}” gets most in round {numbers[-1]} ({share})")
+    return _title(figure, f"Pseudo labels: “{drawn(most, report.labels)}” gets most in round {numbers[-1]} ({share})")
 
 
 def meta_weights(report: RunReport) -> Figure | None:
@@ -144,7 +146,7 @@ def confusion(report: RunReport) -> Figure | None:
     for (row, column), count in np.ndenumerate(counts):
         ink = "white" if shares[row, column] > 0.65 else "#222222" if count else "#b0b0b0"
         axes.text(column, row, count, ha="center", va="center", color=ink, fontsize=10 if size < 8 else 8)
-    names = [shown(label) for label in report.labels]
+    names = [drawn(label, report.labels) for label in report.labels]
     axes.set_xticks(range(size), names, rotation=40, ha="right", rotation_mode="anchor")
     axes.set_yticks(range(size), names)
     axes.set(xlabel="Predicted class", ylabel="True class")
@@ -161,6 +163,27 @@ def shown(label: str) -> str:
     line = " ".join(label.split())
     short = line if len(line) <= LABEL_WIDTH else f"{line[: LABEL_WIDTH - 1]}…"
     return short.replace("$", r"\$")
+
+
+def drawn(label: str, labels: Sequence[str]) -> str:
+    """``label`` as ``shown``, or its number among ``labels`` where the font lacks a character of it."""
+    line = shown(label)
+    return line if _font_has(line) else f"label {labels.index(label) + 1}"
+
+
+def numbered(labels: Sequence[str]) -> dict[str, str]:
+    """What stands for those of ``labels`` that the font cannot draw, and what they are: a legend for the page."""
+    names = {drawn(label, labels): label for label in labels}
+    return {name: label for name, label in names.items() if name != shown(label)}
+
+
+@cache
+def _characters() -> frozenset[int]:
+    return frozenset(get_font(findfont(FontProperties())).get_charmap())
+
+
+def _font_has(text: str) -> bool:
+    return _characters().issuperset(map(ord, text))
 
 
 def _agreement(report: RunReport) -> Figure | None:
@@ -221,7 +244,7 @@ def _confusion_title(counts: np.ndarray, labels: Sequence[str]) -> str:
     gold, predicted = np.unravel_index(wrong.argmax(), wrong.shape)
     if not wrong[gold, predicted]:
         return "Confusion: no test row is wrong"
-    pair = f"“{shown(labels[gold])}” is taken for “{shown(labels[predicted])}”"
+    pair = f"“{drawn(labels[gold], labels)}” is taken for “{drawn(labels[predicted], labels)}”"
     return f"Confusion: most often {pair} ({wrong[gold, predicted]} of {counts[gold].sum()} rows)"
 
 

@@ -13,8 +13,10 @@ import numpy as np
 import pyarrow as pa
 
 from listflow.data.errors import InputError
-from listflow.data.rows import Row, read_rows
-from listflow.data.task import Task, parse_columns
+from listflow.data.files import at_home
+from listflow.data.rows import Row, columns_that_fit, read_rows
+from listflow.data.task import Columns, Task, parse_columns
+from listflow.data.values import texts_of
 from listflow.pipeline.backbone.backbone import (
     Backbone,
     Identity,
@@ -28,9 +30,10 @@ from listflow.pipeline.backbone.text_face import TextFace
 from listflow.pipeline.model.classifier import Classifier
 from listflow.pipeline.model.committee import Committee
 from listflow.pipeline.results.finished import Files, Finished, are_whole
-from listflow.pipeline.results.tables import write_tables
+from listflow.pipeline.results.tables import Shape, write_tables
 
 ROWS_AT_ONCE = 4096
+BY_TASK = ("row", "task", "label", "confidence")  # the columns of rows that were each labelled by one run of several
 
 # Name, precision and device of a backbone, as ``load_backbone`` takes them.
 Home = tuple[str, Precision, str]
@@ -70,6 +73,11 @@ class Predictor:
         """In the order of the probability columns."""
         return list(self.task.labels)
 
+    @property
+    def unknown(self) -> float:
+        """The share of unknown tokens among those of all texts that it has met, 0 to 1."""
+        return self.prompt.met.share
+
     @staticmethod
     def open(run_dir: str | Path, backbone: Backbone | None = None) -> Predictor:
         """The final model of a run, or of its ``final`` folder moved elsewhere.
@@ -92,16 +100,18 @@ class Predictor:
 
     def __reduce__(self) -> tuple[Any, ...]:
         run = self.run
-        return _unpickled, (str(run.run.resolve()), str(run.folder.resolve()), dict(run.files), _home(self))
+        where = str(run.run.resolve()), str(run.folder.resolve())
+        return _unpickled, (*where, dict(run.files), _home(self), run.columns.model_dump())
 
     def logits(self, texts: Sequence[Text | str]) -> np.ndarray:
-        """(N, C) fp32 class logits of texts, or of (text, second text) pairs.
+        """(N, C) fp32 class logits of a list of texts, or of (text, second text) pairs where the task reads two.
 
-        A second text that the task does not ask for is not read; one that it asks for and that is not there is empty.
+        InputError for what is no list, or for the first item that is no such text, with its index.
         """
-        rows = [(text, None) if isinstance(text, str) else text for text in texts]
-        is_pair = self.task.is_pair
-        return self.committee.logits([(text, (pair or "") if is_pair else None) for text, pair in rows]).numpy()
+        rows = texts_of(texts, is_pair=self.task.is_pair)
+        if not rows:
+            return np.zeros((0, len(self.labels)), dtype=np.float32)
+        return self.committee.logits(rows).numpy()
 
     def probabilities(self, texts: Sequence[Text | str]) -> np.ndarray:
         """(N, C) class probabilities."""
@@ -119,15 +129,31 @@ class Predictor:
         out: str | Path,
         columns: str | None = None,
         on_rows: Callable[[int], None] = lambda rows: None,
+        force: bool = False,
     ) -> int:
         """Writes row, label and ``p_<label>`` for every row of ``source`` to ``out``; returns the row count.
 
         ``out`` is csv, tsv, jsonl or parquet by its ending. Streams: memory does not grow with the file. A blank
-        text is predicted like any other, so rows stay aligned.
+        text is predicted like any other, so rows stay aligned. An ``out`` that is there is replaced where it has the
+        columns of an earlier output, or by ``force``; InputError otherwise.
         """
-        named = parse_columns(columns) if columns else self.task.columns
-        rows = read_rows(source, named, is_pair=self.task.is_pair)
-        return write_tables(Path(out), source, self._tables(rows, on_rows))
+        source = at_home(source)
+        rows = read_rows(source, self.columns_of(source, columns), is_pair=self.task.is_pair)
+        return write_tables(Path(at_home(out)), source, self._tables(rows, on_rows), (self.shape, BY_TASK), force)
+
+    @property
+    def shape(self) -> Shape:
+        """The names of the columns that ``predict_file`` writes."""
+        return "row", "label", *(f"p_{label}" for label in self.labels)
+
+    def columns_of(self, source: str, columns: str | None = None) -> Columns:
+        """The columns to read from ``source``: as given, or those that the run was told of.
+
+        Plain names (``text``) where the file has these alone.
+        """
+        if columns:
+            return parse_columns(columns)
+        return columns_that_fit(source, (self.run.columns, Columns()), is_pair=self.task.is_pair)
 
     def columns(self, rows: Sequence[Row]) -> dict[str, Any]:
         """``label`` and ``p_<label>`` of the rows."""
@@ -159,11 +185,11 @@ def _home(predictor: Predictor) -> Home:
 _SHARED: WeakValueDictionary[tuple[str, ...], Backbone] = WeakValueDictionary()
 
 
-def _unpickled(run: str, folder: str, files: Files, home: Home) -> Predictor:
+def _unpickled(run: str, folder: str, files: Files, home: Home, columns: dict[str, str]) -> Predictor:
     """The ``Predictor`` again; InputError where its files are damaged, or its backbone is another one here."""
     if not are_whole(files, Path(folder)):
         raise InputError(f"the pickled model of {run} is damaged; open the run and pickle it again.")
-    found = Finished.of(Path(run), Path(folder), files)
+    found = Finished.of(Path(run), Path(folder), files, Columns.model_validate(columns))
     name, precision, device = home
     whole = Identity.of(found.trained_on)
     key, rest = ((*home, each.model_dump_json()) for each in (whole, whole.model_copy(update={"text": ""})))

@@ -16,14 +16,16 @@ import numpy as np
 import pyarrow as pa
 
 from listflow.data.errors import InputError, did_you_mean
+from listflow.data.files import at_home
 from listflow.data.rows import Row, read_rows
-from listflow.data.task import Columns, parse_columns
+from listflow.data.task import Columns
+from listflow.data.values import listed, texts_of
 from listflow.pipeline.backbone.prompt import Text
 from listflow.pipeline.backbone.text_face import SharedFace, TextFace
 from listflow.pipeline.model.committee import Committee
 from listflow.pipeline.results.finished import Finished
-from listflow.pipeline.results.predictor import ROWS_AT_ONCE, Predictor
-from listflow.pipeline.results.tables import write_tables
+from listflow.pipeline.results.predictor import BY_TASK, ROWS_AT_ONCE, Predictor
+from listflow.pipeline.results.tables import Shape, write_tables
 
 Rows = dict[str, list[Row]]
 
@@ -71,9 +73,33 @@ class Predictors:
         """The names of all classifiers, in the order of the runs."""
         return list(self.by_name)
 
+    @property
+    def unknown(self) -> float:
+        """The largest share of unknown tokens that any of them has met; they may read other columns."""
+        return max(predictor.unknown for predictor in self.by_name.values())
+
     def predict(self, texts: Sequence[Text | str]) -> dict[str, list[str]]:
-        """The labels of the texts by every classifier."""
+        """The labels of a list of texts by every classifier, which all read one text, or all two.
+
+        InputError as for ``Predictor.logits``, with the name of the classifier.
+        """
+        texts = listed(texts)
+        for name, predictor in self.by_name.items():
+            try:
+                texts_of(texts, is_pair=predictor.task.is_pair)
+            except InputError as error:
+                raise InputError(f"'{name}': {error}") from error
         return {name: predictor.predict(texts) for name, predictor in self.by_name.items()}
+
+    def notices(self, source: str, columns: str | None = None) -> list[str]:
+        """A sentence for each classifier that reads other columns of ``source`` than its run was told of."""
+        found = {n: (p.run.columns, p.columns_of(source, columns)) for n, p in self.by_name.items() if not columns}
+        return [
+            f"{source} has no column {was!r}, which '{name}' was trained on; {now!r} is read."
+            for name, both in found.items()
+            for (key, was), (_, now) in zip(*both, strict=True)
+            if was != now and key in (("text_a", "text_b") if self[name].task.is_pair else ("text",))
+        ]
 
     def predict_file(
         self,
@@ -81,14 +107,18 @@ class Predictors:
         out: str | Path,
         columns: str | None = None,
         on_rows: Callable[[int], None] = lambda rows: None,
+        force: bool = False,
     ) -> int:
         """Writes row, and ``<name>.label`` and ``<name>.p_<label>`` by every classifier; returns the row count.
 
-        A single classifier writes what ``Predictor.predict_file`` does. Streams, as that does.
+        A single classifier writes what ``Predictor.predict_file`` does. Streams, and replaces what is there, as that
+        does.
         """
         if len(self.by_name) == 1:
-            return next(iter(self.by_name.values())).predict_file(source, out, columns, on_rows)
-        return write_tables(Path(out), source, self._side_by_side(self._chunks(source, columns, None), on_rows))
+            return next(iter(self.by_name.values())).predict_file(source, out, columns, on_rows, force)
+        source = at_home(source)
+        tables = self._side_by_side(self._chunks(source, columns, None), on_rows)
+        return write_tables(Path(at_home(out)), source, tables, self._shapes(), force)
 
     def predict_file_by_task(
         self,
@@ -97,18 +127,25 @@ class Predictors:
         task_column: str,
         columns: str | None = None,
         on_rows: Callable[[int], None] = lambda rows: None,
+        force: bool = False,
     ) -> int:
         """Writes row, task, label and confidence, by the classifier that ``task_column`` names; returns the row count.
 
-        InputError for a row that names no classifier of this set. Streams, as ``Predictor.predict_file`` does.
+        InputError for a row that names no classifier of this set. Streams, and replaces what is there, as
+        ``Predictor.predict_file`` does.
         """
+        source = at_home(source)
         tables = self._each_by_its_own(self._chunks(source, columns, task_column), source, on_rows)
-        return write_tables(Path(out), source, tables)
+        return write_tables(Path(at_home(out)), source, tables, self._shapes(), force)
+
+    def _shapes(self) -> set[Shape]:
+        """The columns of what these classifiers write, alone, side by side, or each for its rows."""
+        several = [f"{name}.{column}" for name, one in self.by_name.items() for column in one.shape[1:]]
+        return {("row", *several), BY_TASK, *(one.shape for one in self.by_name.values())}
 
     def _chunks(self, source: str, columns: str | None, task_column: str | None) -> Iterator[Rows]:
         """The next rows of the file as every classifier reads them: tasks may have columns of their own."""
-        given = parse_columns(columns) if columns else None
-        shapes = {n: (given or p.task.columns, p.task.is_pair) for n, p in self.by_name.items()}
+        shapes = {n: (p.columns_of(source, columns), p.task.is_pair) for n, p in self.by_name.items()}
         streams = {shape: _read(source, *shape, task_column) for shape in set(shapes.values())}
         while True:
             read = {shape: list(islice(stream, ROWS_AT_ONCE)) for shape, stream in streams.items()}
@@ -140,7 +177,7 @@ class Predictors:
                     labels[place] = self[name].labels[best]
             on_rows(len(rows))
             numbers = [row.number for row in rows]
-            yield pa.table({"row": numbers, "task": tasks, "label": labels, "confidence": confidence})
+            yield pa.table(dict(zip(BY_TASK, (numbers, tasks, labels, confidence), strict=True)))
 
     def _known(self, row: Row, source: str) -> str:
         task = row.task or ""

@@ -14,7 +14,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from rich.table import Table
 from rich.text import Text
 
-from listflow.data.files import replacing
+from listflow.data.files import REFUSED, refusing, replacing
 from listflow.pipeline.method.metrics import Metrics
 from listflow.pipeline.results.report import RoundReport, RunReport, advice, headline, summary, trained_words
 from listflow.pipeline.run.wording import capitalised, decimals, duration, percent
@@ -32,9 +32,20 @@ Cells = dict[str, str]
 def write_report(report: RunReport, folder: Path) -> None:
     """Write plots/*.png, report.html (one file, nothing external) and, last, report.json into ``folder``.
 
-    Each file is written aside and renamed. The same report gives the same bytes.
+    Each file is written aside and renamed. The same report gives the same bytes. InputError where they cannot be
+    written.
     """
-    files = RunFolder(folder)
+    with refusing(
+        lambda reason: (
+            f"{folder}: the report cannot be written there ({reason}); free some space, or move away what is in its "
+            "place, then give the same command again."
+        ),
+        reasons=REFUSED,
+    ):
+        _write_report(report, RunFolder(folder))
+
+
+def _write_report(report: RunReport, files: RunFolder) -> None:
     files.plots.mkdir(parents=True, exist_ok=True)
     plots = _plots(report)
     for plot in plots:
@@ -50,7 +61,9 @@ def page_of(report: RunReport, plots: Sequence[Plot] | None = None) -> str:
     told = summary(report).replace(" %", "\N{NO-BREAK SPACE}%")
     words = {"summary": told, "advice": advice(report), "trained": trained_words(report)}
     drawn = _plots(report) if plots is None else plots
-    return _PAGES.get_template("report.html.j2").render(report=report, plots=drawn, **words)
+    return _PAGES.get_template("report.html.j2").render(
+        report=report, plots=drawn, numbered=_numbered(report.labels), **words
+    )  # fmt: skip
 
 
 def _plots(report: RunReport) -> Sequence[Plot]:
@@ -58,6 +71,12 @@ def _plots(report: RunReport) -> Sequence[Plot]:
     from listflow.pipeline.results.plots import draw_plots
 
     return draw_plots(report)
+
+
+def _numbered(labels: Sequence[str]) -> dict[str, str]:
+    from listflow.pipeline.results.plots import numbered
+
+    return numbered(labels)
 
 
 class ShownReport(RunReport):

@@ -140,13 +140,15 @@ class FigureData:
 class Side:
     """A sample of rows: how often the earlier run's model gives each label, how sure it is, how many words are new.
 
-    ``unseen`` is the share of words that do not occur in the vocabulary sample of the old rows.
+    ``unseen`` is the share of words that do not occur in the vocabulary sample of the old rows, ``unknown`` that of
+    tokens which the backbone does not know.
     """
 
     rows: int
     labels: dict[str, float]
     confidence: float
     unseen: float
+    unknown: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -176,7 +178,8 @@ class RunReport:
     names with values in brackets; reports of earlier versions have none. ``drift`` is a continued run's, as are
     ``parent``, the name of the run that it goes on from, and ``adopted``, what that run's model reached on these rows.
     ``start`` is what the round-0 teachers reach with the pool, where they use it; ``baselines`` are what people would
-    use instead, by name: None where it cannot be fitted.
+    use instead, by name: None where it cannot be fitted. ``unknown`` is the share of tokens that the backbone does not
+    know, by kind of rows; reports of earlier versions have none.
     """
 
     run_id: str
@@ -202,6 +205,7 @@ class RunReport:
     start: Metrics | None = None
     views: tuple[ViewReport, ...] = ()
     baselines: dict[str, Metrics | None] = field(default_factory=dict)
+    unknown: dict[str, float] = field(default_factory=dict)
 
     @property
     def beginning(self) -> tuple[str, Metrics | None]:

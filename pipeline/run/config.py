@@ -5,14 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
+from listflow.data.files import at_home
 from listflow.data.schema import Section
 from listflow.pipeline.model.config import AnyHead, PrototypesHead, VerbalizerHead, reads_middle
 from listflow.pipeline.stages.config import NoStage
 from listflow.pipeline.stages.presets import Stages, expand
 
 Round = Annotated[int, Field(ge=1)]
+Homed = Annotated[str, AfterValidator(at_home)]  # the name of a file or folder, which may begin with ~
 
 
 class ReviewConfig(Section):
@@ -48,11 +50,11 @@ class ReviewConfig(Section):
 
 
 class DataConfig(Section):
-    """Where the texts are: csv, tsv, jsonl or parquet files, or hub data set ids."""
+    """Where the texts are: csv, tsv, jsonl, json or parquet files, or hub data set ids."""
 
-    labelled: str | None = Field(None, description="file of labelled rows; empty: the embedded demo")
-    unlabelled: tuple[str, ...] = Field((), description="files of unlabelled rows")
-    test: str | None = Field(None, description="file of labelled test rows, used for reporting only")
+    labelled: Homed | None = Field(None, description="file of labelled rows; empty: the embedded demo")
+    unlabelled: tuple[Homed, ...] = Field((), description="files of unlabelled rows")
+    test: Homed | None = Field(None, description="file of labelled test rows, used for reporting only")
     columns: str | None = Field(None, description="column names, such as text=body,label=intent")
     shots: int | None = Field(None, ge=2, description="draw this many labelled rows in total; empty: all")
     balanced: bool = Field(True, description="draw the same number per class; off: as they come")
@@ -147,9 +149,9 @@ class MixtureConfig(Section):
 class RunConfig(Section):
     """Everything that decides the outcome of a run, and where it is kept."""
 
-    task: str | None = Field(None, description="built-in task or a YAML file; empty: the demo, or inferred labels")
+    task: Homed | None = Field(None, description="built-in task or a YAML file; empty: the demo, or inferred labels")
     data: DataConfig = DataConfig()
-    continues: str = Field("", description="finished run whose final model is the first teacher; empty: tune one")
+    continues: Homed = Field("", description="finished run whose final model is the first teacher; empty: tune one")
     continues_model: str = Field("", description="sha256 of that model; filled in when a run is opened")
     backbone: BackboneConfig = BackboneConfig()
     face: Literal["prompt", "text"] = Field(
@@ -169,7 +171,7 @@ class RunConfig(Section):
     clip: float = Field(1.0, gt=0, description="global gradient norm")
     seed: int = Field(1, ge=0, le=2**31)
     checkpoint_seconds: float = Field(20.0, ge=0, description="least time between two step checkpoints")
-    run_dir: str | None = Field(None, description="where the run is kept; empty: runs/<task>-<fingerprint>")
+    run_dir: Homed | None = Field(None, description="where the run is kept; empty: runs/<task>-<fingerprint>")
 
     def text_alone(self) -> RunConfig:
         """The view of the text face by itself, as the only one."""

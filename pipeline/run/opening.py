@@ -29,12 +29,16 @@ from listflow.pipeline.run.record import check_owner, fingerprint_of, strangers_
 from listflow.pipeline.run.run import Notify, Run, counter
 from listflow.pipeline.run.sources import Sources, located, resolve_sources, spell_out
 from listflow.pipeline.run.views import suited, with_views
+from listflow.pipeline.run.wording import percent
 from listflow.pipeline.stages.config import AnyStage, Intrinsic, PTuning
 from listflow.pipeline.stages.ipt import check_subspace, pinned
 from listflow.pipeline.stages.presets import pseudo_tokens
 from listflow.pipeline.stages.prompt_start import check_start, pinned_start, spell_start
 from listflow.pipeline.storage.checkpoint import single_writer
-from listflow.pipeline.storage.run_folder import RunFolder
+from listflow.pipeline.storage.run_folder import RunFolder, default_folder
+
+# Shares of unknown tokens: above the first a reader is told, from the second on a run is refused.
+NOTICED_UNKNOWN, REFUSED_UNKNOWN = 0.05, 0.9
 
 
 @dataclass(frozen=True)
@@ -92,7 +96,7 @@ def open_run(
         parent.check(config, list(sources.task.labels), sources.digests)
         sources = replace(sources, digests=sources.digests | digest_of(reviewed))
     fingerprint = fingerprint_of(config, sources, backbone)
-    folder = Path(config.run_dir or f"runs/{sources.task.name}-{fingerprint[:12]}").resolve()
+    folder = (Path(config.run_dir) if config.run_dir else default_folder(sources.task.name, fingerprint)).resolve()
     check_owner(folder, fingerprint, config, sources)
     absent = missing(folder)
     with single_writer(folder), _leaving_no_stub(folder, absent):
@@ -100,6 +104,8 @@ def open_run(
         run = replace(run, parent=parent and parent.knowing(run.inputs.pool))
         check_subspace(config.stage, backbone, run.prompt)
         check_start(config.stage, backbone)
+        run = replace(run, unknown=_unknown(run))
+        _check_known(run, sources)
         run = replace(run, notices=_notices(run))
         run.new_classifier(0, None)  # a stage or head that does not fit the backbone is refused here
         keep_rows(folder, reviewed)
@@ -175,6 +181,7 @@ def _notices(run: Run) -> tuple[str, ...]:
     """The sentences; NothingNew for a continued run that has nothing new to learn from."""
     return (
         *_word_notices(run),
+        *_unknown_notices(run),
         *_new_notices(run),
         *_view_notices(run),
         *run.inputs.notices,
@@ -183,6 +190,32 @@ def _notices(run: Run) -> tuple[str, ...]:
         *_head_notices(run),
         *room_notices(run),
     )
+
+
+def _unknown(run: Run) -> dict[str, float]:
+    """The share of the tokens that the backbone's tokenizer does not know, for each kind of rows that there is."""
+    given = {"labelled": run.labelled, "unlabelled": run.corpus, "test": run.test}
+    return {name: run.prompt.tally(encoded).share for name, encoded in given.items() if encoded is not None}
+
+
+def _check_known(run: Run, sources: Sources) -> None:
+    """InputError for a run that is not begun yet, and whose backbone knows next to nothing of its texts."""
+    files = {"labelled": sources.labelled, "unlabelled": ", ".join(sources.unlabelled)}
+    for name, file in files.items():
+        if run.unknown[name] >= REFUSED_UNKNOWN and not run.files.config.exists():
+            raise InputError(
+                f"{file}: backbone '{run.backbone.name}' does not know {percent(run.unknown[name])} of the tokens of "
+                f"the {name} rows, and cannot tell them apart; pass --backbone with an encoder of their language."
+            )
+
+
+def _unknown_notices(run: Run) -> Iterator[str]:
+    many = [f"{percent(share)} of the {name}" for name, share in run.unknown.items() if share > NOTICED_UNKNOWN]
+    if many:
+        yield (
+            f"backbone '{run.backbone.name}' does not know {' and '.join(many)} tokens: rows that differ in these "
+            "alone are the same to it, and an encoder of their language would tell them apart (--backbone)."
+        )
 
 
 def _word_notices(run: Run) -> Iterator[str]:

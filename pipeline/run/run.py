@@ -55,7 +55,8 @@ class Run:
     """An opened run. Everything the rounds need; nothing in it changes while it is open.
 
     It is the run as one view sees it: under ``prompt``, or by ``face`` where the bare text is read; ``others`` is the
-    same run as the second view sees it. ``said`` remembers what models said of the pool, by model and rows: it saves
+    same run as the second view sees it. ``unknown`` is the share of tokens that the tokenizer does not know, by kind of
+    rows. ``said`` remembers what models said of the pool, by model and rows: it saves
     time, and nothing else depends on it.
     """
 
@@ -73,6 +74,7 @@ class Run:
     test_gold: Tensor | None
     notices: tuple[str, ...]
     notify: Notify = lambda progress: None
+    unknown: dict[str, float] = field(default_factory=dict)
     parent: Parent | None = None
     face: TextFace | None = None
     suffix: str = ""

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from listflow.data.errors import InputError
+from listflow.data.files import STDIN
 from listflow.data.formats import is_hub_id
-from listflow.data.inputs import source_digests
+from listflow.data.inputs import check_apart, source_digests
 from listflow.data.pool import source_names
-from listflow.data.rows import Row, read_rows
+from listflow.data.rows import Labelled, LabelledFile
 from listflow.data.shards import MANIFEST, is_corpus, read_manifest
 from listflow.data.task import Columns, Task, infer_task, load_task, parse_columns
+from listflow.data.values import known_label
 from listflow.pipeline.backbone.backbone import absolute_backbone
 from listflow.pipeline.model.label_names import fill_in_words
 from listflow.pipeline.run.config import RunConfig
@@ -31,7 +33,7 @@ Stamp = tuple[int, int, int]
 class Sources:
     """The task and the files of a run. ``inferred``: the task was made from the labelled file alone.
 
-    ``rows`` are those of the labelled file where they had to be read for that. ``stamps`` tell whether a file was
+    ``rows`` is what the labelled file holds where it had to be read for that. ``stamps`` tell whether a file was
     touched since it was looked at.
     """
 
@@ -43,7 +45,7 @@ class Sources:
     shots: int | None
     digests: dict[str, str]
     inferred: bool
-    rows: tuple[Row, ...] | None = None
+    rows: Labelled | None = None
     stamps: tuple[Stamp | None, ...] = ()
 
     def are_current(self) -> bool:
@@ -82,14 +84,20 @@ def resolve_sources(config: RunConfig) -> Sources:
     if data.labelled is None:
         return _demo(config)
     if not data.unlabelled and config.rounds.count:
-        raise InputError("no unlabelled file is given; self-training needs one: pass --unlabelled FILE.")
+        raise InputError(
+            "no unlabelled file is given; self-training needs one: pass --unlabelled FILE, or the labelled file again "
+            "where some of its rows have no label."
+        )
+    if STDIN in (data.labelled, *data.unlabelled, data.test):
+        raise InputError("- is standard input, which a run could not read again; save it to a file and pass that.")
     columns, rows = parse_columns(data.columns) if data.columns else None, None
     stamps = _stamps(data.labelled, data.unlabelled, data.test)
     if config.task:
         task = load_task(config.task)
     else:
-        task, rows = _infer(data.labelled, columns or Columns())
+        task, rows = _infer(data.labelled, columns or Columns(), _labels_before(config))
     digests = source_digests(data.labelled, data.unlabelled, data.test, _recorded(config))
+    check_apart(data.labelled, data.unlabelled, columns or task.columns, digests, is_pair=task.is_pair)
     return Sources(
         task, data.labelled, data.unlabelled, data.test, columns or task.columns, data.shots, digests,
         inferred=config.task is None, rows=rows, stamps=stamps,
@@ -160,19 +168,36 @@ def _stamp(source: str) -> Stamp | None:
     return found.st_mtime_ns, found.st_size, found.st_ino
 
 
-def _infer(labelled: str, columns: Columns) -> tuple[Task, tuple[Row, ...]]:
-    """(the plainest task for a labelled file: its labels, in alphabetical order, and a general template; its rows)."""
+def _labels_before(config: RunConfig) -> list[str]:
+    """The labels of the run that ``config`` goes on with or continues; none for a new one."""
+    inputs = RunFolder(Path(config.continues)).inputs if config.continues else None
+    record = _record_of(config) or (read_json(inputs) if inputs is not None and inputs.exists() else {})
+    return list(record.get("task", {}).get("labels", {}))
+
+
+def _infer(labelled: str, columns: Columns, before: Sequence[str]) -> tuple[Task, Labelled]:
+    """(the plainest task for a labelled file: its labels, in alphabetical order, and a general template; its rows).
+
+    Labels are spelled as in ``before`` where a run has them already: an earlier version wrote some of them otherwise.
+    """
     try:
-        rows, is_pair = tuple(read_rows(labelled, columns, is_pair=False, want_label=True)), False
+        found, is_pair = LabelledFile(labelled, columns, is_pair=False).whole(), False
     except InputError as single:
         try:
-            rows, is_pair = tuple(read_rows(labelled, columns, is_pair=True, want_label=True)), True
+            found, is_pair = LabelledFile(labelled, columns, is_pair=True).whole(), True
         except InputError:
             raise single from None
-    labels = sorted({row.label or "" for row in rows})
+    spelled = _spelled_as(before, {row.label or "" for row in found.rows})
+    rows = tuple(replace(row, label=spelled[row.label or ""]) for row in found.rows)
+    labels = sorted(set(spelled.values()))
     if len(labels) < 2:
         raise InputError(f"{labelled}: all rows have the label {labels[0]!r}; add rows of another class.")
-    return infer_task(labels, is_pair), rows
+    return infer_task(labels, is_pair), replace(found, rows=rows)
+
+
+def _spelled_as(before: Sequence[str], labels: set[str]) -> dict[str, str]:
+    known = {label: known_label(label, before) or label for label in labels}
+    return known if len(set(known.values())) == len(labels) else {label: label for label in labels}
 
 
 def _absolute(path: str) -> str:

@@ -14,7 +14,7 @@ import signal
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -66,6 +66,8 @@ def write_json(path: Path, value: Any) -> None:
 
 def read_json(path: Path) -> Any:
     """The JSON at ``path``; InputError when it is missing, damaged or of a newer format."""
+    if path.exists() and not path.is_file():
+        raise InputError(f"{path} is no plain file; restore it from a copy.")
     try:
         content = path.read_bytes()
     except FileNotFoundError as error:
@@ -77,7 +79,7 @@ def json_of(path: Path, content: bytes) -> Any:
     """The JSON in the ``content`` of the file at ``path``; InputError when it is damaged or of a newer format."""
     try:
         value = json.loads(content.decode())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         # What a person asked for cannot be made again, and other files of its folder may hold a person's answers.
         remedy = "restore it from a copy" if path.name in ASKED_FOR else "restore it, or delete it and resume the run"
         raise InputError(f"{path} is damaged ({error}); {remedy}.") from error
@@ -105,16 +107,20 @@ def new_folder(path: Path, facts: Mapping[str, Any]) -> Iterator[Path]:
 def verified(folder: Path) -> dict[str, Any] | None:
     """The manifest of a complete folder; None when it is absent, unreadable, or any file differs from it.
 
+    It names at least one file, each a plain one of this folder: what it says of others is not looked at.
     InputError when a newer version wrote it: what this one cannot read is not for it to make again.
     """
+    if not (folder / MANIFEST).is_file():
+        return None
     try:
         manifest = json.loads((folder / MANIFEST).read_text("utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
     _check_format(folder / MANIFEST, manifest)
     try:
-        whole = all(file_digest(folder / name) == digest for name, digest in manifest["files"].items())
-        return dict(manifest) if whole else None
+        files = manifest["files"].items()
+        whole = all(_is_within(name) and file_digest(folder / name) == digest for name, digest in files)
+        return dict(manifest) if files and whole else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
@@ -193,6 +199,12 @@ def _packed(tensors: Mapping[str, Tensor], facts: dict[str, str] | None = None) 
 
 def _content(tensors: Mapping[str, Tensor]) -> str:
     return hashlib.sha256(_packed(tensors)).hexdigest()
+
+
+def _is_within(name: str) -> bool:
+    """Whether ``name`` is that of a file in the folder whose manifest says it, or below."""
+    path = PurePosixPath(name)
+    return not path.is_absolute() and ".." not in path.parts
 
 
 def _check_format(path: Path, value: Any) -> None:

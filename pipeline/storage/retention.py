@@ -8,12 +8,14 @@ labels; and students that were refused. Unfinished runs keep everything, as does
 from __future__ import annotations
 
 import shutil
+import stat
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from listflow.data.errors import InputError
+from listflow.data.files import refusing
 from listflow.pipeline.storage.checkpoint import read_json, single_writer, verified
 from listflow.pipeline.storage.run_folder import RoundFolder, RunFolder, runs_below
 
@@ -38,7 +40,8 @@ def removals(
 ) -> list[Removal]:
     """What can go of all finished runs directly below ``parent`` whose report is at least ``days`` old.
 
-    A run that cannot be read is told to ``on_refused`` and loses nothing. InputError where ``parent`` is no folder that
+    A run that cannot be read is told to ``on_refused`` and loses nothing, as does what is a link or lies behind one
+    within a run. InputError where ``parent`` is no folder that
     holds runs, but a run itself or nothing at all.
     """
     _check_parent(parent)
@@ -47,7 +50,7 @@ def removals(
     for run in runs_below(parent):
         try:
             if _is_old(run, before):
-                found += list(_of(run))
+                found += _removable(run, on_refused)
         except InputError as error:
             on_refused(error)
     return found
@@ -68,17 +71,50 @@ def _is_old(run: RunFolder, before: float) -> bool:
     return verified(run.final) is not None
 
 
-def remove(chosen: Iterable[Removal]) -> int:
-    """Removes them and returns the bytes; what belongs to a run that someone works on stays."""
+def remove(chosen: Iterable[Removal], on_refused: Callable[[InputError], None] = lambda error: None) -> int:
+    """Removes them and returns the bytes.
+
+    What belongs to a run that someone works on stays, as does what cannot be removed; ``on_refused`` is told of both.
+    """
     freed = 0
     for removal in chosen:
+        before = _size(removal.path)
         try:
             with single_writer(removal.run):
-                shutil.rmtree(removal.path) if removal.path.is_dir() else removal.path.unlink(missing_ok=True)
-                freed += removal.bytes
-        except InputError:
-            continue
+                _remove(removal)
+        except InputError as error:
+            on_refused(error)
+        freed += before - _size(removal.path)
     return freed
+
+
+def _remove(removal: Removal) -> None:
+    """InputError where it cannot go, or only in part."""
+    path = removal.path
+    _check_no_link(removal.run, path)
+    with refusing(lambda reason: f"{path} cannot be removed ({reason}); mend its permissions, or remove it by hand."):
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def _check_no_link(run: Path, path: Path) -> None:
+    """InputError where ``path`` is a link, or lies behind one: what it leads to is not of the run."""
+    for part in (path, *path.parents):
+        if part == run:
+            return
+        if part.is_symlink():
+            raise InputError(f"{part} is a link, which is not followed; remove it, and what it leads to, by hand.")
+
+
+def _removable(run: RunFolder, on_refused: Callable[[InputError], None]) -> Iterator[Removal]:
+    told = set()
+    for removal in _of(run):
+        try:
+            _check_no_link(run.path, removal.path)
+            yield removal
+        except InputError as error:
+            if str(error) not in told:
+                on_refused(error)
+            told.add(str(error))
 
 
 def _of(run: RunFolder) -> Iterator[Removal]:
@@ -89,7 +125,7 @@ def _of(run: RunFolder) -> Iterator[Removal]:
         if made.number and not _promoted(made):
             places += [(view.model, "refused student") for view in (made, made.second)]
     for path, what in sorted(places):
-        if path.exists():
+        if path.exists() or path.is_symlink():
             yield Removal(run.path, path, _size(path), what)
 
 
@@ -100,5 +136,7 @@ def _promoted(made: RoundFolder) -> bool:
 
 
 def _size(path: Path) -> int:
-    files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
-    return sum(file.stat().st_size for file in files)
+    """The bytes of the files at ``path`` and below, none behind a link; 0 where nothing is there."""
+    found = [path, *path.rglob("*")] if path.is_dir() and not path.is_symlink() else [path]
+    sizes = (file.lstat() for file in found if file.exists() or file.is_symlink())
+    return sum(size.st_size for size in sizes if stat.S_ISREG(size.st_mode))

@@ -20,7 +20,9 @@ from typing import Any
 from filelock import FileLock
 
 from listflow.data.errors import InputError, did_you_mean, shortened
-from listflow.data.formats import open_source, records_of
+from listflow.data.files import open_source
+from listflow.data.formats import records_of
+from listflow.data.values import unmarked
 from listflow.pipeline.storage.checkpoint import FORMAT, LOCK, read_json, write_json
 from listflow.pipeline.storage.run_folder import RunFolder
 
@@ -168,7 +170,7 @@ def check_answers(asked: Asked, answers: Iterable[Answer]) -> tuple[Correction, 
     rows = {row.row_id: row for row in asked.rows}
     found: dict[str, Correction] = {}
     for answer in answers:
-        row_id, label = (_known(cell, known) for cell, known in ((answer.row_id, rows), (answer.label, asked.labels)))
+        row_id, label = (unmarked(cell, known) for cell, known in ((answer.row_id, rows), (answer.label, asked.labels)))
         if row_id not in rows:
             raise InputError(
                 f"{answer.where}: round {asked.round} does not ask about row {row_id!r}{did_you_mean(row_id, rows)}; "
@@ -252,11 +254,6 @@ def _over(run: Path, ended: Reviewed) -> str:
     if ended.unanswered:
         how = f"is closed, as {ended.unanswered}"
     return f"the review of round {ended.round} of {run} {how} ({ended.at}); nothing is asked now."
-
-
-def _known(cell: str, known: Iterable[str]) -> str:
-    """``cell`` without the apostrophe that keeps a spreadsheet from reading it as a formula."""
-    return cell if cell in known else cell.removeprefix("'")
 
 
 def _read(path: Path) -> Any:

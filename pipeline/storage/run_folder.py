@@ -20,11 +20,13 @@ Folders that appear whole have a manifest (checkpoint.py). Here are paths only: 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 CONFIG, INPUTS = "config.json", "inputs.json"
+LONGEST_NAME = 240  # bytes of a task's name in that of a folder, of which file systems take 255
 SECOND = "-text"  # ends the names of a second view's models
 
 # Within the folders of models, of pseudo labels, and final/: they are filled aside, before they have their place.
@@ -185,6 +187,18 @@ class RunFolder:
     @property
     def plots(self) -> Path:
         return self.path / "plots"
+
+
+def default_folder(task: str, fingerprint: str) -> Path:
+    """Where a run is kept that nobody chose a folder for: directly below ``runs``, whatever its task is called."""
+    parts = [part for part in re.split(r"[/\x00-\x1f\x7f]+", task) if part.strip(".")]
+    name = "-".join(parts).encode()[:LONGEST_NAME].decode(errors="ignore") or "task"
+    return Path("runs") / f"{name}-{fingerprint[:12]}"
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a run is recorded in ``folder``."""
+    return RunFolder(folder).config.is_file() and RunFolder(folder).inputs.is_file()
 
 
 def runs_below(parent: Path) -> list[RunFolder]:

@@ -6,7 +6,7 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, TypeVar
@@ -22,7 +22,7 @@ from listflow.pipeline.run.opening import open_run
 from listflow.pipeline.run.run import Run
 from listflow.pipeline.run.views import glimpse, unread
 from listflow.pipeline.run.wording import name_of, name_of_head
-from listflow.pipeline.storage.run_folder import RunFolder
+from listflow.pipeline.storage.run_folder import RunFolder, default_folder
 from listflow.pipeline.training.models import FOLDS, student_recipe, teacher_recipe
 from listflow.pipeline.training.trainer import Material, Phase, Recipe, Tick, Trainer
 
@@ -68,7 +68,8 @@ def trainable_parameters(run: Run) -> int:
 class Plan:
     """What a run would do. ``seconds`` is an estimate from a few steps at real lengths on this machine.
 
-    ``stage``, ``head``, prompts and steps are the first view's; ``second`` says what a second one is.
+    ``stage``, ``head``, prompts and steps are the first view's; ``second`` says what a second one is. ``unknown`` is
+    the share of tokens that the backbone does not know, by kind of rows.
     """
 
     task: str
@@ -91,6 +92,7 @@ class Plan:
     stage: str
     head: str
     second: str = ""
+    unknown: dict[str, float] = field(default_factory=dict)
 
     @property
     def total_steps(self) -> int:
@@ -101,7 +103,7 @@ def make_plan(config: RunConfig) -> Plan:
     """The plan for ``config``. InputError for every input that a run would refuse."""
     with TemporaryDirectory() as scratch, _looked_at(config, scratch) as run:
         teacher, student = steps_of(run)
-        folder = Path(config.run_dir or f"runs/{run.inputs.task.name}-{run.fingerprint[:12]}")
+        folder = Path(config.run_dir) if config.run_dir else default_folder(run.inputs.task.name, run.fingerprint)
         return Plan(
             task=run.inputs.task.name, folder=str(folder), started=RunFolder(folder).config.exists(),
             backbone=run.backbone.name, backbone_parameters=run.backbone.parameter_count(),
@@ -110,6 +112,7 @@ def make_plan(config: RunConfig) -> Plan:
             rounds=config.rounds.count, teacher_steps=teacher, student_steps=student,
             seconds=_estimate(run, teacher, student), notices=run.notices,
             stage=name_of(run.config.stage), head=name_of_head(run.config.head), second=_second(run.config),
+            unknown=run.unknown,
         )  # fmt: skip
 
 

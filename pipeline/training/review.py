@@ -20,6 +20,7 @@ from torch import Tensor
 
 from listflow.data.errors import InputError
 from listflow.data.files import replacing
+from listflow.data.values import harmless
 from listflow.pipeline.run.run import Run
 from listflow.pipeline.storage.pseudo_labels import PseudoLabels, look_up
 from listflow.pipeline.storage.review import (
@@ -37,7 +38,6 @@ from listflow.pipeline.training.committee import mean_shares
 
 CHANGED, LIGHT = 0.5, 0.5
 LONGEST = 10_000  # characters of a text: what a person reads, and a spreadsheet holds
-FORMULA = ("=", "+", "-", "@", "\t", "\r")  # how a cell begins that a spreadsheet may compute
 
 
 def ask(run: Run, number: int) -> Asked | None:
@@ -166,7 +166,7 @@ def write_csv(path: Path, rows: tuple[Contested, ...]) -> None:
         table.writerow(["row_id", "label", "teacher", "probability", "runner_up", "why", "text", "second text"])
         for row in rows:
             cells = (row.row_id, "", row.label, f"{row.probability:.3f}", row.runner_up, row.why, row.text, row.pair)
-            table.writerow([_harmless(cell or "") for cell in cells])
+            table.writerow([harmless(cell or "") for cell in cells])
 
 
 def _labels(run: Run, number: int) -> PseudoLabels:
@@ -196,8 +196,3 @@ def _contested(
         run.inputs.pool.row_ids([row])[0], row, text[:LONGEST], pair and pair[:LONGEST], run.labels[top],
         float(soft[top]), run.labels[second], score, "; ".join(why),
     )  # fmt: skip
-
-
-def _harmless(cell: str) -> str:
-    """``cell``, marked as text for a spreadsheet where it would read it as a formula."""
-    return f"'{cell}" if cell.startswith(FORMULA) else cell

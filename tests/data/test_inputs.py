@@ -7,6 +7,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import listflow.data.inputs
@@ -239,3 +241,67 @@ def test_full_disk(files: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> No
 def test_folder_that_is_a_file(files: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(InputError, match="--run-dir"):
         opened(files, folder=Path(write(tmp_path, "taken", "")))
+
+
+def test_rows_without_a_label_are_told_apart(files: dict[str, Any], tmp_path: Path) -> None:
+    labelled = tmp_path / "some.jsonl"
+    labels = ['"good"', '"bad"', "null", "NaN", '" "']
+    labelled.write_text("".join(f'{{"text": "t{n}", "label": {label}}}\n' for n, label in enumerate(labels)))
+    inputs = opened(files, labelled=str(labelled))
+    assert [(row.text, row.label, row.number) for row in inputs.labelled] == [("t0", "good", 1), ("t1", "bad", 2)]
+    assert inputs.notices == (
+        f"3 row(s) of {labelled} have no label and are left out; pass the file to --unlabelled too, to learn from "
+        "their texts.",
+    )
+    drawn = opened(files, labelled=str(labelled), shots=2, folder=tmp_path / "drawn")
+    assert (drawn.labelled, drawn.notices) == (inputs.labelled, inputs.notices)
+
+
+def test_rows_without_a_label_may_be_the_pool(files: dict[str, Any], tmp_path: Path) -> None:
+    labelled = write(tmp_path, "some.csv", "text,label", "a,good", "b,bad", "c,", "d,good", "A,", "e,")
+    more: dict[str, Any] = {"labelled": labelled, "unlabelled": [labelled, *files["unlabelled"]]}
+    inputs = opened(files, **more)
+    assert inputs.pool.row_ids(range(5)) == ["some:3", "some:6", "pool:1", "pool:2", "pool:3"]
+    assert inputs.notices == (
+        f"3 row(s) of {labelled} have no label and are unlabelled ones.",
+        "1 unlabelled row(s) repeat a labelled text and were left out.",
+    )
+    assert opened(files, **more).pool.row_ids(range(2)) == ["some:3", "some:6"]
+    drawn = opened(files, **more, shots=2, folder=tmp_path / "drawn")
+    assert "d" not in {text for _, texts in drawn.pool.batches(9) for text, _ in texts}
+
+
+def test_no_row_with_a_label(files: dict[str, Any], tmp_path: Path) -> None:
+    labelled = write(tmp_path, "none.csv", "text,label", "a,", "b,")
+    for shots in (None, 2):
+        with pytest.raises(InputError, match=r"none\.csv: no row has a label; fill in column 'label'\.$"):
+            opened(files, labelled=labelled, shots=shots)
+
+
+def test_labels_that_are_likely_no_two_classes_are_said(files: dict[str, Any], tmp_path: Path) -> None:
+    task = TASK.model_copy(update={"labels": dict.fromkeys(["Good", "good", "bad", "-1"])})
+    labelled = write(tmp_path, "l.csv", "text,label", "a,good", "b,bad", "c,Good", "d,-1")
+    assert opened(files, task, labelled=labelled).notices == (
+        "The labels 'Good' and 'good' differ in case only and are 2 classes; write one way if they are one.",
+        "The label '-1' is a class like others; leave the cell empty where it means that there is none.",
+        "The 3 unlabelled row(s) hold 3 text(s), fewer than the 4 labels, so next to nothing can be learned from them; "
+        "pass more text with --unlabelled.",
+    )
+
+
+def test_one_label_is_one_in_every_format(files: dict[str, Any], tmp_path: Path) -> None:
+    """Booleans and whole numbers, which a format may write with a point; and Unicode spellings."""
+    pool = files["unlabelled"]
+    for labels, lines, values in (
+        (["0", "1"], ["x,0", "y,1"], [0.0, 1.0]),
+        (["false", "true"], ["x,FALSE", "y,True"], [False, True]),
+        (["café", "tea"], ["x,cafe\u0301", "y,tea"], ["cafe\u0301", "tea"]),
+    ):
+        task = TASK.model_copy(update={"labels": dict.fromkeys(labels)})
+        pq.write_table(pa.table({"text": ["a", "b"], "label": values}), tmp_path / "l.parquet")
+        inputs = opened(
+            files, task, labelled=str(tmp_path / "l.parquet"), unlabelled=pool, folder=tmp_path / labels[0],
+            test=write(tmp_path, "t.csv", "text,label", *lines),
+        )  # fmt: skip
+        assert [row.label for row in inputs.labelled] == [row.label for row in inputs.test] == labels
+        assert inputs.notices == ()

@@ -28,12 +28,12 @@ TASK_FILES: dict[str, tuple[dict[str, str], str]] = {
     ),
     "labels repeat": ({"labels": "[a, b, a]"}, "labels: the labels repeat: give each label once."),
     "label is true to YAML": (
-        {"labels": "{a: yes, b: no}"},
-        "labels: True is not text to YAML: put quotes around it.",
+        {"labels": "{a: true, b: no}"},
+        "line 3: true is not text to YAML; put quotes around it.",
     ),
-    "label is a date to YAML": (
-        {"labels": "[2020-01-01, b]"},
-        "labels: datetime.date(2020, 1, 1) is not text to YAML: put quotes around it.",
+    "label is a number to YAML": (
+        {"labels": "[12:30, b]"},
+        "line 3: 12:30 is the number 750 to YAML; put quotes around it, or write 750.",
     ),
     "shared label word": (
         {"labels": "{a: same, b: same}"},
@@ -93,8 +93,8 @@ TASK_FILES: dict[str, tuple[dict[str, str], str]] = {
     ),
     "descriptions in a list": ({"descriptions": "[a]"}, "descriptions: give a mapping that names labels."),
     "described label that is true to YAML": (
-        {"descriptions": "{yes: it is}"},
-        "descriptions: True is not text to YAML: put quotes around it.",
+        {"descriptions": "{true: it is}"},
+        "line 4: true is not text to YAML; put quotes around it.",
     ),
     "share of no label": (
         {"shares": "{a: 0.5, zzz: 0.5}"},
@@ -142,7 +142,7 @@ def test_a_task_file_is_refused_by_its_key(case: str, tmp_path: Path) -> None:
     path.write_text("".join(f"{key}: {value}\n" for key, value in (GOOD | changes).items() if value), "utf-8")
     with pytest.raises(InputError) as raised:
         load_task(str(path))
-    assert str(raised.value) == f"{path}: {sentence}"
+    assert str(raised.value) == f"{path}{',' if sentence.startswith('line') else ':'} {sentence}"
 
 
 @pytest.mark.parametrize("text", ["text=x,label=x", "text_a=x,text_b=x", "text=label"])

@@ -42,10 +42,14 @@ def test_list_of_labels_leaves_words_open_and_keeps_order(tmp_path: Path) -> Non
     [
         ("labels: [a]", "labels: "),
         ("labels: [a, b, a]", "labels repeat"),
-        ("labels: {1: x, '1': y}", "labels repeat"),
+        ("labels: {1: x, '1': y}", "the key 1 is there twice"),
+        ("labels: {1: x, '1 ': y}", "labels repeat"),
         ("labels: [{a: b}, c]", "put quotes around it"),
         ("labels: a", "give a list"),
-        ("labels: {a: yes, b: no}", "put quotes around it"),
+        ("labels: {a: x, b: true}", "line 3: true is not text to YAML; put quotes around it"),
+        ("labels: [a, 1.50]", "line 3: 1.50 is not text to YAML; put quotes around it"),
+        ("labels: {010: x, 011: y}", "line 3: 010 is the number 8 to YAML; put quotes around it"),
+        ("labels:\n  a: x\n  b: y\n  a: z", "lines 4 and 6: the key a is there twice"),
         ("labels: {a: same, b: same}", "share a label word"),
         ("labels: {a: x, b: ' '}", "must not be blank"),
         ("labels: [a, b]\nlowre: true", "did you mean 'lower'"),
@@ -60,6 +64,20 @@ def test_bad_task_files_name_file_and_key(tmp_path: Path, body: str, complaint: 
         load_task(task_file(tmp_path, f"name: t\ntemplate: '{{text}} {{mask}}'\n{body}\n"))
     assert complaint in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+def test_what_looks_like_text_is_text(tmp_path: Path) -> None:
+    """As a file of rows has it: `yes` there is no truth value, and 08 no number."""
+    body = "name: no\ntemplate: '{text} {mask}'\nlabels: {yes: good, off: no, 08: y, 2024-01-01: later, '010': ten}\n"
+    loaded = load_task(task_file(tmp_path, body))
+    assert loaded.name == "no"
+    assert loaded.labels == {"yes": "good", "off": "no", "08": "y", "2024-01-01": "later", "010": "ten"}
+
+
+def test_a_task_file_below_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    task_file(tmp_path, "name: t\ntemplate: '{text} {mask}'\nlabels: [a, b]\n")
+    assert load_task("~/mine.yaml").name == "t"
 
 
 def test_descriptions_and_shares(tmp_path: Path) -> None:
@@ -88,7 +106,7 @@ def test_task_file_that_is_no_mapping(tmp_path: Path) -> None:
 def test_task_file_that_is_not_utf8(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_bytes(b"name: caf\xe9")
-    with pytest.raises(InputError, match="save the task file as UTF-8"):
+    with pytest.raises(InputError, match="save it as UTF-8"):
         load_task(str(path))
 
 
@@ -106,6 +124,18 @@ def test_missing_task_file() -> None:
 def test_columns_are_renamed() -> None:
     assert parse_columns("text=body, label = intent") == Columns(text="body", label="intent")
     assert parse_columns("text=a=b").text == "a=b"
+    assert parse_columns(' text = say "hi" ,label=it\'s') == Columns(text='say "hi"', label="it's")
+
+
+@pytest.mark.parametrize(
+    "text", ['text="What, in ""your"" words?", label=topic', '"text=What, in ""your"" words?",label=topic']
+)
+def test_a_column_with_a_comma_stands_in_quotes(text: str) -> None:
+    assert parse_columns(text) == Columns(text='What, in "your" words?', label="topic")
+
+
+def test_columns_are_spelled_in_one_way() -> None:
+    assert parse_columns("text=cafe\u0301").text == Columns(text="cafe\u0301").text == "caf\u00e9"
 
 
 @pytest.mark.parametrize(
@@ -116,6 +146,9 @@ def test_columns_are_renamed() -> None:
         ("", "KEY=NAME"),
         ("lable=x", "did you mean 'label'"),
         ("text=a,text=b", "given twice"),
+        ("text=a,", "'' is not KEY=NAME"),
+        ("text=Well, then,label=x", "'then' is not KEY=NAME; write for example text=body, and put double quotes"),
+        ('text="Well, then', "'then' is not KEY=NAME"),
         ("text=x,label=x", "two uses"),
         ("text_a=x,text_b=x", "two uses"),
     ],
@@ -137,3 +170,14 @@ def test_infer_task() -> None:
 def test_infer_task_refuses_what_is_no_label_column(labels: list[str]) -> None:
     with pytest.raises(InputError, match="--columns label=NAME"):
         infer_task(labels, is_pair=False)
+
+
+def test_labels_of_a_task_file_are_spelled_in_one_way(tmp_path: Path) -> None:
+    said = "descriptions: {cafe\u0301: Warm.}\nshares: {cafe\u0301: 0.5, tea: 0.5}\ncolumns: {text: cafe\u0301}\n"
+    found = load_task(
+        task_file(tmp_path, "name: t\ntemplate: '{text} {mask}'\nlabels: {cafe\u0301: coffee, tea: tea}\n" + said)
+    )
+    assert list(found.labels) == list(found.shares or {}) == ["caf\u00e9", "tea"]
+    assert (found.descriptions, found.columns.text) == ({"caf\u00e9": "Warm."}, "caf\u00e9")
+    with pytest.raises(InputError, match="two differ in their Unicode spelling only; give each label once"):
+        load_task(task_file(tmp_path, "name: t\ntemplate: '{text} {mask}'\nlabels: [cafe\u0301, caf\u00e9]\n"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -105,8 +106,18 @@ def committee_run(
     return folder
 
 
+def code_of(folder: Path) -> dict[str, Any]:
+    """What the python code in the folder's README.md defines."""
+    found = re.search(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
+    assert found is not None
+    names: dict[str, Any] = {}
+    exec(found[1], names)
+    return names
+
+
 def _prompt(backbone: Backbone, task: Task, seed: int) -> tuple[Classifier, dict[str, Any]]:
-    stages, head = of("list"), VerbalizerHead()
+    stages = of("none" if backbone.family.shares_layers else "list")  # the former alone merges there
+    head = VerbalizerHead()
     model = Classifier(backbone, stages, head, label_word_ids(task, backbone.tokenizer), seed)
     perturb(model, std=0.1, seed=seed)
     return model, {"stage": [s.model_dump(mode="json") for s in stages], "head": head.model_dump(), "temperature": 1.3}

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from tiny import tiny_backbone
 
 from listflow.data.task import Task
+from listflow.pipeline.backbone.backbone import Backbone
 from listflow.pipeline.backbone.prompt import Prompt
 from listflow.pipeline.model.classifier import Classifier
 from listflow.pipeline.model.config import VerbalizerHead
 from listflow.pipeline.model.verbalizer import label_word_ids
+from listflow.pipeline.stages.config import Intrinsic
+from listflow.pipeline.stages.ipt import AutoEncoder, Origin, save_subspace
 from listflow.pipeline.stages.presets import pseudo_tokens, stages
 
 LABELS = {"no": "bad", "yes": "good", "so": "fine"}
@@ -37,3 +42,16 @@ def plain(family: str, template: str = TASK.template) -> tuple[Classifier, Promp
 def logits(model: Classifier, prompt: Prompt) -> torch.Tensor:
     with torch.no_grad():
         return model(prompt.encode(TEXTS).batch(range(len(TEXTS))))
+
+
+def make_subspace(folder: Path, backbone: Backbone) -> None:
+    """A subspace of 3 tokens in ``folder``, as a run of stage ipt needs one."""
+    size = backbone.word_rows.shape[1]
+    torch.manual_seed(0)
+    task = Task(name="tiny", template="{text} it was {mask} .", labels={"negative": "bad", "positive": "good"})
+    layout = Prompt(task, backbone.tokenizer, 64, Intrinsic(tokens=3, subspace=str(folder))).layout
+    origin = Origin(
+        tokens=3, dim=4, backbone=backbone.name, **backbone.identity().model_dump(),
+        layouts=(layout,), tasks=("tiny",),
+    )  # fmt: skip
+    save_subspace(folder, AutoEncoder(4, 16, 3, size), torch.randn(4, 3, size), origin, {})

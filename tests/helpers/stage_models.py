@@ -27,7 +27,7 @@ HEADS: dict[str, dict[str, Any]] = {
     "linear": {"kind": "linear"},
     "ytuning": {"kind": "ytuning", "width": 16},
 }
-SHAPED_LIKE_BERT = ["bert", "electra", "roberta"]
+SHAPED_LIKE_BERT = ["albert", "bert", "camembert", "electra", "ernie", "mpnet", "roberta", "xlm-roberta"]
 D, LAYERS = 32, 2
 # Stages of the input, whose prompts hold tokens of their own, are tested in stages/test_ptuning.py.
 IN_LAYERS = [name for name in STAGE_PRESETS if name == "none" or lives_in_layers(name)]

@@ -10,14 +10,19 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from transformers import (
+    AlbertConfig,
     AutoModelForMaskedLM,
     BertConfig,
+    CamembertConfig,
     DebertaV2Config,
     DistilBertConfig,
     ElectraConfig,
+    ErnieConfig,
     ModernBertConfig,
+    MPNetConfig,
     PreTrainedTokenizerFast,
     RobertaConfig,
+    XLMRobertaConfig,
 )
 
 from listflow.pipeline.backbone.backbone import Backbone
@@ -36,14 +41,26 @@ CONFIGS = {
     ),
     "electra": ElectraConfig(**_SMALL, embedding_size=16, max_position_embeddings=64),
     "modernbert": ModernBertConfig(
-        **_SMALL, max_position_embeddings=64, pad_token_id=0, cls_token_id=1, sep_token_id=2, bos_token_id=1,
+        **_SMALL,
+        max_position_embeddings=64,
+        pad_token_id=0,
+        cls_token_id=1,
+        sep_token_id=2,
+        bos_token_id=1,
         eos_token_id=2,
     ),
-}  # fmt: skip
+    "xlm-roberta": XLMRobertaConfig(**_SMALL, max_position_embeddings=66, pad_token_id=1),
+    "camembert": CamembertConfig(**_SMALL, max_position_embeddings=66, pad_token_id=1),
+    "ernie": ErnieConfig(**_SMALL, max_position_embeddings=64, use_task_id=True),
+    "mpnet": MPNetConfig(**_SMALL, max_position_embeddings=66),
+    "albert": AlbertConfig(**_SMALL, embedding_size=16, max_position_embeddings=64),
+}
+PADDED_BY_ONE = {"xlm-roberta", "camembert", "mpnet"}  # as published; of MPNet nothing else is possible  # fmt: skip
 
 
-def tiny_tokenizer() -> PreTrainedTokenizerFast:
-    vocabulary = {word: i for i, word in enumerate(SPECIAL + WORDS + FILLER)}
+def tiny_tokenizer(family: str = "bert") -> PreTrainedTokenizerFast:
+    special = ["[CLS]", "[PAD]", *SPECIAL[2:]] if family in PADDED_BY_ONE else SPECIAL
+    vocabulary = {word: i for i, word in enumerate(special + WORDS + FILLER)}
     raw = Tokenizer(WordLevel(vocabulary, unk_token="[UNK]"))
     raw.pre_tokenizer = Whitespace()
     names = ("pad_token", "cls_token", "sep_token", "mask_token", "unk_token")
@@ -59,7 +76,7 @@ def tiny_backbone(family: str = "bert", seed: int = 0) -> Backbone:
     for parameter in model.parameters():
         if parameter.dim() > 1:
             torch.nn.init.normal_(parameter, std=0.15)
-    return Backbone(model, tiny_tokenizer(), f"tiny-{family}")
+    return Backbone(model, tiny_tokenizer(family), f"tiny-{family}")
 
 
 def sentences(count: int, seed: int, labelled: bool = True) -> list[dict[str, str]]:

@@ -14,6 +14,7 @@ from listflow.data.errors import InputError
 from listflow.pipeline.run.config import RunConfig
 from listflow.pipeline.run.opening import open_run
 from listflow.pipeline.run.presets import build_config
+from listflow.pipeline.run.status import find_runs
 from listflow.pipeline.self_training import self_train
 from listflow.pipeline.storage.checkpoint import load_tensors
 
@@ -122,3 +123,22 @@ def test_descriptions_and_shares_are_part_of_what_a_run_is(tiny_files: dict[str,
         with open_run(config.model_copy(update={"run_dir": str(folder)})) as run:
             found.add(run.fingerprint)
     assert len(found) == 3
+
+
+@pytest.mark.parametrize("name", ["support/tickets", "../../up", "/up"])
+def test_a_task_name_that_looks_like_a_path_is_no_path(
+    name: str, tiny_files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its run lies where ``status`` and ``gc`` look, and nothing lies elsewhere."""
+    home = tmp_path / "a" / "b" / "c"
+    home.mkdir(parents=True)
+    monkeypatch.chdir(home)
+    task = f"name: {name}\n{TASK.partition(chr(10))[2]}labels: {{negative: bad, positive: good}}\n"
+    (tmp_path / "task.yaml").write_text(task, "utf-8")
+    overlay = tiny_overlay(tiny_files | {"task": tmp_path / "task.yaml"}, home / "run") | {"run_dir": None}
+    with open_run(build_config("fast", overlay), keep_features=False) as run:
+        assert [found.task for found in find_runs(Path("runs"), print)] == [name]
+        assert run.folder.parent == home / "runs"
+    assert [path.name for path in home.iterdir()] == ["runs"]
+    assert {path.name for path in tmp_path.iterdir()} == {"a", "task.yaml"}
+    assert [path.name for path in (tmp_path / "a" / "b").iterdir()] == ["c"]

@@ -21,12 +21,11 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from _pytest.mark import ParameterSet
+from pseudo_token_models import make_subspace
 from tiny import sentences, write_jsonl
 
 from listflow.data.files import file_digest
-from listflow.data.task import Task
 from listflow.pipeline.backbone.backbone import Backbone, load_backbone
-from listflow.pipeline.backbone.prompt import Prompt
 from listflow.pipeline.model.classifier import logits_of
 from listflow.pipeline.model.config import AnyHead
 from listflow.pipeline.results import finished, plots
@@ -36,8 +35,7 @@ from listflow.pipeline.run.opening import open_run
 from listflow.pipeline.run.presets import build_config
 from listflow.pipeline.run.run import Notify, Progress
 from listflow.pipeline.self_training import self_train
-from listflow.pipeline.stages.config import Intrinsic, Unified
-from listflow.pipeline.stages.ipt import AutoEncoder, Origin, save_subspace
+from listflow.pipeline.stages.config import Unified
 from listflow.pipeline.stages.presets import STAGE_PRESETS, stages
 from listflow.pipeline.storage.checkpoint import load_tensors
 from listflow.pipeline.training.rounds import load_model
@@ -125,19 +123,6 @@ def world(tiny_files: dict[str, Path], tmp_path_factory: pytest.TempPathFactory)
         patch.setattr(plots, "draw_plots", lambda report: ())  # two seconds a run, for pictures that nobody sees
         yield World(folder, {"task": str(tiny_files["task"]), "data": data}, backbone, backbone.checksum())
     torch.set_num_threads(threads)
-
-
-def make_subspace(folder: Path, backbone: Backbone) -> None:
-    """A subspace of 3 tokens in ``folder``, as a run of stage ipt needs one."""
-    size = backbone.word_rows.shape[1]
-    torch.manual_seed(0)
-    task = Task(name="tiny", template="{text} it was {mask} .", labels={"negative": "bad", "positive": "good"})
-    layout = Prompt(task, backbone.tokenizer, 64, Intrinsic(tokens=3, subspace=str(folder))).layout
-    origin = Origin(
-        tokens=3, dim=4, backbone=backbone.name, **backbone.identity().model_dump(),
-        layouts=(layout,), tasks=("tiny",),
-    )  # fmt: skip
-    save_subspace(folder, AutoEncoder(4, 16, 3, size), torch.randn(4, 3, size), origin, {})
 
 
 def digests(run: Path) -> dict[str, str]:

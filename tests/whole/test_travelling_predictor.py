@@ -204,11 +204,11 @@ def test_another_backbone_under_the_name_is_refused(
 
 @pytest.mark.parametrize("name", ["weights.safetensors", "model.json"])
 def test_a_damaged_pickle_is_refused(finished: Finish, name: str) -> None:
-    rebuild, (run, folder, files, home) = Predictor.open(finished("list")).__reduce__()
+    rebuild, (run, folder, files, *rest) = Predictor.open(finished("list")).__reduce__()
     damaged = bytearray(files[name])
     damaged[-3] ^= 1
     with pytest.raises(InputError, match=r"the pickled model of .* is damaged"):
-        rebuild(run, folder, files | {name: bytes(damaged)}, home)
+        rebuild(run, folder, files | {name: bytes(damaged)}, *rest)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

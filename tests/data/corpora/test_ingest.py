@@ -384,3 +384,18 @@ def test_who_waits_for_a_first_ingest_that_is_refused_goes_on(tmp_path: Path, mo
         ingest(folder, [bad], COLUMNS)
     second.join()
     assert texts_of(folder) == ["two"]
+
+
+@pytest.mark.parametrize(
+    "changed", [{"number": "1"}, {"number": -1}, {"number": True}, {"rows": 1.5}, {"sha256": 3}, {"first": None}]
+)
+def test_a_manifest_whose_values_are_of_another_kind_is_damaged(tmp_path: Path, changed: dict[str, object]) -> None:
+    (tmp_path / "x.csv").write_text("text\none\n")
+    ingest(tmp_path / "tickets", [str(tmp_path / "x.csv")], Columns())
+    path = tmp_path / "tickets" / "manifest.json"
+    stored = json.loads(path.read_text())
+    stored["shards"][0] |= changed
+    path.write_text(json.dumps(stored))
+    with pytest.raises(InputError) as raised:
+        read_manifest(tmp_path / "tickets")
+    assert str(raised.value) == f"{path} is damaged; restore it from a backup, or ingest into a new corpus."

@@ -69,6 +69,13 @@ def test_predict_and_report(
     result = cli("predict", folder, f"--input={tiny_files['test']}", f"--output={tmp_path / 'out.parquet'}")
     assert result.returncode == 0, result.stderr
     assert pq.read_metadata(tmp_path / "out.parquet").num_rows == 20
+    by_hand = tmp_path / "hand.csv"
+    by_hand.write_text("text,label\nw1,negative\n")
+    predict = ("predict", folder, f"--input={tiny_files['test']}", f"--output={by_hand}")
+    refused(cli(*predict), "hand.csv: exists", "--force to replace it")
+    assert by_hand.read_text() == "text,label\nw1,negative\n"
+    assert cli(*predict, "--force").returncode == cli(*predict).returncode == 0
+    refused(cli("predict", folder, "--input=any.csv", f"--output={folder / 'x.csv'}", "--force"), "lies in the run")
     both = cli("predict", folder, folder, f"--input={tiny_files['test']}", f"--output={tmp_path / 'both.csv'}")
     refused(both, "would both be called")
     before = (folder / "report.html").read_bytes()

@@ -8,11 +8,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import prefect
 import pytest
-from commands import Cli
+from commands import Cli, refused
 
 from listflow.data.errors import InputError
-from listflow.flows.server.hosting import HOST, prepared_server
+from listflow.flows.server.hosting import HOST, Hosted, prepared_server
 
 pytest_plugins = ["flow_fixtures"]
 
@@ -92,3 +93,49 @@ def test_a_taken_port_is_one_sentence(cli: Cli, tmp_path: Path) -> None:
     assert result.returncode == 2
     assert f"port {port} of this machine is taken" in result.stderr
     assert not (tmp_path / "home").exists()
+
+
+@pytest.mark.parametrize("home", ["file", "file/home", "home"])
+def test_a_home_that_cannot_be_written(tmp_path: Path, home: str) -> None:
+    """Something else lies in the place of the folder, of one above it, or of a file in it."""
+    (tmp_path / "file").touch()
+    (tmp_path / "home" / ".lock").mkdir(parents=True)
+    with pytest.raises(InputError) as raised, prepared_server(tmp_path / home, free_port()):
+        pass
+    told = str(raised.value)
+    assert told.startswith(f"{tmp_path / home}: nothing can be stored there (")
+    assert told.endswith("); free some space, or give another --home.")
+
+
+def test_a_home_that_cannot_be_written_and_a_damaged_database(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    refused(cli("server", f"--home={tmp_path / 'file' / 'home'}"), "file/home: ", "Not a directory", "another --home")
+    (tmp_path / "prefect.db").write_text("no database " * 100)
+    refused(cli("server", f"--home={tmp_path}"), "prefect.db: file is not a database", "move it away")
+
+
+def test_pages_that_ask_strangers_are_not_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the server's own settings say it; the program is the one that ``listflow server`` becomes."""
+    monkeypatch.delenv("PREFECT_SERVER_UI_V2_ENABLED", raising=False)
+    hosted = Hosted(tmp_path, 4200, "listflow:x")
+    program = hosted.command()[3].replace("app()\n", "")
+    script = (
+        f"{program}\nfrom fastapi.testclient import TestClient\nfrom prefect.server.api.server import create_ui_app\n"
+        "print(TestClient(create_ui_app(ephemeral=False)).get('/ui-settings').json()['available_uis'])"
+    )
+    command = [sys.executable, "-P", "-c", script]
+    own = hosted.environment() | {"PREFECT_UI_STATIC_DIRECTORY": str(tmp_path / "pages")}
+    assert subprocess.run(command, env=own, capture_output=True, text=True, check=True).stdout.strip() == "['v1']"
+    monkeypatch.setenv("PREFECT_SERVER_UI_V2_ENABLED", "true")
+    assert "v2" not in hosted.command()[3]  # asked for, they are there
+
+
+def test_a_server_imports_nothing_from_the_current_folder(tmp_path: Path) -> None:
+    """It holds the password. The process becomes the server, which is asked for its version alone."""
+    for name in ("click", "secrets", "prefect", "uvicorn"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('imported from the current folder')\n")
+    hosted = Hosted(tmp_path / "home", 4200, "listflow:x")
+    command = [*hosted.command()[:4], "--version"]
+    done = subprocess.run(command, env=hosted.environment(), cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == prefect.__version__

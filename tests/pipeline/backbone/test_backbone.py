@@ -163,3 +163,18 @@ def test_that_freed_memory_is_used_again_where_the_environment_forbids_it() -> N
         for kept in ("kept", "not")
     }
     assert faults["kept"] * 10 < faults["not"]
+
+
+@pytest.mark.parametrize(
+    ("family", "longest"),
+    [("bert", 64), ("roberta", 65), ("xlm-roberta", 64), ("camembert", 64), ("mpnet", 64), ("albert", 64)],
+)
+@torch.no_grad()
+def test_positions_are_counted_from_behind_that_of_the_padding(family: str, longest: int) -> None:
+    """A text of all tokens that the table holds is read, and the next one would be beyond it."""
+    backbone = tiny_backbone(family)
+    assert backbone.max_length == longest
+    ids = torch.randint(5, 40, (1, longest + 1), generator=torch.Generator().manual_seed(0))
+    backbone.model(input_ids=ids[:, :longest])
+    with pytest.raises((IndexError, RuntimeError)):
+        backbone.model(input_ids=ids)

@@ -45,7 +45,11 @@ def test_without_files_it_is_the_normalised_mean(tmp_path: Path) -> None:
         ({"pooling_mode": "cls"}, "first"),
         ({"pooling_mode_max_tokens": True}, "max"),
         ({"pooling_mode": "max"}, "max"),
-        ({"pooling_mode_lasttoken": True}, "mean"),
+        ({"pooling_mode_lasttoken": True}, "last"),
+        ({"pooling_mode": "lasttoken"}, "last"),
+        ({"pooling_mode_mean_sqrt_len_tokens": True}, "mean_sqrt"),
+        ({"pooling_mode_weightedmean_tokens": True}, "weighted"),
+        ({"pooling_mode": "weightedmean", "include_prompt": False}, "weighted"),
     ],
 )
 def test_the_mode_is_read_of_either_form(tmp_path: Path, said: dict[str, Any], mode: str) -> None:
@@ -132,3 +136,56 @@ def test_a_pair_is_told_from_its_reverse() -> None:
     torch.testing.assert_close(found, torch.tensor([[0.6, 0.4, 0.8, 0.6, 0.0, -0.2, 0.4]]))
     torch.testing.assert_close(joined(v, u)[:, -2:], -found[:, -2:])
     assert torch.equal(joined(v, u)[:, :-2], found[:, :-2])
+
+
+def by_sentence_transformers(mode: str, hidden: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """Their Pooling module's formulas, written out."""
+    wide = mask.unsqueeze(-1).expand(hidden.size()).float()
+    if mode == "last":
+        return torch.stack([row[int(seen.nonzero().max())] for row, seen in zip(hidden, mask, strict=True)])
+    if mode == "weighted":
+        weights = torch.arange(1, hidden.shape[1] + 1).unsqueeze(0).unsqueeze(-1).expand(hidden.size()).float()
+        return torch.sum(hidden * wide * weights, 1) / torch.clamp((wide * weights).sum(1), min=1e-9)
+    return torch.sum(hidden * wide, 1) / torch.sqrt(torch.clamp(wide.sum(1), min=1e-9))
+
+
+@pytest.mark.parametrize("mode", ["last", "weighted", "mean_sqrt"])
+def test_rarer_modes_are_those_of_sentence_transformers(mode: Any) -> None:
+    hidden = torch.randn(3, 6, 4, generator=torch.Generator().manual_seed(0))
+    mask = (torch.arange(6) < torch.tensor([[6], [1], [4]])).long()
+    found = Pooling(mode=mode, normalised=False).pool(hidden, mask)
+    torch.testing.assert_close(found, by_sentence_transformers(mode, hidden, mask))
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        (
+            {"pooling_mode_cls_token": True, "pooling_mode_mean_tokens": True},
+            "pools by pooling_mode_cls_token and pooling_mode_mean_tokens, which is not read here",
+        ),
+        ({"pooling_mode": ["mean", "max"]}, "pools by mean and max"),
+        ({"pooling_mode": "by_luck"}, "pools by by_luck"),
+    ],
+)
+def test_modes_at_once_or_unknown_are_refused(tmp_path: Path, said: dict[str, Any], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        read_pooling(str(sentence_files(tmp_path, said)))
+
+
+@pytest.mark.parametrize("kind", ["Dense", "LayerNorm", "WordWeights"])
+def test_a_module_that_is_not_read_is_named(tmp_path: Path, kind: str) -> None:
+    sentence_files(tmp_path)
+    modules = json.loads((tmp_path / "modules.json").read_text())
+    modules.insert(2, {"idx": 2, "name": "2", "path": f"2_{kind}", "type": f"sentence_transformers.models.{kind}"})
+    (tmp_path / "modules.json").write_text(json.dumps(modules))
+    with pytest.raises(InputError, match=rf"has a module {kind} \(modules\.json\), which is not read here"):
+        read_pooling(str(tmp_path))
+
+
+def test_a_prompt_that_is_left_out_of_the_pool_is_refused(tmp_path: Path) -> None:
+    sentence_files(
+        tmp_path, {"pooling_mode": "mean", "include_prompt": False}, prompts={"prompts": {"clustering": "c "}}
+    )
+    with pytest.raises(InputError, match="leaves its prompt out when it pools"):
+        read_pooling(str(tmp_path))

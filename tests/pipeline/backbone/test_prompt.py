@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from tiny import tiny_backbone
+from tiny import tiny_backbone, tiny_tokenizer
 
 from listflow.data.errors import InputError
 from listflow.data.task import Task
@@ -63,3 +63,17 @@ def test_texts_keep_their_case_unless_the_task_lowers_them() -> None:
     upper = SINGLE.model_copy(update={"lower": True})
     assert decoded(SINGLE, "W1 w2")[1:3] == ["[UNK]", "w2"]
     assert decoded(upper, "W1 w2")[1:3] == ["w1", "w2"]
+
+
+def test_unknown_tokens_are_counted_without_the_template() -> None:
+    """Two of five, though the template brings words of its own, one of them unknown; and none where bytes are read."""
+    tokenizer = tiny_tokenizer()
+    task = Task(name="t", template="{text} zzz it was {mask} .", labels={"a": "bad", "b": "good"})
+    prompt = Prompt(task, tokenizer, 32)
+    encoded = prompt.encode([("w1 w2 🍕", None), ("🚂", None), ("w3", None)])
+    found = prompt.tally(encoded)
+    assert (found.tokens, found.unknown, found.share) == (5, 2, 0.4)
+    assert prompt.met == found
+    assert prompt.tally(prompt.encode([("", None)])).share == 0
+    tokenizer.unk_token = None
+    assert Prompt(task.model_copy(update={"template": "{text} it {mask}"}), tokenizer, 32).tally(encoded).unknown == 0

@@ -12,6 +12,7 @@ from stage_models import perturb
 from tiny import CONFIGS
 
 from listflow.data.errors import InputError
+from listflow.pipeline.backbone.families import FAMILIES
 from listflow.pipeline.model.classifier import Classifier
 from listflow.pipeline.model.config import AnyHead, VerbalizerHead
 from listflow.pipeline.model.merge import check_mergeable, merge, resolved
@@ -20,8 +21,10 @@ from listflow.pipeline.stages.bottleneck import Bottleneck, Parallel, Sequential
 from listflow.pipeline.stages.config import BitFit
 from listflow.pipeline.stages.presets import stages
 
+UNSHARED = [family for family in CONFIGS if not FAMILIES[family].shares_layers]
 
-@pytest.mark.parametrize("family", [*CONFIGS, "deberta-v3"])
+
+@pytest.mark.parametrize("family", [*UNSHARED, "deberta-v3"])
 def test_the_backbone_and_its_word_embeddings_stay(family: str) -> None:
     backbone = backbone_of(family)
     before, words = backbone.checksum(), label_word_ids(TASK, backbone.tokenizer)
@@ -57,3 +60,13 @@ def test_a_stage_that_merging_does_not_know_is_refused() -> None:
 
     with pytest.raises(InputError, match="stage scaling is no part of the weights"):
         check_mergeable([Scaling()], VerbalizerHead(), "run")
+
+
+def test_layers_that_share_their_weights_take_a_head_and_no_stage() -> None:
+    backbone = backbone_of("albert")
+    words, head = label_word_ids(TASK, backbone.tokenizer), TypeAdapter(AnyHead).validate_python(VERBALIZER)
+    assert merge(Classifier(backbone, of("none"), head, words), backbone, words).n_layers == 2
+    with pytest.raises(
+        InputError, match=r"'albert' backbone runs the same weights in every layer.*`listflow predict`\.$"
+    ):
+        merge(Classifier(backbone, of("list"), head, words), backbone, words)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow.csv
 import pytest
 import torch
@@ -168,7 +169,7 @@ def test_no_file_is_written_into_the_corpus_that_it_is_made_of(runs: list[Path],
 def test_runs_of_one_task_go_by_their_folders(runs: list[Path], tmp_path: Path) -> None:
     predictors = Predictors.open([runs[0] / "final", runs[2], runs[1]])
     assert predictors.names == ["one", "three", "pairs"]
-    assert predictors.predict(TEXTS)["one"] == Predictor.open(runs[0]).predict(TEXTS)
+    assert Predictors.open(runs[::2]).predict(TEXTS)["one"] == Predictor.open(runs[0]).predict(TEXTS)
     same = shutil.copytree(runs[0], tmp_path / "one")
     with pytest.raises(InputError, match=r"would both be called 'one'; rename the folder of one\."):
         Predictors.open([runs[0], same])
@@ -264,8 +265,9 @@ def test_a_text_is_embedded_once_for_all_runs(
         ]
         assert [{key: value for key, value in row.items() if key.startswith(f"{name}.")} for row in rows] == alone
     passes.clear()
-    assert predictors.predict(TEXTS)["both"] == Predictor.open(committees[1]).predict(TEXTS)
-    assert passes == [3, 3, 3, 3]  # all single texts, then pairs with an empty second text, then the run alone
+    single = Predictors.open(committees[:4])
+    assert single.predict(TEXTS)["both"] == Predictor.open(committees[1]).predict(TEXTS)
+    assert passes == [3, 3]  # for all of them, then for the run alone
 
 
 def test_of_two_views_a_row_is_labelled_by_the_run_that_it_names(
@@ -335,7 +337,56 @@ def test_another_text_face_is_refused(committees: list[Path], tmp_path: Path) ->
         Predictors.open([committees[0], committees[1], other])
 
 
-def test_texts_of_another_shape_than_the_task_asks_for_are_read_as_a_prompt_reads_them(committees: list[Path]) -> None:
+def test_texts_of_another_shape_than_the_task_asks_for_are_refused(committees: list[Path]) -> None:
     one, two = Predictor.open(committees[1]), Predictor.open(committees[4])
-    assert (one.logits([(text, "w9 good") for text in TEXTS]) == one.logits(TEXTS)).all()
-    assert (two.logits(TEXTS) == two.logits([(text, "") for text in TEXTS])).all()
+    with pytest.raises(InputError, match=r"^texts\[1\] has a second text where the task reads one; leave it out\.$"):
+        one.predict([TEXTS[0], (TEXTS[1], "w9 good")])
+    with pytest.raises(InputError, match=r"^texts\[0\] is one text where the task reads two; pass \(text, second text"):
+        two.predict(TEXTS)
+    with pytest.raises(InputError, match=r"^'pairs': texts\[0\] is one text where the task reads two; "):
+        Predictors.open([committees[1], committees[4]]).predict(TEXTS)
+    assert two.logits([(text, "") for text in TEXTS]).shape == (3, 3)
+
+
+def test_what_is_no_list_of_texts_is_refused_by_all(committees: list[Path]) -> None:
+    several, one = Predictors.open(committees[:2]), Predictor.open(committees[1])
+    for texts in (TEXTS[0], None, b"x", {"text": TEXTS}, pd.DataFrame({"text": TEXTS})):
+        for predict in (several.predict, one.predict, one.probabilities, one.logits):
+            with pytest.raises(InputError, match=r"is given where a list of texts is read; "):
+                predict(texts)  # type: ignore[operator]
+    with pytest.raises(InputError, match=r"^'prompt': texts\[1\] is missing; pass a text, or '' for none\.$"):
+        several.predict([TEXTS[0], float("nan")])  # type: ignore[list-item]
+    assert several.predict(iter(TEXTS)) == several.predict(TEXTS)  # type: ignore[arg-type]
+    assert one.predict(pd.Series(TEXTS)) == one.predict(TEXTS)
+
+
+def test_no_texts_have_no_labels(committees: list[Path]) -> None:
+    several = Predictors.open(committees)
+    assert several.predict([]) == {name: [] for name in several.names}
+    for predictor in several.by_name.values():
+        assert predictor.logits([]).shape == predictor.probabilities([]).shape == (0, 3)
+        assert predictor.probabilities([]).dtype == predictor.probabilities([("a", "")]).dtype
+
+
+def test_a_run_and_files_below_the_home_folder(
+    runs: list[Path], source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "run").symlink_to(runs[0])
+    (tmp_path / "pairs").symlink_to(runs[1])
+    assert Predictor.open("~/run").predict_file("~/in.jsonl", "~/out.jsonl") == 9
+    several = Predictors.open(["~/run", "~/pairs"])
+    several.predict_file("~/in.jsonl", "~/both.jsonl")
+    several.predict_file_by_task("~/in.jsonl", "~/out.jsonl", "for")
+    assert [len(read(tmp_path / name)) for name in ("out.jsonl", "both.jsonl")] == [9, 9]
+
+
+def test_only_what_these_runs_wrote_is_replaced(runs: list[Path], source: Path, tmp_path: Path) -> None:
+    out, several = tmp_path / "out.jsonl", Predictors.open(runs[:2])
+    for _ in range(2):
+        several.predict_file(str(source), out)
+        several.predict_file_by_task(str(source), out, "for")
+        Predictor.open(runs[0]).predict_file(str(source), out)
+    with pytest.raises(InputError, match="is no earlier output of predict for this run"):
+        Predictor.open(runs[1]).predict_file(str(source), out)
+    assert Predictor.open(runs[1]).predict_file(str(source), out, force=True) == 9

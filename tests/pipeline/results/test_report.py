@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import warnings
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -124,7 +125,7 @@ def test_json_follows_the_contract() -> None:
     metrics = dict.fromkeys(("accuracy", "macro_f1", "ece"))
     assert " ".join(values) == (
         "format run_id task labels seed backbone trainable_parameters data zero_shot labelled_only rounds "
-        "final stopped seconds notices figures stage head drift parent adopted start views baselines"
+        "final stopped seconds notices figures stage head drift parent adopted start views baselines unknown"
     )
     assert values["format"] == 1
     assert walk(values["backbone"]) == dict.fromkeys(("name", "parameters"))
@@ -215,6 +216,17 @@ def test_page_escapes_everything(tmp_path: Path) -> None:
     assert "<script" not in page
     assert "alert('1')" not in page
     assert "&lt;script&gt;alert(&#39;1&#39;)&lt;/script&gt;&#34;&amp;" in page
+
+
+def test_labels_that_the_font_lacks_are_drawn_by_number_and_told(tmp_path: Path, page: str) -> None:
+    labels = ("food", "\N{UNICORN FACE}", "旅行")
+    write_report(make_report(labels), tmp_path)
+    assert "characters of label 2, which is \N{UNICORN FACE}; label 3, which is 旅行." in page_of(tmp_path)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", "Glyph")
+        captions = "".join(plot.caption for plot in draw_plots(make_report(labels)))
+    assert not {"旅", "\N{UNICORN FACE}"} & set(captions)
+    assert "The font of the plots" not in page
 
 
 def test_page_opens_with_the_outcome(page: str) -> None:
@@ -391,3 +403,14 @@ def test_terminal_table_fits_eighty_columns() -> None:
 )
 def test_durations(seconds: float, text: str) -> None:
     assert duration(seconds) == text
+
+
+@pytest.mark.parametrize("name", ["plots", "report.html.part", "report.html", "report.json"])
+def test_a_report_that_cannot_be_written_is_one_sentence(tmp_path: Path, name: str) -> None:
+    """A file is in the place of a folder, or a folder in that of a file."""
+    (tmp_path / name).touch() if name == "plots" else (tmp_path / name).mkdir()
+    with pytest.raises(InputError) as raised:
+        write_report(make_report(), tmp_path)
+    told = str(raised.value)
+    assert told.startswith(f"{tmp_path}: the report cannot be written there (")
+    assert told.endswith("move away what is in its place, then give the same command again.")

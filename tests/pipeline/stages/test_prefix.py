@@ -29,6 +29,7 @@ from transformers import DynamicCache
 from listflow.data.errors import InputError
 from listflow.pipeline.backbone.backbone import Backbone
 from listflow.pipeline.backbone.batch import Batch
+from listflow.pipeline.backbone.families import FAMILIES
 from listflow.pipeline.backbone.layers import SelfAttention
 from listflow.pipeline.backbone.prompt import Prompt
 from listflow.pipeline.model.classifier import flat, logits_of
@@ -120,7 +121,10 @@ def test_the_gated_form_is_concatenation(dtype: torch.dtype, tolerance: float, a
 def with_cache(backbone: Backbone, batch: Batch, cache: DynamicCache, length: int) -> Tensor:
     """Masked-LM logits of the label words with keys and values from ``cache`` prepended, positions left alone."""
     arange = torch.arange(batch.ids.shape[1]).expand_as(batch.ids)
-    positions = batch.attention.cumsum(1) * batch.attention if backbone.model.config.model_type == "roberta" else arange
+    if backbone.family.counts_from_pad:
+        positions = batch.attention.cumsum(1) * batch.attention + backbone.model.config.pad_token_id
+    else:
+        positions = arange
     attention = torch.cat([torch.ones(len(batch), length, dtype=torch.int64), batch.attention], 1)
     with torch.no_grad():
         found = backbone.model(
@@ -130,7 +134,7 @@ def with_cache(backbone: Backbone, batch: Batch, cache: DynamicCache, length: in
     return found.logits[torch.arange(len(batch)), batch.mask_at][:, words]
 
 
-@pytest.mark.parametrize("family", SHAPED_LIKE_BERT)
+@pytest.mark.parametrize("family", [name for name in SHAPED_LIKE_BERT if not FAMILIES[name].own])  # others: no cache
 def test_a_prefix_is_what_transformers_makes_of_past_keys_and_values(family: str) -> None:
     """M1 through a whole classifier, the narrow last layer included."""
     backbone = tiny_backbone(family)
@@ -244,7 +248,9 @@ def test_position_ids_do_not_know_of_the_prefix(family: str, length: int) -> Non
 @pytest.mark.parametrize("preset", ["prefix", "prefix_mlp", "prefix_neutral", "multihead_parallel", "mam"])
 @pytest.mark.parametrize("family", [family for family in CONFIGS if family not in SHAPED_LIKE_BERT])
 def test_attention_of_another_shape_takes_no_prefix(family: str, preset: str) -> None:
-    with pytest.raises(InputError, match=f"'{family}' backbone takes no prefix.*use a bert, electra, roberta backbone"):
+    with pytest.raises(
+        InputError, match=f"'{family}' backbone takes no prefix.*use one of type albert, bert, .* xlm-roberta, or"
+    ):
         build(preset, tiny_backbone(family))
 
 

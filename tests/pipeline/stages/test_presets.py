@@ -43,11 +43,13 @@ def test_every_engine_equals_the_unrolled_step(preset: str, head: str) -> None:
     + [(family, "lora", "verbalizer") for family in ("distilbert", "electra", "roberta")]
     + [(family, "scaled_parallel", "verbalizer") for family in ("deberta-v2", "modernbert")]
     + [(family, "bitfit", "linear") for family in CONFIGS if family not in {"bert", "modernbert"}]
-    + [("electra", "prefix_mlp", "verbalizer"), ("roberta", "mam", "linear")],
+    + [("electra", "prefix_mlp", "verbalizer"), ("roberta", "mam", "linear")]
+    + [(family, preset, "verbalizer") for family in ("albert", "mpnet") for preset in IN_LAYERS],
 )
 def test_every_engine_equals_the_unrolled_step_on_other_families(family: str, preset: str, head: str) -> None:
     backbone = tiny_backbone(family)
-    check_engines(perturb(build(preset, backbone, head)), Prompt(TASK, backbone.tokenizer, 48))
+    seed = 1 if family == "albert" else 0  # whose scores of seed 0 under ytuning are sums that cancel, to 2e-5 in fp32
+    check_engines(perturb(build(preset, backbone, head, seed)), Prompt(TASK, backbone.tokenizer, 48))
 
 
 @pytest.mark.parametrize("preset", IN_LAYERS)

@@ -282,7 +282,9 @@ def test_the_same_weights_give_the_same_pseudo_tokens(kind: str) -> None:
     )
 
 
-@pytest.mark.parametrize("family", [name for name in CONFIGS if name != "electra"])  # its embeddings are narrower
+@pytest.mark.parametrize(
+    "family", [name for name in CONFIGS if name not in {"albert", "electra"}]
+)  # narrower embeddings
 @pytest.mark.parametrize("kind", SHAPES)
 def test_their_pseudo_tokens_at_our_places_give_our_logits(kind: str, family: str) -> None:
     """peft puts its tokens before everything; fed through the whole masked LM where ours stand, label words agree."""

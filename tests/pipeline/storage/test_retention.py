@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,14 +12,16 @@ from committees import both_heard, committee_config, more_labels, without_plots
 from finished_views import two_views
 from tiny import sentences, tiny_overlay, write_jsonl
 
+from listflow.data.errors import InputError
 from listflow.pipeline.results.outcome import report_of
 from listflow.pipeline.results.predictor import Predictor
 from listflow.pipeline.run.opening import open_run
 from listflow.pipeline.run.presets import build_config
 from listflow.pipeline.run.record import load_config
 from listflow.pipeline.self_training import self_train
-from listflow.pipeline.storage.checkpoint import read_json, single_writer, write_json
+from listflow.pipeline.storage.checkpoint import new_folder, read_json, single_writer, write_json
 from listflow.pipeline.storage.retention import DAY, removals, remove
+from listflow.pipeline.storage.run_folder import RunFolder
 from listflow.pipeline.training.rounds import prompt_tune
 
 NOW = 2e9
@@ -136,3 +140,82 @@ def test_of_two_views_the_vectors_go_and_the_students_that_were_refused(
     self_train(config)
     assert students == {name: (run / "round-02" / name / "weights.safetensors").read_bytes() for name in students}
     assert (run / "inputs" / "vectors" / "corpus" / "vectors.bin").exists()
+
+
+@pytest.fixture
+def light(tmp_path: Path) -> Path:
+    """Two old runs as far as they can lose something: their tokens, and a refused student."""
+    for name in ("a", "b"):
+        run = RunFolder(tmp_path / "runs" / name)
+        for folder in (run.tokens, run.round(1).model):
+            folder.mkdir(parents=True)
+            (folder / "x.bin").write_bytes(b"12345")
+        write_json(run.config, {"format": 1})
+        write_json(run.round(1).verdict, {"format": 1, "promoted": False})
+        write_json(run.report, {"format": 1})
+        with new_folder(run.final, {}) as final:
+            (final / "x").touch()
+    (tmp_path / "outside" / "pseudo").mkdir(parents=True)
+    (tmp_path / "outside" / "pseudo" / "kept.txt").write_text("kept")
+    return tmp_path / "runs"
+
+
+@pytest.mark.parametrize("place", ["inputs/tokens", "round-02", "round-02/pseudo", "round-01/left.step"])
+def test_no_link_out_of_a_run_is_followed_and_the_rest_goes(light: Path, place: str) -> None:
+    link, outside = light / "a" / place, light.parent / "outside"
+    if link.is_dir():
+        shutil.rmtree(link)
+    link.parent.mkdir(exist_ok=True)
+    link.symlink_to(outside if place == "round-02" else outside / "pseudo")
+    told: list[InputError] = []
+    found = removals(light, 0, on_refused=told.append)
+    assert [str(error) for error in told] == [
+        f"{link} is a link, which is not followed; remove it, and what it leads to, by hand."
+    ]
+    lost = {removal.path.relative_to(light).as_posix() for removal in found}
+    assert lost == {"a/inputs/tokens", "a/round-01/student", "b/inputs/tokens", "b/round-01/student"} - {f"a/{place}"}
+    assert remove(found, told.append) == 5 * len(found)
+    assert not any(removal.path.exists() for removal in found)
+    assert (outside / "pseudo" / "kept.txt").read_text() == "kept"
+    assert link.is_symlink()
+
+
+def test_a_link_that_comes_between_looking_and_removing_ends_nothing(light: Path) -> None:
+    found, told = removals(light, 0), list[InputError]()
+    shutil.rmtree(light / "a" / "inputs" / "tokens")
+    (light / "a" / "inputs" / "tokens").symlink_to(light.parent / "outside")
+    assert remove(found, told.append) == 5 * 3
+    assert [str(error).partition(" is a link")[0] for error in told] == [str(light / "a" / "inputs" / "tokens")]
+    assert (light.parent / "outside" / "pseudo" / "kept.txt").exists()
+
+
+def test_a_run_behind_a_link_loses_what_others_do(light: Path) -> None:
+    (light / "a").rename(light.parent / "moved")
+    (light / "a").symlink_to(light.parent / "moved")
+    assert remove(removals(light, 0)) == 20
+
+
+def test_what_cannot_be_removed_is_told_and_the_rest_goes(light: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever is root may remove anything, so the refusal is played here."""
+    whole = shutil.rmtree
+
+    def guarded(path: Path, ignore_errors: bool = False) -> None:
+        if path == light / "a" / "inputs" / "tokens":
+            raise PermissionError(errno.EACCES, "other words")
+        whole(path, ignore_errors)
+
+    found, told = removals(light, 0), list[InputError]()
+    monkeypatch.setattr(shutil, "rmtree", guarded)
+    assert remove(found, told.append) == 15
+    stays = light / "a" / "inputs" / "tokens"
+    assert [str(error) for error in told] == [
+        f"{stays} cannot be removed (Permission denied); mend its permissions, or remove it by hand."
+    ]
+
+
+def test_of_a_run_that_someone_works_on_it_is_told_too(light: Path) -> None:
+    told: list[InputError] = []
+    with single_writer(light / "a"):
+        assert remove(removals(light, 0), told.append) == 10
+    assert len(told) == 2
+    assert all("another process is writing to" in str(error) for error in told)

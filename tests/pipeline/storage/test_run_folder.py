@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from tiny import tiny_overlay
 
 from listflow.pipeline.run.presets import build_config
 from listflow.pipeline.self_training import self_train
-from listflow.pipeline.storage.run_folder import RoundFolder, RunFolder, runs_below
+from listflow.pipeline.storage.run_folder import RoundFolder, RunFolder, default_folder, runs_below
 
 MODEL = {"weights.safetensors", "evidence.safetensors", "manifest.json"}
 
@@ -62,3 +63,26 @@ def test_a_half_written_step_is_no_step(tmp_path: Path) -> None:
         (kept.path / name).touch()
     assert [path.name for path in kept.steps()] == ["a.step"]
     assert [path.name for path in kept.half_steps()] == ["b.step.part"]
+
+
+@pytest.mark.parametrize(
+    ("task", "name"),
+    [
+        ("tickets", "tickets"),
+        ("Kundenanfragen, März", "Kundenanfragen, März"),
+        ("support/tickets", "support-tickets"),
+        ("../../up", "up"),
+        ("/etc/passwd", "etc-passwd"),
+        ("..", "task"),
+        ("/", "task"),
+        (".hidden", ".hidden"),
+        ("two\nlines", "two-lines"),
+        ("\N{GRINNING FACE}" * 80, "\N{GRINNING FACE}" * 60),
+    ],
+)
+def test_a_run_is_kept_below_runs_whatever_its_task_is_called(task: str, name: str, tmp_path: Path) -> None:
+    folder = default_folder(task, "0123456789abcdef")
+    assert folder == Path("runs") / f"{name}-0123456789ab"
+    (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / folder / "config.json").touch()
+    assert [run.path for run in runs_below(tmp_path / "runs")] == [tmp_path / folder]

@@ -13,6 +13,11 @@ from listflow.pipeline.run.presets import build_config
 from listflow.pipeline.training.plan import Word, make_plan
 
 
+def others(notices: tuple[str, ...]) -> tuple[str, ...]:
+    """Without that on tokens which the backbone does not know: the texts here have numbers, which are such."""
+    return tuple(notice for notice in notices if not notice.startswith("backbone '"))
+
+
 def test_a_plan_says_what_a_run_would_do(tiny_files: dict[str, Path], tmp_path: Path) -> None:
     config = build_config("fast", tiny_overlay(tiny_files, tmp_path / "run"))
     plan = make_plan(config)
@@ -47,7 +52,7 @@ def test_a_head_that_reads_no_label_words_asks_for_none(head: str, tiny_files: d
     assert read.notices[0].startswith("2 labels have names of several tokens")
     plan = make_plan(build_config("fast", base, {"head": HEADS[head]}))
     assert plan.words == ()
-    assert plan.notices == ()
+    assert others(plan.notices) == ()
     assert plan.labelled == 8
 
 
@@ -58,7 +63,7 @@ def test_a_plan_of_many_names_says_so_once(tiny_files: dict[str, Path], tmp_path
     labelled = write_jsonl(tmp_path / "labelled.jsonl", rows)
     overlay = tiny_overlay(tiny_files | {"labelled": labelled}, tmp_path / "run") | {"task": None}
     plan = make_plan(build_config("fast", overlay, {"data": {"test": None}}))
-    assert plan.notices == (
+    assert others(plan.notices) == (
         "38 labels have names of several tokens, which start at the mean of their pieces (such as 'the w0' and 'the "
         "w1'); a task file can name single words.",
         "1 label has a name that the backbone does not know, which starts at the mean of the others (such as 'qqq'); a "

@@ -1,0 +1,72 @@
+"""The temporary server of a command: what it says when it cannot start, what it imports, and when it ends."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from commands import COMMAND, Result, refused
+from real_server import wait_until
+
+SECONDS = 60  # where a server was waited for until its time was up, it was 180
+STARTS = "from listflow.flows.cli.console import prepare; prepare()\nfrom listflow.flows.server.client import ensure_server; ensure_server()\n"  # fmt: skip  # noqa: E501
+
+
+def environment(**own: str) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    return kept | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"} | own
+
+
+def run(cwd: Path, tiny_files: dict[str, Path], **own: str) -> Result:
+    files = [f"--{name}={tiny_files[name]}" for name in ("task", "labelled", "unlabelled", "backbone")]
+    return subprocess.run(
+        [*COMMAND, "run", *files, f"--run-dir={cwd / 'run'}"], cwd=cwd, env=environment(**own), capture_output=True,
+        text=True, check=False, timeout=SECONDS,
+    )  # fmt: skip
+
+
+def test_no_folder_that_can_be_written(tiny_files: dict[str, Path], tmp_path: Path) -> None:
+    """A file where the home should be stops root too."""
+    (tmp_path / "file").write_text("")
+    result = run(tmp_path, tiny_files, HOME=str(tmp_path / "file"))
+    refused(result, f"{tmp_path / 'file' / '.prefect'}: ", "Not a directory", "set PREFECT_HOME")
+
+
+def test_a_broken_database(tiny_files: dict[str, Path], tmp_path: Path) -> None:
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "prefect.db").write_text("no database " * 100)
+    result = run(tmp_path, tiny_files, PREFECT_HOME=str(tmp_path / "home"))
+    refused(result, "file is not a database", str(tmp_path / "home"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_nothing_in_the_current_folder_is_imported(tmp_path: Path) -> None:
+    for name in ("click", "secrets", "uvicorn", "sqlalchemy"):
+        (tmp_path / f"{name}.py").write_text(f"open('{name}.was_run', 'w'); raise SystemExit(9)\n")
+    own = environment(PREFECT_HOME=str(tmp_path / "home"))
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", STARTS], cwd=tmp_path, env=own, capture_output=True, text=True, check=False,
+        timeout=SECONDS,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert not list(tmp_path.glob("*.was_run"))
+
+
+def test_it_ends_when_its_starter_is_killed(tmp_path: Path) -> None:
+    script = f"{STARTS}from prefect.server.api.server import SubprocessASGIServer\nprint(SubprocessASGIServer().server_process.pid, flush=True); input()"  # noqa: E501
+    own, pipe = environment(PREFECT_HOME=str(tmp_path / "home")), subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", script], cwd=tmp_path, env=own, stdin=pipe, stdout=pipe) as starter:
+        assert starter.stdout is not None
+        server = int(starter.stdout.readline())
+        starter.kill()
+    wait_until(lambda: _is_gone(server), 20)
+
+
+def _is_gone(process: int) -> bool:
+    """Also where nobody has asked for its exit code yet."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except FileNotFoundError:
+        return True
