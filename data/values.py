@@ -28,7 +28,7 @@ def text_of(what: str, value: Any) -> str:
 
     Numbers are written as Python does. `what` begins the sentence of the InputError for anything else.
     """
-    return _written(what, _plain(value), str)
+    return _written(what, _plain(value), str).strip()
 
 
 def label_of(what: str, value: Any) -> str:
@@ -36,7 +36,7 @@ def label_of(what: str, value: Any) -> str:
 
     A whole number is whole in any format (1.0 is 1), and true is true.
     """
-    return normal(_written(what, _plain(value), _label))
+    return normal(_written(what, _plain(value), _label).strip())
 
 
 def normal(name: str) -> str:
@@ -109,9 +109,11 @@ def _parts(item: Any) -> list[Any] | None:
 
 
 def _present(what: str, value: Any) -> str:
-    if _plain(value) is None:
+    """The text as it is, its blank ends too: nothing says that they are those of a cell."""
+    plain = _plain(value)
+    if plain is None:
         raise InputError(f"{what} is missing; pass a text, or '' for none.")
-    return text_of(what, value)
+    return _written(what, plain, str)
 
 
 def _plain(value: Any) -> Any:
@@ -128,7 +130,7 @@ def _written(what: str, value: Any, write: Any) -> str:
         return ""
     if not isinstance(value, str | int | float):
         raise InputError(f"{what} holds a {type(value).__name__}; it must hold text.")
-    text = str(write(value)).strip()
+    text = str(write(value))
     try:
         text.encode()
     except UnicodeEncodeError as error:

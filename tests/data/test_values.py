@@ -58,10 +58,15 @@ def test_a_label_is_known_however_its_format_writes_it(label: str, labels: list[
 
 @pytest.mark.parametrize(
     "texts",
-    [["a", "b "], ("a", "b"), np.array(["a", "b"]), pd.Series(["a", "b"]), iter(["a", "b"]), [("a", None), ["b", ""]]],
+    [["a", "b"], ("a", "b"), np.array(["a", "b"]), pd.Series(["a", "b"]), iter(["a", "b"]), [("a", None), ["b", ""]]],
 )
 def test_texts_of_a_list(texts: Any) -> None:
     assert texts_of(texts, is_pair=False) == [("a", None), ("b", None)]
+
+
+def test_texts_keep_their_blank_ends() -> None:
+    assert texts_of([" a\n"], is_pair=False) == [(" a\n", None)]
+    assert texts_of([("a ", " b")], is_pair=True) == [("a ", " b")]
 
 
 @pytest.mark.parametrize("texts", [[("a", "b"), ("c", "")], np.array([["a", "b"], ["c", ""]])])

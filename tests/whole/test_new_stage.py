@@ -59,4 +59,4 @@ def test_the_stage_of_the_docs_works_when_it_is_added_as_the_docs_say(tmp_path: 
         cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-3000:]
-    assert "6 passed" in done.stdout, done.stdout[-500:]
+    assert "8 passed" in done.stdout, done.stdout[-500:]

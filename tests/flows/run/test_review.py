@@ -214,7 +214,7 @@ def test_the_form_shows_rows_and_what_was_wrong() -> None:
     row = Contested("pool:3", 2, "so <i>good</i>", "or | bad", "bad", 0.5, "good", 1.0, "0.50 against 0.50")
     asked = Asked(Path("review"), 2, ("bad", "good"), (row,))
     lines = form_text(asked, "unknown `label`").splitlines()
-    assert lines[0] == "**Not taken:** `unknown 'label'`"
+    assert lines[0] == "**Not taken:** unknown \\`label\\`"
     assert lines[-1] == "- `pool:3` is `bad` (`0.50 against 0.50`): `so <i>good</i> / or | bad`"
 
 

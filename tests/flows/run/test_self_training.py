@@ -216,7 +216,7 @@ def test_the_rows_that_meta_weights_spoke_for_and_against(config: RunConfig, fol
         found = [float(row["weight"]) for row in rows if row["spoke"] == side]
         assert found == sorted(found, reverse=side == "for")
         assert found[0] == pytest.approx(6 * best.as_py(), abs=0.01)
-    assert {row["label"] for row in rows} <= {"negative", "positive"}
+    assert {row["label"] for row in rows} <= {"`negative`", "`positive`"}
     assert len({row["row id"] for row in rows}) == len(rows)
 
 

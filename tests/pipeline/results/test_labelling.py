@@ -21,6 +21,7 @@ from tiny import sentences, tiny_overlay, write_jsonl
 
 from listflow.data.corpora.ingest import ingest
 from listflow.data.errors import InputError
+from listflow.data.files import file_digest
 from listflow.data.shards import MANIFEST, dump_manifest, read_manifest
 from listflow.data.task import Columns
 from listflow.pipeline.results import label_worker
@@ -182,7 +183,7 @@ def test_another_model_in_the_same_folder_is_refused(run: Path, corpus: Path, tm
     card, manifest = read_json(other / "final" / "model.json"), read_json(other / "final" / "manifest.json")
     card["task"]["lower"] = not card["task"]["lower"]
     (other / "final" / "model.json").write_text(json.dumps(card))
-    manifest["files"].pop("model.json")
+    manifest["files"]["model.json"] = file_digest(other / "final" / "model.json")
     (other / "final" / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(InputError, match="holds labels of another model; choose another --output"):
         Labelling.open(other, corpus, tmp_path / "out")
