@@ -24,7 +24,7 @@ from listflow.data.task import Columns, Task
 POOL_FILE = "unlabelled.arrow"
 RECORD_FILE = "unlabelled.json"
 SHOWN = 5  # labels that a sentence names
-_LONE = ("No unlabelled texts are given: the start is made of the labelled rows alone, and there are no rounds.",)
+LONE = "No unlabelled texts are given: the start is made of the labelled rows alone, and there are no rounds."
 NO_CLASS = "-1"  # what some data sets write for a label that is not known
 
 
@@ -86,7 +86,7 @@ def open_inputs(
         *_without_notices(labelled, found.without, digests),
         *_row_notices(rows, test_rows, keys),
         *_pool_notices(built),
-        *(_sameness_notices(built.pool, len(task.labels)) if unlabelled else _LONE),
+        *(_sameness_notices(built.pool, len(task.labels)) if unlabelled else (LONE,)),
     )
     return Inputs(rows, test_rows, built.pool, task, notices, digests)
 

@@ -17,6 +17,7 @@ from sklearn.utils.validation import check_is_fitted
 from tqdm.auto import tqdm
 
 from listflow.data.errors import InputError
+from listflow.data.inputs import LONE
 from listflow.data.values import listed
 from listflow.pipeline.given import Given, unframed
 from listflow.pipeline.results.predictor import Predictor
@@ -100,8 +101,8 @@ class TextClassifier(ClassifierMixin, BaseEstimator):
             config = build_config(self.preset, self._overlay(folder, data))
             report = self_train(config, shown)
             self.predictor_ = Predictor.open(folder)
-        for notice in report.notices if not given.unlabelled else ():
-            warnings.warn(notice, stacklevel=2)
+        if not given.unlabelled:
+            warnings.warn(LONE, stacklevel=2)
         self.report_ = ShownReport.of(report)
         self.classes_ = np.array(list(classes.values()))
         self._columns = [self.predictor_.labels.index(name) for name in classes]
@@ -109,7 +110,8 @@ class TextClassifier(ClassifierMixin, BaseEstimator):
 
     def predict(self, texts: Any) -> np.ndarray:
         """(N,) the most probable class of each text."""
-        return self.classes_[self.predict_proba(texts).argmax(1)]
+        soft = self.predict_proba(texts)
+        return np.asarray(self.classes_[soft.argmax(1)])
 
     def predict_proba(self, texts: Any) -> np.ndarray:
         """(N, C) probabilities, in the order of ``classes_``."""

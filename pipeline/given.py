@@ -37,7 +37,7 @@ class Given:
         if not rows:
             raise InputError("no labelled text is given; pass a few texts of each class, and their labels.")
         for index, (text, _) in enumerate(rows):
-            if not text:
+            if not text.strip():
                 raise InputError(f"texts[{index}] is blank; leave it out, and its label.")
         return Given(rows, names, [] if unlabelled is None else texts_of(unframed(unlabelled), is_pair=is_pair))
 

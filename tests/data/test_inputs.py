@@ -14,7 +14,7 @@ import pytest
 import listflow.data.inputs
 from listflow.data.corpora.ingest import ingest
 from listflow.data.errors import InputError
-from listflow.data.inputs import Inputs, open_inputs, source_digests
+from listflow.data.inputs import LONE, Inputs, open_inputs, source_digests
 from listflow.data.task import Columns, Task
 
 TASK = Task.model_validate({"name": "t", "template": "{text} {mask}.", "labels": {"good": "great", "bad": "terrible"}})
@@ -87,9 +87,10 @@ def test_columns_of_the_task_and_of_the_caller(files: dict[str, Any], tmp_path: 
         opened(files, **changes)
 
 
-def test_unlabelled_rows_must_be_given(files: dict[str, Any]) -> None:
-    with pytest.raises(InputError, match="--unlabelled"):
-        opened(files, unlabelled=[])
+def test_without_unlabelled_rows_the_labelled_texts_are_the_pool(files: dict[str, Any]) -> None:
+    inputs = opened(files, unlabelled=[])
+    assert {text for text, _ in inputs.pool.texts(range(len(inputs.pool)))} == {row.text for row in inputs.labelled}
+    assert LONE in inputs.notices
 
 
 def test_labelled_file_is_refused_as_unlabelled(files: dict[str, Any], tmp_path: Path) -> None:

@@ -85,10 +85,11 @@ def test_an_interrupted_fit_goes_on(
         patched.setattr("listflow.pipeline.self_training.judge", interrupted)
         with pytest.raises(KeyboardInterrupt):
             model.fit(TEXTS, LABELS, unlabelled=MORE)
-    student = tmp_path / "run" / "round-01" / "student" / "weights.safetensors"
-    made = student.stat().st_mtime_ns
+    students = list((tmp_path / "run" / "round-01").glob("student*/weights.safetensors"))
+    made = [student.stat().st_mtime_ns for student in students]
+    assert made
     model.fit(TEXTS, LABELS, unlabelled=MORE)
-    assert student.stat().st_mtime_ns == made
+    assert [student.stat().st_mtime_ns for student in students] == made
     np.testing.assert_array_equal(model.predict_proba(TESTS), whole.predict_proba(TESTS))
 
 
@@ -125,7 +126,8 @@ def test_classes_are_those_that_were_given(tiny_files: dict[str, Path], labels: 
 
 @pytest.mark.parametrize("pairs", [PAIRS, np.array(PAIRS), pd.DataFrame(PAIRS, columns=["a", "b"])])
 def test_pairs_are_two_columns(tiny_files: dict[str, Path], pairs: Any) -> None:
-    model = small(tiny_files, head="prototypes", second=None).fit(pairs, LABELS, unlabelled=pairs[:4])
+    pool = [(text, text) for text in MORE]
+    model = small(tiny_files, head="prototypes", second=None).fit(pairs, LABELS, unlabelled=pool)
     assert model.predictor_.task.is_pair
     assert model.predict_proba(pairs).shape == (16, 2)
 
@@ -152,7 +154,7 @@ def test_scikit_learns_own_checks_pass(tiny_files: dict[str, Path]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it says that most of its checks need numbers, which a text is not
         results = check_estimator(small(tiny_files), on_fail=None)
-    assert len(results) > 5
+    assert results
     assert [result["check_name"] for result in results if result["status"] == "failed"] == []
 
 
@@ -214,7 +216,7 @@ def test_a_folder_of_another_run_is_left_as_it_was(tiny_files: dict[str, Path], 
     model = small(tiny_files, head="prototypes", second=None, run_dir=tmp_path / "run")
     model.fit(TEXTS, LABELS, unlabelled=MORE)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    with pytest.raises(InputError, match="holds a run of other input files"):
+    with pytest.raises(InputError, match=r"holds a run of another config \(data\.labelled is "):
         model.fit(TEXTS[:8], LABELS[:8], unlabelled=MORE)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
