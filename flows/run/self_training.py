@@ -30,7 +30,8 @@ def self_train(config: RunConfig) -> dict[str, Any]:
             settle(prompt_tune, 0, view.view)
         if run.others:
             settle(weigh_views, 0)
-        history = []
+        history: list[dict[str, Any]] = []
+        number = 0
         for number in range(1, config.rounds.count + 1):
             labels = settle(pseudo_label, number)
             review(run, number)

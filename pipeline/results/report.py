@@ -275,6 +275,8 @@ def summary(report: RunReport) -> str:
         known += f", {percent(report.start.accuracy)} at the start with the pool"
     if lost(report):
         known = f"A loss: {known}"
+    if not count:
+        return f"{known}; there were no rounds of self-training."
     if not any(record.promoted for record in report.rounds):
         return f"{known}; no student was promoted in {training}."
     return f"{known}, {after} after {training}."

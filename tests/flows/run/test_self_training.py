@@ -16,6 +16,8 @@ from tiny import TEXT_VIEW, tiny_overlay
 
 from listflow.data.errors import InputError
 from listflow.data.files import file_digest
+from listflow.pipeline.results.outcome import report_of
+from listflow.pipeline.results.report import summary
 from listflow.pipeline.run.config import RunConfig
 from listflow.pipeline.run.presets import build_config
 from listflow.pipeline.storage.checkpoint import single_writer, verified
@@ -220,6 +222,15 @@ def test_the_rows_that_meta_weights_spoke_for_and_against(config: RunConfig, fol
     assert len({row["row id"] for row in rows}) == len(rows)
 
 
+def test_without_rounds_the_start_is_shipped(config: RunConfig, tmp_path: Path) -> None:
+    rounds = config.rounds.model_copy(update={"count": 0})
+    run_flow(config.model_copy(update={"rounds": rounds, "run_dir": str(tmp_path / "run")}))
+    found = report_of(tmp_path / "run")
+    assert found.rounds == ()
+    assert found.final == found.labelled_only
+    assert summary(found).endswith("; there were no rounds of self-training.")
+
+
 def test_bad_input_within_the_flow_stays_one_sentence(config: RunConfig, tmp_path: Path) -> None:
     from listflow.flows.run.self_training import self_train
 
@@ -252,7 +263,7 @@ def test_the_form_of_the_ui_has_sections_limits_and_help() -> None:
 
     schema = self_train.parameters.model_dump_for_openapi()
     shown = schema["definitions"]["RoundsConfig"]["properties"]["count"]
-    assert (shown["minimum"], shown["maximum"]) == (1, 50)
+    assert (shown["minimum"], shown["maximum"]) == (0, 50)
     assert schema["definitions"]["DataConfig"]["properties"]["labelled"]["description"]
 
 

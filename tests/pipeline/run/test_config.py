@@ -96,8 +96,8 @@ CASES: dict[str, tuple[dict[str, Any], str]] = {
         "config key 'student.stps': unknown key 'stps'; did you mean 'steps'?",
     ),
     "limit of a section": (
-        {"rounds": {"count": 0}},
-        "config key 'rounds.count': must be greater than or equal to 1 (got 0).",
+        {"rounds": {"count": -1}},
+        "config key 'rounds.count': must be greater than or equal to 0 (got -1).",
     ),
     "choice": (
         {"pseudo": {"teachers": "none"}},
@@ -184,7 +184,7 @@ def test_released_preset_is_what_the_public_script_does() -> None:
     assert (published.teacher.epochs, published.stage[0].init_std, published.pseudo.confidence) == (400, 0.02, 0.8)
 
 
-@pytest.mark.parametrize("overlay", [{"studnt": {}}, {"student": {"stps": 1}}, {"rounds": {"count": 0}}])
+@pytest.mark.parametrize("overlay", [{"studnt": {}}, {"student": {"stps": 1}}, {"rounds": {"count": -1}}])
 def test_unknown_keys_and_bad_values_name_the_key(overlay: dict[str, object]) -> None:
     with pytest.raises(InputError, match=r"config key '(studnt|student\.stps|rounds\.count)'"):
         build_config("fast", overlay)
