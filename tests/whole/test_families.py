@@ -86,8 +86,11 @@ def test_six_rounds_with_every_stage_and_every_head(
     backbone, run = saved_backbone(tmp_path / "backbone", family), tmp_path / "run"
     if stage == "ipt":
         make_subspace(tmp_path, load_backbone(str(backbone), "fp32", "cpu"))
-    width = {"width": 4} if all(isinstance(part, Unified) for part in stages(stage)) else {}
-    chosen = {"kind": stage, **NEEDS.get(stage, lambda folder: width)(tmp_path)}
+    chosen: dict[str, object] = {"kind": stage}
+    if stage in NEEDS:
+        chosen |= NEEDS[stage](tmp_path)
+    elif all(isinstance(part, Unified) for part in stages(stage)):
+        chosen["width"] = 4
     overlay = tiny_overlay(files | {"backbone": backbone}, run) | {"stage": chosen}
     overlay["head"] = {"kind": head} | ({"width": 16} if head == "ytuning" else {})
     report = self_train(build_config("fast", overlay, SIX))
