@@ -75,7 +75,7 @@ def word_ids_for(head: AnyHead, task: Task, backbone: Backbone) -> tuple[tuple[i
 def label_word_ids(task: Task, tokenizer: Any) -> tuple[tuple[int, ...], ...]:
     """The tokens of each label's word that ``tokenizer`` knows, in label order; () for a word of which it knows none.
 
-    InputError for two labels whose words are the same to it.
+    InputError for two labels whose words are the same to it, unless they are one label in two cases.
     """
     words = label_words(task, tokenizer)
     read: dict[tuple[Any, ...], str] = {}
@@ -83,12 +83,12 @@ def label_word_ids(task: Task, tokenizer: Any) -> tuple[tuple[int, ...], ...]:
         ids = token_ids(tokenizer, f" {word}")
         # Unknown words are not the same word because they are the same unknown token.
         key = (*ids, word) if not ids or tokenizer.unk_token_id in ids else tuple(ids)
-        if key in read:
+        first = read.setdefault(key, label)
+        if first.casefold() != label.casefold():  # these start alike, and are told as likely one
             raise InputError(
-                f"task '{task.name}': '{read[key]}' and '{label}' are two labels of one name after tidying, '{word}'; "
+                f"task '{task.name}': '{first}' and '{label}' are two labels of one name after tidying, '{word}'; "
                 "give one of them another word in a task file."
             )
-        read[key] = label
     return tuple(known_pieces(word, tokenizer) for word in words)
 
 

@@ -111,6 +111,11 @@ def test_two_labels_of_one_name_are_refused(labels: Any, told: str) -> None:
     assert str(raised.value) == f"task 't': {told}; give one of them another word in a task file."
 
 
+def test_labels_in_two_cases_start_alike() -> None:
+    found = words_of(dict.fromkeys(["good", "Good", "bad"]), tiny_backbone())
+    assert found[0] == found[1] != found[2]
+
+
 def test_names_that_differ_are_two_labels_though_neither_is_known() -> None:
     assert words_of(dict.fromkeys(["xxx", "yyy", "bad xxx", "bad yyy"]), tiny_backbone())[:2] == ((), ())
     assert len({"-1", "1"}) == len(words_of(dict.fromkeys(["-1", "1"]), tiny_backbone()))
