@@ -180,7 +180,7 @@ def test_an_unreachable_backbone_says_what_works(environment: dict[str, str], as
 def test_options_that_do_not_fit(cli: Cli, tmp_path: Path) -> None:
     refused(cli("run", "--set", "student.stepz=3"), "student.stepz")
     refused(cli("run", "--set", "student.steps"), "KEY=VALUE")
-    refused(cli("run", "--rounds=0"), "rounds.count")
+    refused(cli("run", "--rounds=-1"), "rounds.count")
     refused(cli("run", f"--config={tmp_path / 'absent.yaml'}"), "absent.yaml")
     usage = cli("run", "--no-such-option")
     assert usage.returncode == 2
