@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from tiny import tiny_backbone
@@ -21,6 +23,15 @@ LABELS = {"no": "bad", "yes": "good", "so": "fine"}
 TASK = Task(name="t", template="{text} it was {mask} .", labels=LABELS)
 TEXTS = [("w1 w2 good", None), ("w3 w4 w5 w6 poor w7 w8", None), ("w9", None)]
 ENCODERS = ["lstm", "mlp", "none"]
+
+# What a preset must be given besides its name; the function may write files into the folder that it gets.
+NEEDS: dict[str, Callable[[Path], dict[str, Any]]] = {
+    "prefix_mlp": lambda folder: {"width": 4, "mlp": 8},
+    "ptuning": lambda folder: {"tokens": 3, "hidden": 4},
+    "soft_prompt": lambda folder: {"tokens": 3},
+    "soft_prompt_mlm": lambda folder: {"tokens": 3},
+    "ipt": lambda folder: {"tokens": 3, "subspace": str(folder)},
+}
 
 
 def build(family: str = "bert", template: str = TASK.template, **stage: object) -> tuple[Classifier, Prompt]:

@@ -1,7 +1,7 @@
 """Every stage under every head, through whole runs: a killed and resumed one ends with the bytes of one that was not.
 
 A preset that is added to ``STAGE_PRESETS`` is tested here without another line, unless a backbone of 32 dimensions
-takes no more than small values of it, or it needs a file: then it has an entry in ``NEEDS``.
+takes no more than small values of it, or it needs a file: then it has an entry in ``NEEDS`` (pseudo_token_models.py).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from _pytest.mark import ParameterSet
-from pseudo_token_models import make_subspace
+from pseudo_token_models import NEEDS, make_subspace
 from tiny import sentences, write_jsonl
 
 from listflow.data.files import file_digest
@@ -46,14 +46,6 @@ COMPOSITE = "prefix + bitfit"
 HEADS = [head.model_fields["kind"].default for head in get_args(get_args(AnyHead)[0])]
 PAIRS = [(stage, head) for stage in (*STAGE_PRESETS, COMPOSITE) for head in HEADS]
 
-# What a preset must be given besides its name; the function may write files into the folder that it gets.
-NEEDS: dict[str, Callable[[Path], dict[str, Any]]] = {
-    "prefix_mlp": lambda folder: {"width": 4, "mlp": 8},
-    "ptuning": lambda folder: {"tokens": 3, "hidden": 4},
-    "soft_prompt": lambda folder: {"tokens": 3},
-    "soft_prompt_mlm": lambda folder: {"tokens": 3},
-    "ipt": lambda folder: {"tokens": 3, "subspace": str(folder)},
-}
 SMALL_HEADS: dict[str, dict[str, Any]] = {"ytuning": {"width": 16}}
 
 # A student takes two steps of each phase. (round, step) at which runs are killed: in each of these phases.

@@ -5,7 +5,7 @@ Each is tiny and random. What stages and engines are on every family is tested b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 
@@ -14,7 +14,7 @@ import pytest
 import torch
 from committees import both_heard, committee_overlay, more_labels, without_plots
 from finished_views import code_of, saved_backbone
-from pseudo_token_models import make_subspace
+from pseudo_token_models import NEEDS, make_subspace
 from tiny import sentences, tiny_overlay
 
 from listflow.data.errors import InputError
@@ -35,13 +35,6 @@ HEADS = [head.model_fields["kind"].default for head in get_args(get_args(AnyHead
 SIX: dict[str, Any] = {
     "rounds": {"count": 6}, "student": {"steps": 4, "batch": 6, "warmup": 0.5, "tail_epochs": 1, "tail_batch": 4},
 }  # fmt: skip
-NEEDS: dict[str, Callable[[Path], dict[str, Any]]] = {
-    "prefix_mlp": lambda folder: {"width": 4, "mlp": 8},
-    "ptuning": lambda folder: {"tokens": 3, "hidden": 4},
-    "soft_prompt": lambda folder: {"tokens": 3},
-    "soft_prompt_mlm": lambda folder: {"tokens": 3},
-    "ipt": lambda folder: {"tokens": 3, "subspace": str(folder)},
-}
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -20,14 +20,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from pseudo_token_models import make_subspace
 from tiny import tiny_backbone, tiny_overlay
 
-from listflow import InputError, Predictor, Predictors, Task, build_config, self_train
+from listflow import InputError, Predictor, Predictors, build_config, self_train
 from listflow.pipeline.backbone.backbone import load_backbone
-from listflow.pipeline.backbone.prompt import Prompt
 from listflow.pipeline.results import plots
-from listflow.pipeline.stages.config import Intrinsic
-from listflow.pipeline.stages.ipt import AutoEncoder, Origin, save_subspace
 
 TEXTS = ["w1 fine w2", "poor w3", "w4 w5 w6 w7 w8 w9 fine"]
 MANY = [f"w{i % 40} fine w{i % 7} poor w{i % 11}" for i in range(600)]  # enough that torch splits the work
@@ -100,14 +98,7 @@ def threads() -> Iterator[None]:
 def a_subspace(folder: Path, files: dict[str, Path]) -> Path:
     """A subspace of 3 tokens, as a run of stage ipt needs one."""
     backbone = load_backbone(str(files["backbone"]), "fp32", "cpu")
-    size = backbone.word_rows.shape[1]
-    task = Task(name="tiny", template="{text} it was {mask} .", labels={"negative": "bad", "positive": "good"})
-    layout = Prompt(task, backbone.tokenizer, 64, Intrinsic(tokens=3, subspace=str(folder))).layout
-    origin = Origin(
-        tokens=3, dim=4, backbone=backbone.name, **backbone.identity().model_dump(),
-        layouts=(layout,), tasks=("tiny",),
-    )  # fmt: skip
-    save_subspace(folder / "space", AutoEncoder(4, 16, 3, size), torch.randn(4, 3, size), origin, {})
+    make_subspace(folder / "space", backbone)
     return folder / "space"
 
 
