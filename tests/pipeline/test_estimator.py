@@ -150,7 +150,7 @@ def _lowered(texts: list[str]) -> list[str]:
     return [text.lower() for text in texts]
 
 
-def test_scikit_learns_own_checks_pass(tiny_files: dict[str, Path]) -> None:
+def test_scikit_learns_checks_that_ask_for_no_table_of_numbers_pass(tiny_files: dict[str, Path]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it says that most of its checks need numbers, which a text is not
         results = check_estimator(small(tiny_files), on_fail=None)
