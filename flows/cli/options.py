@@ -47,7 +47,7 @@ class Asked:
     balanced: Annotated[
         bool | None, Option("--balanced/--natural", help="Draw the same number per class, or as they come.")
     ] = None
-    backbone: Annotated[str | None, Option(help="minilm (embedded), a local folder, or a hub id.")] = None
+    backbone: Annotated[str | None, Option(help="minilm or minilm-2 (embedded), a local folder, or a hub id.")] = None
     stage: Annotated[str | None, Option(help="The trainable tensors inside the backbone.")] = None
     head: Annotated[str | None, Option(help="What turns features into class logits.")] = None
     preset: Annotated[

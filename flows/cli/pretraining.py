@@ -28,7 +28,9 @@ Config = TypeVar("Config", bound=BaseModel)
 def adapt(
     sources: Annotated[list[str], Argument(metavar="FILE...", help="Texts: .txt with a paragraph a line, csv, ...")],
     out: Annotated[Path, Option(help="A new folder for the result; the same again resumes.")],
-    backbone: Annotated[str, Option(help="minilm, an update of it, a local folder, or a hub id.")] = "minilm",
+    backbone: Annotated[
+        str, Option(help="minilm, minilm-2, an update of them, a local folder, or a hub id.")
+    ] = "minilm",
     steps: Annotated[int | None, Option(help="Optimiser steps. Default: 7000.")] = None,
     columns: TextColumns = None,
     seed: Seed = None,

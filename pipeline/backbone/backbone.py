@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from listflow.data.errors import InputError
 from listflow.data.schema import Section
 from listflow.pipeline.backbone.families import family_of
-from listflow.pipeline.backbone.pretrained import base_layers, is_embedded, load_minilm, load_pretrained
+from listflow.pipeline.backbone.pretrained import UPDATES, base_layers, is_embedded, load_minilm, load_pretrained
 
 Precision = Literal["auto", "fp32", "bf16"]
 
@@ -153,15 +153,14 @@ class Backbone(nn.Module):
 
 
 def load_backbone(name: str, precision: Precision = "auto", device: str = "auto") -> Backbone:
-    """A frozen ``Backbone`` from ``minilm`` (embedded), a .safetensors update of it, a folder, or a hub id.
+    """A frozen ``Backbone`` from ``minilm`` or ``minilm-2`` (embedded), an update of them, a folder, or a hub id.
 
     Raises InputError when the folder or hub id cannot be read, is of a family that this project does not know, or
     when a file of the embedded backbone is not the one it was made for. A masked-LM head may be missing.
     """
-    update = Path(name).expanduser() if name.endswith(".safetensors") else None
     has_head = True
     if is_embedded(name):
-        model, tokenizer = load_minilm(update)
+        model, tokenizer = load_minilm(name)
     else:
         model, tokenizer, has_head = load_pretrained(name)
     one_thread_after_fork()
@@ -177,7 +176,7 @@ def load_backbone(name: str, precision: Precision = "auto", device: str = "auto"
 def absolute_backbone(name: str) -> str:
     """What ``load_backbone`` knows as ``name``, from any folder: the whole path of a local folder or file."""
     path = Path(name).expanduser()
-    return str(path.resolve()) if name != "minilm" and path.exists() else name
+    return str(path.resolve()) if name not in UPDATES and path.exists() else name
 
 
 def resolve_precision(precision: Precision, device: str = "cpu") -> Literal["fp32", "bf16"]:

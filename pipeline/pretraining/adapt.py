@@ -1,6 +1,6 @@
 """Continued masked-LM training of a backbone on any text: it learns a domain's words before a run.
 
-``minilm`` gets another small update of 1.8 MB; any other backbone is trained whole. The folder holds
+``minilm`` gets another small update of some MB; any other backbone is trained whole. The folder holds
 ``adapt.json`` (what decides the outcome), ``work/`` until all is done, and then ``backbone/``.
 """
 
@@ -62,7 +62,7 @@ def adapt(
 ) -> AdaptOutcome:
     """Trains ``base`` on ``sources``; returns where the better backbone is, with held-out measures.
 
-    base: minilm, a .safetensors update of it, a local folder, or a hub id.
+    base: minilm or minilm-2, a .safetensors update of them, a local folder, or a hub id.
     sources: .txt files with a paragraph a line, and what ``read_rows`` reads; never in memory.
     The same call again resumes, or returns the finished outcome; an interruption changes no byte of the
     result (CPU, same thread count). Raises InputError for a source or base that cannot be used, and for a
@@ -72,7 +72,8 @@ def adapt(
     sources, out = [*map(at_home, sources)], Path(at_home(out))
     digests = _digests(sources)
     learner = load_learner(base, config)
-    resolved = {"precision": learner.precision, "device": learner.backbone.device.type}
+    where = {"precision": learner.precision, "device": learner.backbone.device.type}
+    resolved = where | {"rank": config.rank or learner.rank}
     asked = {"base": learner.backbone.checksum(), "sources": digests}
     facts = config.model_dump(mode="json") | resolved | asked
     _check_folder(out)

@@ -30,7 +30,7 @@ from listflow.pipeline.backbone.backbone import Backbone, load_backbone, resolve
 from listflow.pipeline.method.sampling import seed_for
 
 UPDATE_FILE = "mlm.safetensors"
-SCALE = 2.0
+SCALE, FRESH_RANK = 2.0, 16
 ENCODER = "bert.encoder"
 # Of ``minilm``, besides the factors.
 TRAINED_WHOLE = re.compile(r"bert\.encoder\..*\.LayerNorm\.|cls\.predictions\.(transform\.|bias$)")
@@ -45,7 +45,9 @@ class AdaptConfig(Section):
 
     columns: Columns = Field(default=Columns(), description="the text column of csv, tsv, jsonl or parquet files")
     fresh: bool = Field(default=False, description="minilm: start from the plain encoder, not from an update")
-    rank: int = Field(default=16, ge=1, le=256, description="minilm: rank of the update; kept when continuing")
+    rank: int | None = Field(
+        default=None, ge=1, le=256, description="minilm: rank of the update; empty: as it was, fresh 16"
+    )
     steps: int = Field(default=7000, ge=1, le=10_000_000, description="optimiser steps")
     batch: int = Field(default=32, ge=1, le=4096, description="sequences a step")
     length: int = Field(default=64, ge=8, le=8192, description="tokens of a sequence")
@@ -68,13 +70,17 @@ class AdaptConfig(Section):
 
 @dataclass(frozen=True)
 class Learner:
-    """``rates``: peak rate of each trained tensor. ``write`` fills a folder, whose ``entry`` is the result."""
+    """``rates``: peak rate of each trained tensor. ``write`` fills a folder, whose ``entry`` is the result.
+
+    ``rank`` is that of a small update; of a backbone that is trained whole it says nothing.
+    """
 
     backbone: Backbone
     rates: dict[str, float]
     precision: Literal["fp32", "bf16"]
     write: Callable[[Path], None]
     entry: str = ""
+    rank: int = FRESH_RANK
 
     def parameters(self) -> dict[str, nn.Parameter]:
         """The trained tensors by name, in a fixed order."""
@@ -93,8 +99,7 @@ def load_learner(base: str, config: AdaptConfig) -> Learner:
     """
     with torch.random.fork_rng():
         torch.manual_seed(seed_for(config.seed, "start"))
-        small = base == "minilm" or base.endswith(".safetensors")
-        learner = _small(base, config) if small else _whole(base, config)
+        learner = _small(base, config) if pretrained.is_embedded(base) else _whole(base, config)
     if config.length > (most := learner.backbone.max_length):
         raise InputError(f"length {config.length} is more than the {most} tokens of '{base}'; choose less.")
     for parameter in learner.parameters().values():
@@ -113,15 +118,16 @@ def _whole(base: str, config: AdaptConfig) -> Learner:
 
 
 def _small(base: str, config: AdaptConfig) -> Learner:
-    update = pretrained.shipped_update() if base == "minilm" else Path(base).expanduser()
-    model, tokenizer = load_wrapped(config.rank, None if config.fresh else update)
+    update = None if config.fresh else pretrained.update_of(base)
+    rank = config.rank or (pretrained.rank_of(update) if update else FRESH_RANK)
+    model, tokenizer = load_wrapped(rank, update)
     factors, head = FRESH_RATES if config.fresh else CONTINUED_RATES
     factors, head = config.learning_rate or factors, config.head_learning_rate or head
     trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
     rates = {name: factors if ".lora_" in name else head for name in trained}
     backbone = Backbone(model.to(resolve_device(config.device)), tokenizer, base)
     precision = resolve_precision(config.precision, backbone.device.type)
-    return Learner(backbone, rates, precision, partial(_write_small, backbone, config.rank), UPDATE_FILE)
+    return Learner(backbone, rates, precision, partial(_write_small, backbone, rank), UPDATE_FILE, rank)
 
 
 def _write_whole(backbone: Backbone, folder: Path) -> None:

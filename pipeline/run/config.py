@@ -63,7 +63,7 @@ class DataConfig(Section):
 class BackboneConfig(Section):
     """The frozen masked language model."""
 
-    name: str = Field("minilm", description="'minilm' (embedded), a local folder, or a hub id")
+    name: str = Field("minilm", description="'minilm' or 'minilm-2' (embedded), a local folder, or a hub id")
     max_length: int = Field(128, ge=16, le=8192, description="tokens of template and text together")
     precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="bf16 where the hardware has it")
     device: str = Field("auto", description="auto, cpu, or cuda")

@@ -170,13 +170,13 @@ def test_minilm_update_is_continued_resumed_and_merged(text: str, tmp_path: Path
     whole = adapt("minilm", [text], tmp_path / "whole", asked)
     assert cut.path == tmp_path / "cut" / "backbone" / "mlm.safetensors"
     assert files(cut) == files(whole)
-    shipped, scale = pretrained.read_update(pretrained.shipped_update())
+    shipped, scale = pretrained.read_update(pretrained.update_of("minilm"))
     made, made_scale = pretrained.read_update(whole.path)
     assert made_scale == scale
     assert {k: v.shape for k, v in made.items()} == {k: v.shape for k, v in shipped.items()}
-    assert whole.path.stat().st_size == pytest.approx(pretrained.shipped_update().stat().st_size, rel=0.01)
+    assert whole.path.stat().st_size == pytest.approx(pretrained.update_of("minilm").stat().st_size, rel=0.01)
     assert not all(torch.equal(made[name], shipped[name]) for name in made)
-    with safe_open(whole.path, "pt") as file, safe_open(pretrained.shipped_update(), "pt") as theirs:
+    with safe_open(whole.path, "pt") as file, safe_open(pretrained.update_of("minilm"), "pt") as theirs:
         assert file.metadata() == theirs.metadata()
         assert all(file.get_tensor(k).dtype == theirs.get_tensor(k).dtype for k in theirs.keys())  # noqa: SIM118
 
@@ -199,6 +199,16 @@ def test_merged_update_gives_the_logits_of_the_wrapped_model(fresh: bool, tmp_pa
         mine = masked_logits(wrapped, ids, chosen)
         torch.testing.assert_close(masked_logits(merged, ids, chosen), mine, atol=1e-4, rtol=1e-5)
         torch.testing.assert_close(merged.model(input_ids=ids).logits[chosen], mine, atol=1e-4, rtol=1e-5)
+
+
+def test_an_update_keeps_its_rank_unless_another_is_asked_for(text: str, tmp_path: Path) -> None:
+    ranks = {base: load_learner(base, config()).rank for base in pretrained.UPDATES}
+    assert ranks == {"minilm": 16, "minilm-2": 64}
+    assert load_learner("minilm-2", config(fresh=True)).rank == 16
+    made = adapt("minilm", [text], tmp_path / "out", config(fresh=True, rank=4, steps=1))
+    assert load_learner(str(made.path), config()).rank == 4
+    record = tmp_path / "out" / "adapt.json"
+    assert json.loads(record.read_text())["rank"] == 4
 
 
 def test_the_plain_encoder_is_what_a_fresh_start_has() -> None:
@@ -320,7 +330,7 @@ def test_requests_that_fit_no_backbone_are_refused(base: Base, text: str, tmp_pa
 
 def test_a_damaged_or_foreign_update_is_refused(base: Base, tmp_path: Path) -> None:
     damaged = tmp_path / "damaged.safetensors"
-    damaged.write_bytes(pretrained.shipped_update().read_bytes()[:5000])
+    damaged.write_bytes(pretrained.update_of("minilm").read_bytes()[:5000])
     with pytest.raises(InputError, match="is damaged"):
         load_backbone(str(damaged))
     with pytest.raises(InputError, match="not made for this base"):
