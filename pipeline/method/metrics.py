@@ -25,6 +25,17 @@ class Metrics:
 
 
 @dataclass(frozen=True)
+class Estimate:
+    """The likely accuracy, 0 to 1, and the ends of its 90 % interval: ``right`` of ``rows`` that were held out."""
+
+    accuracy: float
+    low: float
+    high: float
+    right: int
+    rows: int
+
+
+@dataclass(frozen=True)
 class ReliabilityBin:
     """Rows whose confidence lies in [``lower``, ``upper``), the last bin with 1 itself.
 

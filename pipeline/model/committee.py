@@ -25,13 +25,15 @@ class View:
 
 @dataclass(frozen=True)
 class Committee:
-    """One or more views; what they say together is what is predicted."""
+    """One or more views; what they say together, at a temperature of its own, is what is predicted."""
 
     views: tuple[View, ...]
+    temperature: float = 1.0
 
     def logits(self, texts: Sequence[Text]) -> Tensor:
         """(N, C) fp32 class logits of texts: a lone view's own, or log-probabilities of the mixture."""
         found = [logits_of(view.model, view.encoder.encode(texts)) for view in self.views]
         if len(found) == 1:
-            return found[0]
-        return mixed(found, [view.temperature for view in self.views], [view.weight for view in self.views])
+            return found[0] / self.temperature
+        said = mixed(found, [view.temperature for view in self.views], [view.weight for view in self.views])
+        return said / self.temperature

@@ -115,7 +115,7 @@ def classify(rows):
 
 print(classify([{example}]))
 """
-SOFTMAX = ".softmax(-1)"
+SOFTMAX, COOLED = ".softmax(-1)", '.div(card["temperature"])'
 README = """# {name}
 
 {words} Run this in the folder:
@@ -137,11 +137,14 @@ OF_BOTH = (
 )
 
 
-def prompt_card(prompt: Prompt, tokens: Sequence[int]) -> dict[str, Any]:
-    """listflow.json: the labels in class order with their words and ``tokens``, and the prompt around a text as ids."""
+def prompt_card(prompt: Prompt, tokens: Sequence[int], temperature: float = 1.0) -> dict[str, Any]:
+    """listflow.json: the labels in class order with their words and ``tokens``, and the prompt around a text as ids.
+
+    A ``temperature`` of the logits stands there where it is not 1.
+    """
     task = prompt.task
     words = label_words(task, prompt.tokenizer)
-    return {
+    card = {
         "format": 1,
         "task": task.name,
         "template": task.template,
@@ -154,6 +157,7 @@ def prompt_card(prompt: Prompt, tokens: Sequence[int]) -> dict[str, Any]:
         "pieces": _pieces(prompt),
         "room": prompt.budget,
     }
+    return card if temperature == 1 else {**card, "temperature": temperature}
 
 
 def text_card(task: Task, face: TextFace) -> dict[str, Any]:
@@ -168,12 +172,13 @@ def text_card(task: Task, face: TextFace) -> dict[str, Any]:
     }
 
 
-def prompt_readme(prompt: Prompt) -> str:
+def prompt_readme(prompt: Prompt, temperature: float = 1.0) -> str:
     """README.md of a folder that holds a merged masked LM; it defines ``probabilities`` and ``classify`` of rows."""
+    said = SOFTMAX if temperature == 1 else COOLED + SOFTMAX
     code = (
         "import json\n\nimport torch\nfrom transformers import AutoModelForMaskedLM, AutoTokenizer\n\n"
         + OPENED.format(file=CARD, name="card") + TOKENIZER.format(folder=".") + MODEL.format(folder=".")
-        + TOKENS + _by_prompt(prompt, "probabilities", SOFTMAX) + _classify(prompt.task)
+        + TOKENS + _by_prompt(prompt, "probabilities", said) + _classify(prompt.task)
     )  # fmt: skip
     return README.format(name=plain(prompt.task.name), words=OF_PROMPT, code=code)
 

@@ -21,7 +21,7 @@ from listflow.data.task import Task
 from listflow.pipeline.backbone.backbone import Backbone
 from listflow.pipeline.backbone.prompt import Prompt
 from listflow.pipeline.backbone.text_face import TextFace
-from listflow.pipeline.model.committee import View
+from listflow.pipeline.model.committee import Committee, View
 from listflow.pipeline.model.merge import check_mergeable, label_tokens, merge
 from listflow.pipeline.model.plain import (
     AS_PROMPT,
@@ -53,12 +53,12 @@ def export(run_dir: str | Path, out: str | Path) -> None:
     run = Finished.open(run_dir)
     _check_plain(run, str(run_dir))
     backbone = run.load_backbone("fp32", "cpu")
-    views = run.committee(backbone).views
+    committee = run.committee(backbone)
     with _aside(out) as folder:
-        if len(views) == 1:
-            _write(run, views[0], backbone, folder)
+        if len(committee.views) == 1:
+            _write(run, committee.views[0], backbone, folder, committee.temperature)
         else:
-            _write_both(run, views, backbone, folder)
+            _write_both(run, committee, backbone, folder)
 
 
 def _check_plain(run: Finished, name: str) -> None:
@@ -73,14 +73,16 @@ def _check_plain(run: Finished, name: str) -> None:
             )
 
 
-def _write_both(run: Finished, views: tuple[View, ...], backbone: Backbone, folder: Path) -> None:
+def _write_both(run: Finished, committee: Committee, backbone: Backbone, folder: Path) -> None:
+    """Of a pool of log-probabilities, less weight of every view is a higher temperature of the whole."""
     mixed: list[dict[str, Any]] = []
-    for view in views:
+    for view in committee.views:
         name = AS_PROMPT if isinstance(view.encoder, Prompt) else AS_TEXT
         (folder / name).mkdir()
         _write(run, view, backbone, folder / name)
-        mixed.append({"folder": name, "weight": view.weight, "temperature": view.temperature})
-    prompt, face = (view.encoder for view in views)
+        weight = view.weight / committee.temperature
+        mixed.append({"folder": name, "weight": weight, "temperature": view.temperature})
+    prompt, face = (view.encoder for view in committee.views)
     assert isinstance(prompt, Prompt)
     assert isinstance(face, TextFace)
     labels = [{"label": label} for label in run.task.labels]
@@ -88,29 +90,30 @@ def _write_both(run: Finished, views: tuple[View, ...], backbone: Backbone, fold
     (folder / README).write_text(readme_of_both(prompt, face), "utf-8")
 
 
-def _write(run: Finished, view: View, backbone: Backbone, folder: Path) -> None:
+def _write(run: Finished, view: View, backbone: Backbone, folder: Path, temperature: float = 1.0) -> None:
     if isinstance(view.encoder, Prompt):
-        _write_prompt(view, view.encoder, run.word_ids(backbone), backbone, folder)
+        _write_prompt(view, view.encoder, run.word_ids(backbone), backbone, folder, temperature)
     else:
-        _write_text(view, view.encoder, run.task, folder)
+        _write_text(view, view.encoder, run.task, folder, temperature)
 
 
 def _write_prompt(
-    view: View, prompt: Prompt, words: tuple[tuple[int, ...], ...], backbone: Backbone, folder: Path
+    view: View, prompt: Prompt, words: tuple[tuple[int, ...], ...], backbone: Backbone, folder: Path, temperature: float
 ) -> None:
     merged = merge(view.model, backbone, words)
     merged.model.save_pretrained(folder)
     merged.tokenizer.save_pretrained(folder)
-    write_json(folder / CARD, prompt_card(prompt, label_tokens(words, backbone)))
-    (folder / README).write_text(prompt_readme(prompt), "utf-8")
+    write_json(folder / CARD, prompt_card(prompt, label_tokens(words, backbone), temperature))
+    (folder / README).write_text(prompt_readme(prompt, temperature), "utf-8")
 
 
-def _write_text(view: View, face: TextFace, task: Task, folder: Path) -> None:
+def _write_text(view: View, face: TextFace, task: Task, folder: Path, temperature: float) -> None:
     head = view.model.head
     assert isinstance(head, Prototypes)
     face.encoder.save_pretrained(folder)  # type: ignore[operator]
     face.tokenizer.save_pretrained(folder)
-    own = {"centre": head.centre, "weight": head.out.weight, "bias": head.out.bias, "scale": torch.tensor(head.scale)}
+    scale, bias = torch.tensor(head.scale / temperature), head.out.bias / temperature
+    own = {"centre": head.centre, "weight": head.out.weight, "bias": bias, "scale": scale}
     if face.middle:
         own["middle"] = torch.tensor(head.config.middle)
     save_tensors(folder / VECTORS, {name: value.detach() for name, value in own.items()})

@@ -65,8 +65,8 @@ class FinishedView:
 class Finished:
     """The final model of a run. ``run`` is the folder that was asked for, ``trained_on`` the card of its backbone.
 
-    ``columns`` are those that its texts were read from. ``files`` are the bytes of its weights, its card and its
-    manifest, which say all of it.
+    ``columns`` are those that its texts were read from, ``temperature`` that of its logits. ``files`` are the bytes of
+    its weights, its card and its manifest, which say all of it.
     """
 
     run: Path
@@ -75,6 +75,7 @@ class Finished:
     views: tuple[FinishedView, ...]
     trained_on: dict[str, Any]
     columns: Columns
+    temperature: float
     files: Files = field(repr=False)
 
     @staticmethod
@@ -100,7 +101,9 @@ class Finished:
         views = tuple(map(FinishedView.of, card.get("views", [card])))
         task = Task.model_validate(card["task"])
         said = Columns.model_validate(card["columns"]) if "columns" in card else columns
-        return Finished(run, folder, task, views, card["backbone"], said or task.columns, files)
+        return Finished(
+            run, folder, task, views, card["backbone"], said or task.columns, card.get("temperature", 1.0), files
+        )
 
     @property
     def stage(self) -> tuple[AnyStage, ...]:
@@ -155,7 +158,7 @@ class Finished:
         """The trained views, on ``backbone``."""
         with undisturbed():
             tensors = load(self.files[WEIGHTS])
-        return Committee(tuple(self._view(view, backbone, tensors) for view in self.views))
+        return Committee(tuple(self._view(view, backbone, tensors) for view in self.views), self.temperature)
 
     def _view(self, view: FinishedView, backbone: Backbone, tensors: dict[str, Tensor]) -> View:
         model = Classifier(backbone, view.stage, view.head, word_ids_for(view.head, self.task, backbone))
@@ -218,11 +221,13 @@ def model_digest(run: Run, number: int) -> str:
     return digests[0] if not run.others else hashlib.sha256(" ".join(digests).encode()).hexdigest()
 
 
-def shipped(run: Run, number: int) -> tuple[dict[str, Tensor], Facts]:
-    """(tensors, card) of the model of round ``number``: all that a Predictor needs besides the backbone."""
+def shipped(run: Run, number: int, temperature: float = 1.0) -> tuple[dict[str, Tensor], Facts]:
+    """(tensors, card) of the model of round ``number``, its logits at a ``temperature``: all that a Predictor needs
+    besides the backbone.
+    """
     mixture, tensors, views = mixture_of(run), dict[str, Tensor](), list[Facts]()
     scales = zip(mixture.temperatures(number), mixture.weights(number), strict=True)
-    for (view, _), (temperature, weight) in zip(mixture.speaking(run), scales, strict=True):
+    for (view, _), (own_temperature, weight) in zip(mixture.speaking(run), scales, strict=True):
         stages, own = flat(load_model(view, number), view.config.stage)
         prefix = "text." if view.suffix else ""
         tensors |= {prefix + name: value for name, value in own.items()}
@@ -230,10 +235,11 @@ def shipped(run: Run, number: int) -> tuple[dict[str, Tensor], Facts]:
             {
                 "face": view.view, "stage": [stage.model_dump(mode="json") for stage in stages],
                 "head": view.config.head.model_dump(mode="json"), "max_length": (view.face or view.prompt).max_length,
-                "prefix": prefix, "weight": weight, "temperature": temperature,
+                "prefix": prefix, "weight": weight, "temperature": own_temperature,
             }
         )  # fmt: skip
-    return tensors, _card(run, views)
+    card = _card(run, views)
+    return tensors, card if temperature == 1 else {**card, "temperature": temperature}
 
 
 def _card(run: Run, views: list[Facts]) -> Facts:

@@ -16,6 +16,7 @@ from torch import Tensor
 from listflow.data.errors import InputError
 from listflow.data.files import file_digest, replacing
 from listflow.pipeline.method import metrics as evaluate
+from listflow.pipeline.method.metrics import Estimate
 from listflow.pipeline.model.classifier import logits_of
 from listflow.pipeline.results.drift import measure_drift
 from listflow.pipeline.results.finished import model_digest, shipped
@@ -60,6 +61,7 @@ from listflow.pipeline.training.committee import (
     said_of,
     speaking,
 )
+from listflow.pipeline.training.estimate import accuracy_and_temperature
 from listflow.pipeline.training.label_vectors import has_label_vectors
 from listflow.pipeline.training.models import forget_steps, metrics_of
 from listflow.pipeline.training.rounds import committee_logits, load_model
@@ -76,10 +78,13 @@ def publish(run: Run, last: int) -> dict[str, Any]:
     folder = run.files.final
     done = verified(folder)
     if done is None or done["inputs"] != inputs:
-        test = _test_logits(run, winner)
+        estimate, temperature = accuracy_and_temperature(run, winner)
+        test = _test_logits(run, winner, temperature)
         metrics = None if test is None or run.test_gold is None else metrics_of(test, run.test_gold)
-        with new_folder(folder, {"inputs": inputs, "round": winner, "test": metrics}) as aside:
-            tensors, card = shipped(run, winner)
+        facts = {"inputs": inputs, "round": winner, "test": metrics, "temperature": temperature}
+        facts |= {"estimate": estimate and asdict(estimate)}
+        with new_folder(folder, facts) as aside:
+            tensors, card = shipped(run, winner, temperature)
             save_tensors(aside / WEIGHTS, tensors)
             write_json(aside / CARD, card)
             if test is not None:
@@ -146,6 +151,7 @@ def build_report(run: Run, final: dict[str, Any], last: int) -> RunReport:
         parent=parent, adopted=start if parent else None,
         start=start if has_label_vectors(run.views[-1]) and not parent else None, views=view_reports(run),
         baselines=baselines_of(run), unknown=run.unknown,
+        estimate=Estimate(**final["estimate"]) if final.get("estimate") else None,
     )  # fmt: skip
 
 
@@ -199,15 +205,15 @@ def _marked(marker: Path) -> Any:
         return None
 
 
-def _test_logits(run: Run, winner: int) -> Tensor | None:
+def _test_logits(run: Run, winner: int, temperature: float) -> Tensor | None:
     """(N, C) logits of the whole test file, computed again only where the round saw a sample of it."""
     if run.test is None:
         return None
     if run.test_sample(winner) is None:
-        return said_of(run, winner, "test")
+        return said_of(run, winner, "test") / temperature
     on_rows = counter(run.notify, winner, "test", len(run.test) * len(speaking(run)))
     found = [logits_of(load_model(view, winner), view.test, on_rows) for view in speaking(run) if view.test]
-    return mixture_of(run).logits(winner, found)
+    return mixture_of(run).logits(winner, found) / temperature
 
 
 def _write_predictions(run: Run, winner: int, last: int, path: Path) -> None:
@@ -221,13 +227,13 @@ def _write_predictions(run: Run, winner: int, last: int, path: Path) -> None:
 
 
 def _prediction_tables(run: Run, winner: int, last: int) -> Iterator[pa.Table]:
-    total = len(run.corpus)
+    total, temperature = len(run.corpus), _temperature_of(run)
     told = [_taught(run, number) for number in range(1, last + 1)]
     weight_rows, weight_means = mean_meta_weights(run, *range(1, last + 1))
     on_rows = counter(run.notify, last, "predict", total * len(speaking(run)))
     for start in range(0, total, ROWS_AT_ONCE):
         rows = np.arange(start, min(start + ROWS_AT_ONCE, total))
-        soft = committee_logits(run, winner, rows, on_rows).softmax(-1).numpy()
+        soft = (committee_logits(run, winner, rows, on_rows) / temperature).softmax(-1).numpy()
         top, ids = soft.argmax(1), run.inputs.pool.row_ids(rows.tolist())
         columns: dict[str, Any] = {
             "row_id": ids,
@@ -242,6 +248,10 @@ def _prediction_tables(run: Run, winner: int, last: int) -> Iterator[pa.Table]:
         weight = look_up(weight_rows, weight_means, rows)
         columns["meta_weight"] = pa.array(weight.astype(np.float32), mask=weight < 0)
         yield pa.table(columns)
+
+
+def _temperature_of(run: Run) -> float:
+    return float((verified(run.files.final) or {}).get("temperature", 1.0))
 
 
 def _taught(run: Run, number: int) -> PseudoLabels:

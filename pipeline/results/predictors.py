@@ -22,7 +22,6 @@ from listflow.data.task import Columns
 from listflow.data.values import listed, texts_of
 from listflow.pipeline.backbone.prompt import Text
 from listflow.pipeline.backbone.text_face import SharedFace, TextFace
-from listflow.pipeline.model.committee import Committee
 from listflow.pipeline.results.finished import Finished
 from listflow.pipeline.results.predictor import BY_TASK, ROWS_AT_ONCE, Predictor
 from listflow.pipeline.results.tables import Shape, write_tables
@@ -199,7 +198,7 @@ def _sharing(predictor: Predictor, faces: dict[tuple[int, int, bool], SharedFace
         if isinstance(face, TextFace):
             face = faces.setdefault((id(face.encoder), face.max_length, face.middle), SharedFace(face))
         views.append(replace(view, encoder=face))
-    return replace(predictor, committee=Committee(tuple(views)))
+    return replace(predictor, committee=replace(predictor.committee, views=tuple(views)))
 
 
 def _names(runs: Sequence[Finished]) -> list[str]:

@@ -17,7 +17,7 @@ from rich.text import Text
 from listflow.data.files import REFUSED, refusing, replacing
 from listflow.pipeline.method.metrics import Metrics
 from listflow.pipeline.results.report import RoundReport, RunReport, advice, headline, summary, trained_words
-from listflow.pipeline.run.wording import capitalised, decimals, duration, percent
+from listflow.pipeline.run.wording import capitalised, decimals, duration, estimate_told, interval, percent
 from listflow.pipeline.storage.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -151,6 +151,8 @@ def _cells(record: RoundReport) -> Cells:
 
 def _said_below(report: RunReport) -> Iterator[str]:
     yield headline(report)
+    if report.estimate:
+        yield estimate_told(report.estimate)
     for view in report.views:
         yield f"{view.view} view, believed {percent(view.weight)}: {view.evidence}"
     if report.baselines:
@@ -175,5 +177,7 @@ _PAGES.filters |= {
     "percent": percent,
     "decimals": decimals,
     "duration": duration,
+    "interval": interval,
+    "estimate_told": estimate_told,
     "base64": lambda content: b64encode(content).decode(),
 }

@@ -8,8 +8,8 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from listflow.data.errors import InputError
-from listflow.pipeline.method.metrics import Metrics, ReliabilityBin
-from listflow.pipeline.run.wording import percent, trained
+from listflow.pipeline.method.metrics import Estimate, Metrics, ReliabilityBin
+from listflow.pipeline.run.wording import accuracy_told, capitalised, percent, trained
 
 FORMAT = 1
 _COUNTING = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
@@ -179,7 +179,8 @@ class RunReport:
     ``parent``, the name of the run that it goes on from, and ``adopted``, what that run's model reached on these rows.
     ``start`` is what the round-0 teachers reach with the pool, where they use it; ``baselines`` are what people would
     use instead, by name: None where it cannot be fitted. ``unknown`` is the share of tokens that the backbone does not
-    know, by kind of rows; reports of earlier versions have none.
+    know, by kind of rows; reports of earlier versions have none. ``estimate`` is of the final model, from the
+    labels.
     """
 
     run_id: str
@@ -206,6 +207,7 @@ class RunReport:
     views: tuple[ViewReport, ...] = ()
     baselines: dict[str, Metrics | None] = field(default_factory=dict)
     unknown: dict[str, float] = field(default_factory=dict)
+    estimate: Estimate | None = None
 
     @property
     def beginning(self) -> tuple[str, Metrics | None]:
@@ -261,14 +263,15 @@ def advice(report: RunReport) -> str:
 def summary(report: RunReport) -> str:
     """One sentence on the outcome."""
     count = len(report.rounds)
+    known = accuracy_told(report.final.accuracy if report.final else None, report.estimate)
     if not count and not report.data.unlabelled:
-        known = f"{percent(report.final.accuracy)} accuracy" if report.final else "Accuracy unknown without test rows"
-        return f"{known} from {report.data.labelled} labelled texts alone; without unlabelled ones there are no rounds."
+        labelled = f"{report.data.labelled} labelled texts alone"
+        return f"{capitalised(known)} from {labelled}; without unlabelled ones there are no rounds."
     rounds = "one round" if count == 1 else f"{_COUNTING[count] if count < len(_COUNTING) else count} rounds"
     training = f"{rounds} of self-training on {report.data.unlabelled:,} unlabelled texts"
     words, begun = report.beginning
     if begun is None or report.final is None:
-        return f"{training[0].upper()}{training[1:]}; without test rows the accuracy is unknown."
+        return f"{capitalised(training)}; {known}."
     before, after = percent(begun.accuracy), percent(report.final.accuracy)
     known = f"{before} accuracy with the {words}"
     if report.start is not None:

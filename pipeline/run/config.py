@@ -167,6 +167,8 @@ class RunConfig(Section):
     reweight: ReweightConfig = ReweightConfig()
     rounds: RoundsConfig = RoundsConfig()
     review: ReviewConfig = ReviewConfig()
+    estimate: bool = Field(False, description="estimate the accuracy from labelled rows that are held out")
+    calibrate: bool = Field(False, description="final probabilities as sure as those rows say that they may be")
     dropout: bool = Field(True, description="the backbone's own dropout while training")
     clip: float = Field(1.0, gt=0, description="global gradient norm")
     seed: int = Field(1, ge=0, le=2**31)

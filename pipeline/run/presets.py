@@ -46,6 +46,7 @@ _SURE_OF_SHARES: dict[str, Any] = {"confidence": 0.0, "prior": "shares"}
 _LABEL_VECTORS: dict[str, Any] = {"kind": "prototypes", "middle": 0.5}
 _COMMITTEE: dict[str, Any] = {
     "second": {"face": "text", "head": _LABEL_VECTORS, "student": _TEXT_STUDENT}, "pseudo": _SURE_OF_SHARES,
+    "estimate": True, "calibrate": True,
 }
 # What the fast preset takes for heads that start from nothing, where a verbalizer starts from a trained masked-LM head,
 # and for pseudo tokens: these need a higher rate, and a step of theirs passes through the whole backbone.

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from listflow.data.errors import shortened
+from listflow.pipeline.method.metrics import Estimate
 from listflow.pipeline.model.config import AnyHead
 from listflow.pipeline.stages.config import KINDS, AnyStage, Unified
 from listflow.pipeline.stages.presets import STAGE_PRESETS
@@ -37,6 +38,26 @@ def trained(stage: str, head: str, trainable: int, total: int) -> str:
 def percent(share: float | None) -> str:
     """``66.1 %`` for 0.661, and a dash for None."""
     return "-" if share is None else f"{100 * share:.1f} %"
+
+
+def interval(found: Estimate) -> str:
+    """``76.5 % (64.5 to 88.4 %)``: an estimate of accuracy with its 90 % interval."""
+    return f"{percent(found.accuracy)} ({100 * found.low:.1f} to {percent(found.high)})"
+
+
+def accuracy_told(measured: float | None, found: Estimate | None) -> str:
+    """What is known of a model's accuracy, before ``from ...``: on test rows, else by the labels, else nothing."""
+    if measured is not None:
+        return f"{percent(measured)} accuracy"
+    return f"an estimated accuracy of {interval(found)}" if found else "accuracy unknown without test rows"
+
+
+def estimate_told(found: Estimate) -> str:
+    """A sentence: the estimate, what it is of, and what it is from."""
+    return (
+        f"Estimated from the labels: {interval(found)} accuracy on texts like the labelled ones, the range with 90 % "
+        f"certainty; {found.right} of {found.rows} held-out rows were right without their own label."
+    )
 
 
 def decimals(value: float | None, places: int = 2) -> str:

@@ -89,7 +89,7 @@ def weigh_views(run: Run) -> Facts:
     began = time.monotonic()
     mixture, known = _taken_over(run), dict[str, Tensor]()
     if mixture is None:
-        known = {view.view: _held_out(view) for view in run.views}
+        known = {view.view: without_own_label(view) for view in run.views}
         mixture = _decided(run, list(known.values()))
     with new_folder(folder, {"inputs": inputs, "seconds": time.monotonic() - began}) as aside:
         write_json(aside / MIXTURE, {"format": 1, **asdict(mixture)})
@@ -197,7 +197,7 @@ def _for_models(run: Run, mixture: Mixture) -> Mixture:
     return replace(mixture, voices=tuple(voices))
 
 
-def _held_out(view: Run) -> Tensor:
+def without_own_label(view: Run) -> Tensor:
     """(K, C) logits of the labelled rows without their own label."""
     # What is known of a model that was taken over may be of other labelled rows.
     known = load_tensors(view.round(0).evidence) if view.parent is None else {}

@@ -81,7 +81,7 @@ def saved_backbone(folder: Path, family: str = "bert") -> Path:
 
 def committee_run(
     folder: Path, backbone: Path, views: Sequence[str] = ("prompt", "text"), task: Task = TASK, family: str = "bert",
-    seed: int = 0, middle: float = 0.0,
+    seed: int = 0, middle: float = 0.0, temperature: float = 1.0,
 ) -> Path:  # fmt: skip
     """The folder of a run whose final model has these views, on the backbone in a folder of its own."""
     made = {"prompt": _prompt, "text": partial(_text, middle=middle)}
@@ -102,7 +102,7 @@ def committee_run(
     with new_folder(folder / "final", {}) as aside:
         save_tensors(aside / "weights.safetensors", tensors)
         card = {"format": 1, "task": task.model_dump(mode="json"), "backbone": backbone_card, **first, "views": cards}
-        write_json(aside / "model.json", card)
+        write_json(aside / "model.json", card if temperature == 1 else {**card, "temperature": temperature})
     return folder
 
 

@@ -123,7 +123,7 @@ def test_one_that_was_interrupted_is_refused_with_the_reason(old: Path) -> None:
     with pytest.raises(InputError) as refused:
         self_train(load_config(old))
     assert str(refused.value) == (
-        f"{old} was begun by a version whose runs had no face, second, mixture; finish it with that version, or start "
-        "anew in another --run-dir."
+        f"{old} was begun by a version whose runs had no face, second, mixture, estimate, calibrate; finish it with "
+        "that version, or start anew in another --run-dir."
     )
     assert before == {path: file_digest(path) for path in before}

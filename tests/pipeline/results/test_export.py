@@ -241,6 +241,20 @@ def test_two_views_and_the_text_view_alone_are_read_as_in_the_run(
     torch.testing.assert_close(read_by(out, rows, monkeypatch), expected, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("views", [("prompt", "text"), ("prompt",), ("text",)], ids="+".join)
+def test_a_cooled_model_is_exported_as_cool(
+    views: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    backbone = saved_backbone(tmp_path / "backbone")
+    found = {}
+    for temperature in (1.0, 2.5):
+        run, out = tmp_path / f"run {temperature}", tmp_path / f"out {temperature}"
+        export(committee_run(run, backbone, views, temperature=temperature), out)
+        found[temperature] = torch.from_numpy(Predictor.open(run).probabilities(TEXTS))
+        torch.testing.assert_close(read_by(out, TEXTS, monkeypatch), found[temperature], rtol=0, atol=1e-5)
+    torch.testing.assert_close((found[1.0].log() / 2.5).softmax(-1), found[2.5], rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("middle", [0.0, 0.7])
 @pytest.mark.parametrize("family", [*CONFIGS, "deberta-v3"])
 def test_every_family_has_a_plain_committee(

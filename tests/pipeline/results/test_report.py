@@ -125,7 +125,8 @@ def test_json_follows_the_contract() -> None:
     metrics = dict.fromkeys(("accuracy", "macro_f1", "ece"))
     assert " ".join(values) == (
         "format run_id task labels seed backbone trainable_parameters data zero_shot labelled_only rounds "
-        "final stopped seconds notices figures stage head drift parent adopted start views baselines unknown"
+        "final stopped seconds notices figures stage head drift parent adopted start views baselines unknown "
+        "estimate"
     )
     assert values["format"] == 1
     assert walk(values["backbone"]) == dict.fromkeys(("name", "parameters"))
@@ -359,7 +360,7 @@ def test_without_test_rows(tmp_path: Path) -> None:
     write_report(report, tmp_path)
     assert {path.stem for path in (tmp_path / "plots").iterdir()} == {"progress", "balance", "meta_weights"}
     page = (tmp_path / "report.html").read_text("utf-8")
-    assert "the accuracy is unknown" in page
+    assert "accuracy unknown without test rows" in page
     assert "Macro F1" not in page
     assert "Agreement of student and teacher: kappa 0.92" in page
 
