@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
 from listflow.data.errors import shortened
-from listflow.pipeline.method.metrics import Estimate
 from listflow.pipeline.model.config import AnyHead
 from listflow.pipeline.stages.config import KINDS, AnyStage, Unified
 from listflow.pipeline.stages.presets import STAGE_PRESETS
+
+if TYPE_CHECKING:
+    from listflow.pipeline.method.metrics import Estimate
 
 # A unified stage that differs from a preset in one of these is another thing, not that preset with other values.
 _NATURE = ("form", "place", "insertion", "composition")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
-from listflow.pipeline.method.estimate import cooled, estimated, likely_right
+from listflow.pipeline.method.estimate import cooled, estimated
 from listflow.pipeline.method.metrics import Estimate
 from listflow.pipeline.run.run import Run
 from listflow.pipeline.storage.checkpoint import load_tensors
@@ -22,16 +22,14 @@ def accuracy_and_temperature(run: Run, winner: int) -> tuple[Estimate | None, fl
     None and 1 where it does not, and where fewer than half of the labelled rows can be held out. Both are of the
     round-0 teachers, made anew without the rows in question: no test row and no label of the pool is in them.
     """
-    folds = folds_of(run) if run.config.estimate or run.config.calibrate else []
+    config = run.config
+    folds = folds_of(run) if config.estimate or config.calibrate else []
     rows = np.sort(np.concatenate(folds)) if folds else np.zeros(0, int)
     if not len(rows) or len(rows) < FEWEST_HELD * len(run.gold):
         return None, 1.0
-    unseen, gold = _unseen(run)[rows], run.gold[rows]
-    found = estimated(unseen, gold) if run.config.estimate else None
-    if not run.config.calibrate or run.lone:
-        return found, 1.0
-    sample = said_of(run, winner, "sample")
-    return found, cooled(sample, likely_right(unseen, gold, sample.softmax(-1).mean(0)))
+    found = estimated(_unseen(run)[rows], run.gold[rows])
+    sure = config.calibrate and not run.lone
+    return found if config.estimate else None, cooled(said_of(run, winner, "sample"), found) if sure else 1.0
 
 
 def _unseen(run: Run) -> Tensor:

@@ -17,10 +17,10 @@ from listflow.pipeline.results.report import RunReport
 from listflow.pipeline.run.opening import open_run
 from listflow.pipeline.run.presets import build_config
 from listflow.pipeline.self_training import self_train
-from listflow.pipeline.storage.checkpoint import read_json, verified
-from listflow.pipeline.storage.run_folder import RunFolder
+from listflow.pipeline.storage.checkpoint import load_tensors, read_json, verified
+from listflow.pipeline.storage.run_folder import EVIDENCE, RunFolder
 from listflow.pipeline.training import estimate
-from listflow.pipeline.training.committee import without_own_label
+from listflow.pipeline.training.committee import mixture_of, without_own_label
 
 SURE = 0.6
 ONE = {"rounds": {"count": 1}}
@@ -42,16 +42,19 @@ def finished(tiny_files: dict[str, Path], tmp_path_factory: pytest.TempPathFacto
 
 
 def unsure(patch: pytest.MonkeyPatch) -> None:
-    """Has the labels say that six rows in ten of the pool are right."""
-    patch.setattr(estimate, "likely_right", lambda *known: SURE)
+    """Has the labels say that a model may be sure of six rows in ten."""
+    patch.setattr("listflow.pipeline.method.estimate.allowed", lambda *known: SURE)
 
 
-def test_it_is_what_the_held_out_rows_say(finished: tuple[Path, RunReport]) -> None:
+def test_it_is_what_the_held_out_rows_say(finished: tuple[Path, RunReport], tiny_files: dict[str, Path]) -> None:
     run, report = finished
     found = report.estimate
     assert found is not None
     assert found.rows == 12
-    assert found.accuracy == (found.right + 2) / 16
+    with open_run(committee_config(more_labels(tiny_files, run.parent), run)) as opened:
+        kept = load_tensors(opened.round(0).committee / EVIDENCE)
+        unseen = mixture_of(opened).logits(0, [kept["prompt"], kept["text"]])
+        assert found == estimated(unseen, opened.gold)
     assert read_json(RunFolder(run).report)["estimate"]["right"] == found.right
 
 
