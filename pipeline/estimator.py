@@ -212,10 +212,9 @@ class _Bar:
         part = (progress.view, progress.round, progress.phase)
         if part != self._part:
             self._part = part
+            words = " ".join(filter(None, (f"round {progress.round}", progress.view, progress.phase)))
+            self._bar.set_description(words, refresh=False)
             self._bar.reset(progress.total)
-            self._bar.set_description(
-                " ".join(filter(None, (f"round {progress.round}", progress.view, progress.phase)))
-            )
         self._bar.update(progress.done - self._bar.n)
 
 

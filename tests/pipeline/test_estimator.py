@@ -8,6 +8,7 @@ import pickle
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -331,3 +332,16 @@ def test_folds_of_sixty_rows_say_how_good_it_is() -> None:
     texts, labels = [row["text"] for row in labelled], [row["label"] for row in labelled]
     assert len(texts) == 60
     assert cross_val_score(model, texts, labels, cv=3, error_score="raise").mean() > 0.6
+
+
+@pytest.mark.parametrize(("verbose", "seen"), [(True, True), (False, False)])
+def test_a_notebook_shows_how_far_it_is(
+    tiny_files: dict[str, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    verbose: bool,
+    seen: bool,
+) -> None:
+    monkeypatch.setitem(sys.modules, "ipykernel", ModuleType("ipykernel"))
+    small(tiny_files, head="prototypes", second=None, verbose=verbose).fit(TEXTS, LABELS, unlabelled=MORE)
+    assert ("round 0 match" in capsys.readouterr().err) == seen
