@@ -65,24 +65,28 @@ def unmarked(cell: str, known: Container[str]) -> str:
     return cell.removeprefix("'") if cell not in known and cell.removeprefix("'") in known else cell
 
 
-def texts_of(texts: Any, *, is_pair: bool) -> list[Text]:
+def texts_of(texts: Any, *, is_pair: bool, name: str = "texts") -> list[Text]:
     """Return (text, second text or None) for each item of a list of texts, or of pairs of texts for a pair task.
 
-    Raises InputError for what is no list, and for the first item that cannot be read, with its index.
+    Raises InputError for what is no list, and for the first item that cannot be read, with its index in `name`.
     """
-    return [_item(f"texts[{index}]", item, is_pair) for index, item in enumerate(listed(texts))]
+    return [_item(f"{name}[{index}]", item, is_pair) for index, item in enumerate(listed(texts))]
 
 
-def listed(texts: Any) -> list[Any]:
-    """Return the items of what should be a list of texts; InputError where it is one text, a table or no list."""
-    if isinstance(texts, str | bytes) or getattr(texts, "ndim", 1) == 0:
-        raise InputError("one text is given where a list of texts is read; put it in a list: [text].")
-    if isinstance(texts, Mapping) or hasattr(texts, "columns"):
-        kind = type(texts).__name__
-        raise InputError(f"a {kind} is given where a list of texts is read; pass one column, as a list of its texts.")
-    if not isinstance(texts, Iterable):
-        raise InputError(f"a {type(texts).__name__} is given where a list of texts is read; pass a list: [text].")
-    return list(texts)
+def listed(items: Any, one: str = "text") -> list[Any]:
+    """Return the items of what should be a list of texts; InputError where it is one text, a table or no list.
+
+    `one` is what the sentences call an item.
+    """
+    read = f"is given where a list of {one}s is read"
+    if isinstance(items, str | bytes) or getattr(items, "ndim", 1) == 0:
+        raise InputError(f"one {one} {read}; put it in a list: [{one}].")
+    kind = type(items).__name__
+    if isinstance(items, Mapping) or hasattr(items, "columns"):
+        raise InputError(f"a {kind} {read}; pass one column, as a list of its {one}s.")
+    if not isinstance(items, Iterable):
+        raise InputError(f"a {kind} {read}; pass a list: [{one}].")
+    return list(items.to_pylist() if hasattr(items, "to_pylist") else items)
 
 
 def _item(what: str, item: Any, is_pair: bool) -> Text:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,14 +18,14 @@ from sklearn.utils.validation import check_is_fitted
 from tqdm.auto import tqdm
 
 from listflow.data.errors import InputError
-from listflow.data.inputs import LONE
-from listflow.data.values import listed
-from listflow.pipeline.given import Given, unframed
+from listflow.data.values import known_label
+from listflow.pipeline.given import Given, in_python, items_of, labels_of
 from listflow.pipeline.results.predictor import Predictor
 from listflow.pipeline.results.rendering import ShownReport
+from listflow.pipeline.run.opening import open_run
 from listflow.pipeline.run.presets import build_config
 from listflow.pipeline.run.run import Progress
-from listflow.pipeline.self_training import self_train
+from listflow.pipeline.self_training import train
 
 # Sections and values of the configuration that are the estimator's parameters by the same name.
 SETTINGS = (
@@ -92,20 +93,23 @@ class TextClassifier(ClassifierMixin, BaseEstimator):
         """Learns from ``texts``, one label each, and ``unlabelled`` ones, by default those of the constructor.
 
         Lists, arrays and columns of texts; of pairs, two columns or tuples. InputError for what cannot be used, with
-        the index of the item: nothing is trained then.
+        the index of the item: nothing is trained then. What is used but should be known is a warning.
         """
-        labels = listed(labels)
-        given = Given.of(texts, labels, self.unlabelled if unlabelled is None else unlabelled)
+        labels = labels_of(labels)
+        given = Given.of(texts, labels, self._pool() if unlabelled is None else unlabelled)
         classes = _classes(labels, given.labels)
         with _folder(self.run_dir) as folder, given.kept_in(folder) as data, _bar(self.verbose) as shown:
             config = build_config(self.preset, self._overlay(folder, data))
-            report = self_train(config, shown)
-            self.predictor_ = Predictor.open(folder)
-        if not given.unlabelled:
-            warnings.warn(LONE, stacklevel=2)
-        self.report_ = ShownReport.of(report)
+            with open_run(config, shown) as run:
+                report = ShownReport.of(train(run))
+                # On the backbone that is loaded: a second one would be the peak of memory.
+                predictor = Predictor.open(run.folder, run.backbone)
+        self.predictor_, self.report_ = predictor, report
         self.classes_ = np.array(list(classes.values()))
-        self._columns = [self.predictor_.labels.index(name) for name in classes]
+        # The task may write a label in another way, and have labels that no text has here.
+        self._columns = [predictor.labels.index(known_label(name, predictor.labels) or name) for name in classes]
+        for notice in report.notices:
+            warnings.warn(in_python(notice), stacklevel=2)
         return self
 
     def predict(self, texts: Any) -> np.ndarray:
@@ -116,7 +120,9 @@ class TextClassifier(ClassifierMixin, BaseEstimator):
     def predict_proba(self, texts: Any) -> np.ndarray:
         """(N, C) probabilities, in the order of ``classes_``."""
         check_is_fitted(self)
-        return self.predictor_.probabilities(unframed(texts))[:, self._columns]
+        soft = self.predictor_.probabilities(items_of(texts))
+        own = soft[:, self._columns]
+        return own if own.shape == soft.shape else own / own.sum(1, keepdims=True)
 
     def set_params(self, **params: Any) -> Self:
         """As scikit-learn's; ``rounds__count=3`` sets a value within a section of the configuration."""
@@ -125,7 +131,7 @@ class TextClassifier(ClassifierMixin, BaseEstimator):
             section, _, within = name.partition("__")
             if within and section in SETTINGS:
                 before = plain.get(section, getattr(self, section))
-                value = _within(before, within.split("__"), value)
+                value = _within(section, before, within.split("__"), value)
             plain[section if within else name] = value
         super().set_params(**plain)
         return self
@@ -137,6 +143,13 @@ class TextClassifier(ClassifierMixin, BaseEstimator):
         tags.input_tags.one_d_array = True
         return tags
 
+    def _pool(self) -> Any:
+        if isinstance(self.unlabelled, Iterator):
+            raise InputError(
+                "unlabelled is a generator, which can be read once only; pass a list, or give it to fit instead."
+            )
+        return self.unlabelled
+
     def _overlay(self, folder: Path, data: dict[str, Any]) -> dict[str, Any]:
         asked = {name: value for name in SETTINGS if (value := getattr(self, name)) is not None}
         if isinstance(self.backbone, str):
@@ -147,23 +160,32 @@ class TextClassifier(ClassifierMixin, BaseEstimator):
 
 
 def _classes(labels: list[Any], names: list[str]) -> dict[str, Any]:
-    """By name, in the order of ``classes_``, each class as it was given; InputError where two have one name."""
+    """By name, in the order of ``classes_``, each class as it was given; InputError for what are no classes."""
     found: dict[str, Any] = {}
     for value, name in zip(labels, names, strict=True):
         if found.setdefault(name, value) != value:
             raise InputError(f"labels {found[name]!r} and {value!r} are both called '{name}'; give them other names.")
-    try:
-        return dict(sorted(found.items(), key=lambda item: item[1]))
-    except TypeError as error:
-        kinds = ", ".join(sorted({type(value).__name__ for value in found.values()}))
-        raise InputError(
-            f"labels are of several kinds ({kinds}); pass all of them as text, or all as numbers."
-        ) from error
+        if isinstance(value, float | np.floating) and not float(value).is_integer():
+            raise InputError(f"labels hold {value}, a continuous number; pass classes, as text or as whole numbers.")
+    kinds = {_kind(value) for value in found.values()}
+    if len(kinds) > 1:
+        raise InputError(f"labels are of several kinds ({', '.join(sorted(kinds))}); pass all of them as text.")
+    if len(found) < 2:
+        raise InputError(f"all labels are '{next(iter(found))}', which is one class; add texts of another class.")
+    return dict(sorted(found.items(), key=lambda item: item[1]))
 
 
-def _within(before: Any, path: list[str], value: Any) -> dict[str, Any]:
-    kept = dict(before) if isinstance(before, dict) else {}
-    kept[path[0]] = _within(kept.get(path[0]), path[1:], value) if len(path) > 1 else value
+def _kind(value: Any) -> str:
+    if isinstance(value, str):
+        return "text"
+    return "true or false" if isinstance(value, bool | np.bool_) else "numbers"
+
+
+def _within(section: str, before: Any, path: list[str], value: Any) -> dict[str, Any]:
+    """What ``before`` has of a section, a name alone too, with the value at ``path`` in it."""
+    named = {"name" if section == "backbone" else "kind": before} if isinstance(before, str) else before
+    kept = dict(named) if isinstance(named, dict) else {}
+    kept[path[0]] = _within(path[0], kept.get(path[0]), path[1:], value) if len(path) > 1 else value
     return kept
 
 
@@ -190,14 +212,15 @@ class _Bar:
         part = (progress.view, progress.round, progress.phase)
         if part != self._part:
             self._part = part
+            words = " ".join(filter(None, (f"round {progress.round}", progress.view, progress.phase)))
+            self._bar.set_description(words, refresh=False)
             self._bar.reset(progress.total)
-            self._bar.set_description(
-                " ".join(filter(None, (f"round {progress.round}", progress.view, progress.phase)))
-            )
         self._bar.update(progress.done - self._bar.n)
 
 
 @contextmanager
 def _bar(verbose: bool) -> Iterator[_Bar]:
-    with tqdm(total=0, leave=False, disable=None if verbose else True) as bar:
+    # A notebook's streams are no terminal, and are seen.
+    is_seen = sys.stderr.isatty() or "ipykernel" in sys.modules
+    with tqdm(total=0, leave=False, disable=not (verbose and is_seen)) as bar:
         yield _Bar(bar)

@@ -7,28 +7,30 @@ import json
 import pickle
 import subprocess
 import sys
-import warnings
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV, cross_val_score
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import FunctionTransformer
-from sklearn.utils.estimator_checks import check_estimator
 from tiny import sentences
 
 from listflow import Predictor, TextClassifier, build_config, self_train
 from listflow.data.errors import InputError
+from listflow.pipeline.given import Given, in_python, labels_of
 from listflow.pipeline.results.outcome import report_of
 
 ROWS, POOL, NEW = sentences(16, 1), sentences(60, 2, labelled=False), sentences(10, 3)
 TEXTS, LABELS = [row["text"] for row in ROWS], [row["label"] for row in ROWS]
 MORE, TESTS = [row["text"] for row in POOL], [row["text"] for row in NEW]
+DEMO = Path(__file__).parents[2] / "data" / "demo"
 PAIRS = [(text, text.replace("w", "v")) for text in TEXTS]
 
 
@@ -150,14 +152,6 @@ def _lowered(texts: list[str]) -> list[str]:
     return [text.lower() for text in texts]
 
 
-def test_scikit_learns_checks_that_ask_for_no_table_of_numbers_pass(tiny_files: dict[str, Path]) -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it says that most of its checks need numbers, which a text is not
-        results = check_estimator(small(tiny_files), on_fail=None)
-    assert results
-    assert [result["check_name"] for result in results if result["status"] == "failed"] == []
-
-
 def test_a_pickle_holds_all_of_it(fitted: TextClassifier, tmp_path: Path) -> None:
     (tmp_path / "model.pickle").write_bytes(pickle.dumps(fitted))
     code = (
@@ -198,8 +192,21 @@ def test_before_it_is_fitted_it_says_so() -> None:
         (TEXTS, [*LABELS[:3], None, *LABELS[4:]], r"labels\[3\] is missing; pass texts without a label as unlabelled."),
         (TEXTS, [0, 1, -1, 0] * 4, r"labels\[2\] is -1, which may mean a text without a label"),
         (TEXTS, [1, "1"] * 8, "labels 1 and '1' are both called '1'"),
-        (TEXTS, [1, "a"] * 8, r"labels are of several kinds \(int, str\)"),
-        (TEXTS, ["a"] * 16, "all rows have the label 'a'; add rows of another class"),
+        (TEXTS, [1, "a"] * 8, r"labels are of several kinds \(numbers, text\)"),
+        (TEXTS, [True, 0] * 8, r"labels are of several kinds \(numbers, true or false\)"),
+        (TEXTS, [0.5, 1.0] * 8, "labels hold 0.5, a continuous number; pass classes"),
+        (TEXTS, [b"a", b"b"] * 8, r"labels\[0\] holds a bytes; it must hold text"),
+        (TEXTS, [0.0, -1.0] * 8, r"labels\[1\] is -1, which may mean a text without a label"),
+        (TEXTS, np.array([[0, 1]] * 16), "a table of 2 columns is given as labels; pass one column"),
+        (TEXTS, "positive", r"one label is given where a list of labels is read; put it in a list: \[label\]."),
+        (TEXTS, set(LABELS), "labels is a set, which has no order; pass a list"),
+        (set(TEXTS), LABELS, "texts is a set, which has no order; pass a list"),
+        (list(range(16)), LABELS, r"texts\[0\] is a number, 0; pass texts."),
+        (np.zeros(16), LABELS, r"texts\[0\] is a number, 0.0; pass texts."),
+        (np.zeros((16, 2)), LABELS, r"texts\[0\] is a number, 0.0; pass texts."),
+        (pd.DataFrame({"text": TEXTS, "label": LABELS}), LABELS, "the second column of texts is the labels"),
+        (pd.DataFrame({"text": TEXTS, "a": 1, "b": 2}), LABELS, "a table of 3 columns is given"),
+        (TEXTS, ["a"] * 16, "all labels are 'a', which is one class; add texts of another class"),
         (np.zeros((16, 3)), LABELS, "a table of 3 columns is given; pass one column of texts, or the two of pairs."),
         ({"text": TEXTS}, LABELS, "a dict is given where a list of texts is read"),
     ],
@@ -224,3 +231,117 @@ def test_a_folder_of_another_run_is_left_as_it_was(tiny_files: dict[str, Path], 
 def test_a_pool_that_holds_the_labelled_texts_is_told(tiny_files: dict[str, Path]) -> None:
     model = small(tiny_files, head="prototypes", second=None).fit(TEXTS, LABELS, unlabelled=[*TEXTS, *MORE])
     assert "16 unlabelled row(s) repeat a labelled text and were left out." in model.report_.notices
+
+
+@pytest.mark.parametrize(
+    ("pool", "said"),
+    [
+        ([*MORE, None], r"unlabelled\[60\] is missing"),
+        ([*MORE, 5], r"unlabelled\[60\] is a number, 5; pass texts."),
+        ([*MORE, b"bytes"], r"unlabelled\[60\] holds a bytes"),
+        ([("w1", "w2")], r"unlabelled\[0\] has a second text where the task reads one"),
+        (set(MORE), "unlabelled is a set, which has no order; pass a list."),
+        ("pool.jsonl", "one text is given where a list of texts is read"),
+        (TEXTS, "^the unlabelled texts: no unlabelled row is left .*16 among the labelled rows"),
+        (iter(MORE), "unlabelled is a generator, which can be read once only"),
+    ],
+)
+def test_an_unlabelled_text_that_cannot_be_used_is_said_in_a_sentence(
+    tiny_files: dict[str, Path], tmp_path: Path, pool: Any, said: str
+) -> None:
+    with pytest.raises(InputError, match=said):
+        small(tiny_files, unlabelled=pool, run_dir=tmp_path / "run").fit(TEXTS, LABELS)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_that_is_a_file_is_said_in_a_sentence(tiny_files: dict[str, Path], tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("mine")
+    with pytest.raises(InputError, match=r"cannot write to .*run"):
+        small(tiny_files, run_dir=tmp_path / "run").fit(TEXTS, LABELS, unlabelled=MORE)
+    assert (tmp_path / "run").read_text() == "mine"
+
+
+@pytest.mark.parametrize("texts", [[1, 2], [None], [b"a"], "a text", pd.DataFrame({"a": ["x"], "b": 1, "c": 2})])
+def test_what_cannot_be_predicted_is_said_in_a_sentence(fitted: TextClassifier, texts: Any) -> None:
+    with pytest.raises(InputError, match=r"pass|put|must hold text"):
+        fitted.predict(texts)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        iter, pa.array, lambda items: pd.Series(items, index=range(90, 90 + len(items)), dtype="string"),
+        lambda items: pd.DataFrame({"only": items}), lambda items: np.array(items, dtype=object)[:, None],
+    ],
+)  # fmt: skip
+def test_texts_and_labels_come_in_many_kinds(kind: Any) -> None:
+    assert Given.of(kind(TEXTS), labels_of(kind(LABELS)), kind(MORE)) == Given.of(TEXTS, LABELS, MORE)
+
+
+def test_a_fit_that_fails_leaves_what_was_learned(fitted: TextClassifier) -> None:
+    before = fitted.predict_proba(TESTS)
+    with pytest.raises(InputError, match="16 texts and 3 labels"):
+        fitted.fit(TEXTS, LABELS[:3])
+    np.testing.assert_array_equal(fitted.predict_proba(TESTS), before)
+
+
+def test_a_setting_within_a_section_keeps_the_name_of_the_section() -> None:
+    model = TextClassifier(head="linear", backbone="minilm").set_params(head__bias=True, backbone__precision="fp32")
+    assert (model.head, model.backbone) == (
+        {"kind": "linear", "bias": True},
+        {"name": "minilm", "precision": "fp32"},
+    )
+
+
+def test_a_task_with_more_labels_than_the_texts_have(tiny_files: dict[str, Path]) -> None:
+    labels = [{"negative": "World", "positive": "Sports"}[label] for label in LABELS]
+    with pytest.warns(UserWarning, match="No labelled row has one of 2 labels"):
+        model = small(tiny_files, head="prototypes", second=None, task="agnews").fit(TEXTS, labels, MORE)
+    assert model.classes_.tolist() == ["Sports", "World"]
+    np.testing.assert_allclose(model.predict_proba(TESTS).sum(1), 1, rtol=1e-5)
+
+
+def test_a_sentence_names_settings_as_python_does() -> None:
+    assert in_python("choose another --run-dir (--backbone), or so.") == "choose another run_dir (backbone), or so."
+
+
+def test_an_interrupt_leaves_no_folder(
+    tiny_files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("listflow.pipeline.self_training.judge", interrupted)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with pytest.raises(KeyboardInterrupt):
+        small(tiny_files, head="prototypes", second=None).fit(TEXTS, LABELS, unlabelled=MORE)
+    assert not list(tmp_path.glob("listflow-*"))
+
+
+@pytest.mark.long
+def test_folds_in_processes_of_their_own(tiny_files: dict[str, Path]) -> None:
+    model = small(tiny_files, unlabelled=MORE, head="prototypes", second=None)
+    alone, apart = (cross_val_score(model, TEXTS, LABELS, cv=2, n_jobs=jobs, error_score="raise") for jobs in (1, 2))
+    np.testing.assert_array_equal(alone, apart)
+
+
+@pytest.mark.long
+def test_folds_of_sixty_rows_say_how_good_it_is() -> None:
+    labelled, pool = (
+        [json.loads(line) for line in (DEMO / f"{name}.jsonl").read_text("utf-8").splitlines()]
+        for name in ("labelled", "unlabelled")
+    )
+    model = TextClassifier([row["text"] for row in pool[:300]], head="prototypes", second=None, verbose=False)
+    texts, labels = [row["text"] for row in labelled], [row["label"] for row in labelled]
+    assert len(texts) == 60
+    assert cross_val_score(model, texts, labels, cv=3, error_score="raise").mean() > 0.6
+
+
+@pytest.mark.parametrize(("verbose", "seen"), [(True, True), (False, False)])
+def test_a_notebook_shows_how_far_it_is(
+    tiny_files: dict[str, Path],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    verbose: bool,
+    seen: bool,
+) -> None:
+    monkeypatch.setitem(sys.modules, "ipykernel", ModuleType("ipykernel"))
+    small(tiny_files, head="prototypes", second=None, verbose=verbose).fit(TEXTS, LABELS, unlabelled=MORE)
+    assert ("round 0 match" in capsys.readouterr().err) == seen
