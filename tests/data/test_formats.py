@@ -113,6 +113,20 @@ def test_json_that_is_no_list_of_objects(tmp_path: Path, content: str | bytes, s
     )
 
 
+TWICE = ['{"text": "a", "label": "b"}', '{"text": "c", "more": {"x": 1, "x": 2}, "label": "d", "text": "e"}']
+
+
+@pytest.mark.parametrize("content", ["\n".join(TWICE), f"[{', '.join(TWICE)}]"])
+@pytest.mark.parametrize("name", ["x.jsonl", "x.json", "x.ndjson"])
+def test_a_key_that_is_there_twice_in_a_row_of_json(tmp_path: Path, name: str, content: str) -> None:
+    """As in a header of csv: it matters where it is one that is read."""
+    path = written(tmp_path / name, content)
+    assert refused(path) == "FILE, row 2: column 'text' occurs twice; rename one of them."
+    assert [row.text for row in read_rows(str(path), Columns(text="label", label="x"), is_pair=False)] == ["b", "d"]
+    inside = written(tmp_path / name, '{"text": {"a": 1, "a": 2}, "label": "b"}')
+    assert refused(inside) == "FILE, row 1: column 'text' holds a JSONObject; it must hold text."
+
+
 @pytest.mark.parametrize("name", ["x.csv.gz", "x.jsonl.gz", "x.json.gz", "x.TSV.GZ", "x.csv"])
 def test_packed_files_are_unpacked_on_the_way(tmp_path: Path, name: str) -> None:
     content = JSONL if "json" in name else table("\t" if "TSV" in name else ",")
