@@ -32,7 +32,7 @@ READ_AT_ONCE = 1024  # rows of a columnar source in memory at a time
 SEPARATORS = ",;\t|"
 _SEPARATOR_LINE = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)  # a spreadsheet's own first line
 _BLANK = re.compile(r"[ \t\r\n]*")
-_PARQUET = b"PAR1"
+_LINES = r"end its lines with line feeds, as `tr '\r' '\n'` does, or pass jsonl"
 
 
 def is_hub_id(source: str) -> bool:
@@ -67,7 +67,7 @@ def records_of(source: str, keys: Mapping[str, str]) -> Iterator[Record]:
 def _ending_by_content(source: str) -> str:
     with unpacked(source) as file:
         first = file.read(BYTES_AT_ONCE)
-    if first.startswith(_PARQUET):
+    if first.startswith(b"PAR1"):
         return ".parquet"
     return ".json" if _text_of_first(first)[:1] in (b"{", b"[") else ".csv"
 
@@ -78,11 +78,11 @@ def _text_of_first(first: bytes) -> bytes:
 
 def _csv_records(source: str, keys: Mapping[str, str], delimiter: str = ",") -> Iterator[Record]:
     csv.field_size_limit(LONGEST_FIELD)
-    delimiter, lines = _separated(text_lines(source), keys, delimiter)
-    # strict: a stray quote is an error, where the default would silently swallow the rows up to the next one.
-    table = csv.reader(lines, delimiter=delimiter, strict=True)
     number, where = 0, shown(source)
     try:
+        delimiter, lines = _separated(text_lines(source), keys, delimiter)
+        # strict: a stray quote is an error, where the default would silently swallow the rows up to the next one.
+        table = csv.reader(lines, delimiter=delimiter, strict=True)
         header = [name.strip() for name in next(table, [])]
         if header:
             places = _check_columns(where, keys, header)
@@ -94,12 +94,11 @@ def _csv_records(source: str, keys: Mapping[str, str], delimiter: str = ",") -> 
             number += 1
             cells = cells or [""]
             if len(cells) != len(header):
-                counts = f"has {len(cells)} fields where the header has {len(header)}"
-                remedy = f"put quotes around texts with {delimiter!r} in them"
-                raise InputError(f"{where}, row {number}: {counts}; {remedy}.")
+                sizes = f"has {len(cells)} fields where the header has {len(header)}"
+                raise InputError(f"{where}, row {number}: {sizes}; put quotes around texts with {delimiter!r} in them.")
             yield dict(zip(header, cells, strict=True))
     except csv.Error as error:
-        remedy = "double the quotes inside a quoted field, or pass jsonl"
+        remedy = _LINES if "new-line" in str(error) else "double the quotes inside a quoted field, or pass jsonl"
         raise InputError(f"{where}, row {number + 1}: is not valid csv ({error}); {remedy}.") from error
 
 
@@ -108,7 +107,7 @@ def _separated(lines: Iterator[str], keys: Iterable[str], usual: str) -> tuple[s
 
     It is what a line ``sep=;`` names, or else what makes the columns ``keys`` of the header; the usual one if it does.
     """
-    first = next(lines, None)
+    first = next((line for line in lines if line.strip()), None)
     if first is None:
         return usual, lines
     if named := _SEPARATOR_LINE.fullmatch(first):
@@ -234,7 +233,7 @@ def _parquet_records(source: str, keys: Mapping[str, str]) -> Iterator[Record]:
             for batch in table.iter_batches(batch_size=READ_AT_ONCE, columns=list(places.values())):
                 for record in batch.to_pylist():
                     yield {name: record[place] for name, place in places.items()}
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             reason = _first_line(error)
             raise InputError(f"{shown(source)}: is not readable parquet ({reason}); write it anew.") from error
 
