@@ -20,10 +20,10 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from sklearn.linear_model import LogisticRegression
 
 from listflow import build_config, self_train
+from listflow.data.documents import parse_yaml
 from listflow.data.files import file_digest
 from listflow.data.rows import Row, read_rows
 from listflow.data.splits import draw
@@ -163,7 +163,7 @@ def overlay_of(pairs: list[str]) -> dict[str, Any]:
         place = nested
         for part in path:
             place = place.setdefault(part, {})
-        place[last] = yaml.safe_load(value)
+        place[last] = parse_yaml(value, f"--set {pair}", has_lines=False)
     return nested
 
 

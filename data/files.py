@@ -33,7 +33,10 @@ REFUSED = FULL | {errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EISDIR, errno.
 STDIN = "-"
 BYTES_AT_ONCE = 2**16
 _GZIP = b"\x1f\x8b"
-_UTF16 = (b"\xff\xfe", b"\xfe\xff")
+# By how a file begins; the first ones begin as the others do.
+_BEGINNINGS = {
+    b"\xff\xfe\0\0": "utf-32", b"\0\0\xfe\xff": "utf-32", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16",
+}  # fmt: skip
 _ONLY_CP1252 = frozenset(range(0x80, 0xA0))  # control characters in latin1
 _NOT_CP1252 = frozenset({0x81, 0x8D, 0x8F, 0x90, 0x9D})
 
@@ -157,9 +160,9 @@ def shown(source: str) -> str:
 def open_source(source: str) -> BufferedReader:
     """The file, open for its bytes; InputError where there is none, or it is a pipe or a device."""
     path = Path(_standard_input() if source == STDIN else source)
-    if path.is_dir():
+    if os.path.isdir(path):
         raise InputError(f"{source}: is a folder; pass a file in it.")
-    if not path.exists():
+    if not os.path.exists(path):
         folder = path.parent
         known = [item.name for item in folder.iterdir() if item.is_file()] if folder.is_dir() else []
         hint = did_you_mean(path.name, known)
@@ -186,7 +189,8 @@ def decoded(source: str, file: BufferedReader) -> Iterator[str]:
         try:
             yield raw.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError as error:
-            coding = "utf-16" if number == 1 and raw[:2] in _UTF16 else _coding(raw, file)
+            begun = (_BEGINNINGS[mark] for mark in _BEGINNINGS if number == 1 and raw.startswith(mark))
+            coding = next(begun, None) or _coding(raw, file)
             remedy = _converted(source, coding)
             raise InputError(f"{shown(source)}, line {number}: is not UTF-8; {remedy}.") from error
 

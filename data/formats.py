@@ -10,7 +10,8 @@ import codecs
 import csv
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from io import BufferedReader
 from itertools import chain
 from pathlib import Path
@@ -20,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from listflow.data.errors import InputError, did_you_mean
-from listflow.data.files import STDIN, decoded, open_source, shown, text_lines, unpacked
+from listflow.data.files import BYTES_AT_ONCE, STDIN, decoded, open_source, shown, text_lines, unpacked
 from listflow.data.values import normal
 
 Record = Mapping[str, Any]  # column to cell
@@ -28,11 +29,10 @@ HUB_ID = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(:(?P<config>[^:/]*):(?P<split>[^
 LONGEST_FIELD = 2**31 - 1
 LONGEST_ITEM = 2**26  # characters of an item of a JSON list
 READ_AT_ONCE = 1024  # rows of a columnar source in memory at a time
-BYTES_AT_ONCE = 2**16
 SEPARATORS = ",;\t|"
 _SEPARATOR_LINE = re.compile(r'"?sep=(.)"?\s*', re.IGNORECASE)  # a spreadsheet's own first line
 _BLANK = re.compile(r"[ \t\r\n]*")
-_PARQUET = b"PAR1"
+_LINES = r"end its lines with line feeds, as `tr '\r' '\n'` does, or pass jsonl"
 
 
 def is_hub_id(source: str) -> bool:
@@ -67,7 +67,7 @@ def records_of(source: str, keys: Mapping[str, str]) -> Iterator[Record]:
 def _ending_by_content(source: str) -> str:
     with unpacked(source) as file:
         first = file.read(BYTES_AT_ONCE)
-    if first.startswith(_PARQUET):
+    if first.startswith(b"PAR1"):
         return ".parquet"
     return ".json" if _text_of_first(first)[:1] in (b"{", b"[") else ".csv"
 
@@ -78,11 +78,11 @@ def _text_of_first(first: bytes) -> bytes:
 
 def _csv_records(source: str, keys: Mapping[str, str], delimiter: str = ",") -> Iterator[Record]:
     csv.field_size_limit(LONGEST_FIELD)
-    delimiter, lines = _separated(text_lines(source), keys, delimiter)
-    # strict: a stray quote is an error, where the default would silently swallow the rows up to the next one.
-    table = csv.reader(lines, delimiter=delimiter, strict=True)
     number, where = 0, shown(source)
     try:
+        delimiter, lines = _separated(text_lines(source), keys, delimiter)
+        # strict: a stray quote is an error, where the default would silently swallow the rows up to the next one.
+        table = csv.reader(lines, delimiter=delimiter, strict=True)
         header = [name.strip() for name in next(table, [])]
         if header:
             places = _check_columns(where, keys, header)
@@ -94,12 +94,11 @@ def _csv_records(source: str, keys: Mapping[str, str], delimiter: str = ",") -> 
             number += 1
             cells = cells or [""]
             if len(cells) != len(header):
-                counts = f"has {len(cells)} fields where the header has {len(header)}"
-                remedy = f"put quotes around texts with {delimiter!r} in them"
-                raise InputError(f"{where}, row {number}: {counts}; {remedy}.")
+                sizes = f"has {len(cells)} fields where the header has {len(header)}"
+                raise InputError(f"{where}, row {number}: {sizes}; put quotes around texts with {delimiter!r} in them.")
             yield dict(zip(header, cells, strict=True))
     except csv.Error as error:
-        remedy = "double the quotes inside a quoted field, or pass jsonl"
+        remedy = _LINES if "new-line" in str(error) else "double the quotes inside a quoted field, or pass jsonl"
         raise InputError(f"{where}, row {number + 1}: is not valid csv ({error}); {remedy}.") from error
 
 
@@ -108,7 +107,7 @@ def _separated(lines: Iterator[str], keys: Iterable[str], usual: str) -> tuple[s
 
     It is what a line ``sep=;`` names, or else what makes the columns ``keys`` of the header; the usual one if it does.
     """
-    first = next(lines, None)
+    first = next((line for line in lines if line.strip()), None)
     if first is None:
         return usual, lines
     if named := _SEPARATOR_LINE.fullmatch(first):
@@ -121,17 +120,21 @@ def _separated(lines: Iterator[str], keys: Iterable[str], usual: str) -> tuple[s
     return max((usual, *SEPARATORS), key=fit), chain([first], lines)
 
 
-def _tsv_records(source: str, keys: Mapping[str, str]) -> Iterator[Record]:
-    return _csv_records(source, keys, delimiter="\t")
+class JSONObject(dict[str, Any]):
+    """A JSON object; ``names`` has every name as often as it is there, where a dict keeps the last of its values."""
+
+    def __init__(self, pairs: Sequence[tuple[str, Any]]) -> None:
+        super().__init__(pairs)
+        self.names = [name for name, _ in pairs]
 
 
 def _json_records(source: str, keys: Mapping[str, str]) -> Iterator[Record]:
     with unpacked(source) as file:
         is_list = _text_of_first(file.peek(BYTES_AT_ONCE)).startswith(b"[")
         for where, record in (_items if is_list else _objects)(source, file):
-            if not isinstance(record, dict):
+            if not isinstance(record, JSONObject):
                 raise InputError(f"{where}: is not a JSON object; write one object a line.")
-            places = _check_columns(where, keys, record)
+            places = _check_columns(where, keys, record.names)
             yield {name: record[place] for name, place in places.items()}
 
 
@@ -141,7 +144,7 @@ def _objects(source: str, file: BufferedReader) -> Iterator[tuple[str, Any]]:
     for number, line in enumerate(filled, 1):
         where = f"{shown(source)}, row {number}"
         try:
-            yield where, json.loads(line)
+            yield where, json.loads(line, object_pairs_hook=JSONObject)
         except (ValueError, RecursionError) as error:
             raise InputError(f"{where}: is not valid JSON ({error}); write one object a line.") from error
 
@@ -161,7 +164,7 @@ class _Growing:
     def __init__(self, file: BufferedReader) -> None:
         self._pieces = codecs.iterdecode(iter(lambda: file.read(BYTES_AT_ONCE), b""), "utf-8-sig")
         self._text, self._at = "", 0
-        self._decode = json.JSONDecoder().raw_decode
+        self._decode = json.JSONDecoder(object_pairs_hook=JSONObject).raw_decode
 
     def items(self) -> Iterator[Any]:
         """The values of the list; what is no JSON ends it with the error as the last value."""
@@ -230,7 +233,7 @@ def _parquet_records(source: str, keys: Mapping[str, str]) -> Iterator[Record]:
             for batch in table.iter_batches(batch_size=READ_AT_ONCE, columns=list(places.values())):
                 for record in batch.to_pylist():
                     yield {name: record[place] for name, place in places.items()}
-        except (pa.ArrowException, OSError) as error:
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             reason = _first_line(error)
             raise InputError(f"{shown(source)}: is not readable parquet ({reason}); write it anew.") from error
 
@@ -290,7 +293,7 @@ def _first_line(error: Exception) -> str:
 
 
 # By file ending; each takes the source and the columns that it must have.
-READERS = {
-    ".csv": _csv_records, ".tsv": _tsv_records, ".jsonl": _json_records, ".ndjson": _json_records,
-    ".json": _json_records, ".parquet": _parquet_records,
+READERS: dict[str, Callable[..., Iterator[Record]]] = {
+    ".csv": _csv_records, ".tsv": partial(_csv_records, delimiter="\t"), ".jsonl": _json_records,
+    ".ndjson": _json_records, ".json": _json_records, ".parquet": _parquet_records,
 }  # fmt: skip

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field, replace
@@ -98,7 +99,7 @@ def corpus_folder(home: Path, name: str) -> Path:
 
 def is_corpus(source: str) -> bool:
     """Whether ``source`` is the folder of a corpus."""
-    return (Path(source) / MANIFEST).is_file()
+    return os.path.isfile(Path(source) / MANIFEST)  # False for what is too long to be a path
 
 
 def read_manifest(folder: Path) -> Manifest:

@@ -68,9 +68,7 @@ def label_corpus(request: LabelRequest) -> dict[str, Any]:
     task_run_name="label shards {first} to {last}", cache_policy=NO_CACHE, persist_result=False,
     result_serializer=JSONSerializer(), cache_result_in_memory=False,
 )  # fmt: skip
-def label_some(
-    run: str, corpus: str, output: str, first: int, last: int, threads: int, driver: str
-) -> int | State[Any]:
+def label_some(run: str, corpus: str, output: str, first: int, last: int, threads: int, driver: str) -> int | State:
     """How many of a range of shards it labelled: those that were not."""
     return label_told(run, corpus, output, first, last, threads, driver)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from prefect.states import Failed, State
 from pydantic import Field
@@ -66,7 +66,7 @@ class Reason:
     is_refusal: bool = False
 
 
-def or_refused(label: Callable[[], int]) -> int | State[Any]:
+def or_refused(label: Callable[[], int]) -> int | State:
     """What ``label`` returns, or a state that says the sentence of its InputError."""
     try:
         return label()
@@ -74,6 +74,6 @@ def or_refused(label: Callable[[], int]) -> int | State[Any]:
         return Failed(name=REFUSED, message=str(error))
 
 
-def reason_of(state: State[Any]) -> Reason | None:
+def reason_of(state: State) -> Reason | None:
     """Why what has ended in ``state`` failed; None where it did not."""
     return None if state.is_completed() else Reason(str(state.message), state.name == REFUSED)

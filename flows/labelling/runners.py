@@ -66,9 +66,7 @@ def parameters(work: Labelling, request: LabelRequest, a_range: Range) -> dict[s
     return {**paths, "first": first, "last": last, "threads": request.threads, "driver": work.driver}
 
 
-def label_told(
-    run: str, corpus: str, output: str, first: int, last: int, threads: int, driver: str
-) -> int | State[Any]:
+def label_told(run: str, corpus: str, output: str, first: int, last: int, threads: int, driver: str) -> int | State:
     """What a task or a child flow does with its ``parameters``: how many of the shards it labelled, or a refusal."""
     return or_refused(lambda: label_range(Path(run), Path(corpus), Path(output), first, last, threads, driver))
 

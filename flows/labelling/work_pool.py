@@ -3,7 +3,6 @@
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any
 from uuid import UUID
 
 from prefect import flow
@@ -34,7 +33,7 @@ SECONDS_BETWEEN_LOOKS = 2.0
 )  # fmt: skip
 def label_shards(
     run: str, corpus: str, output: str, first: int, last: int, threads: int = 1, driver: str = ""
-) -> int | State[Any]:
+) -> int | State:
     """Labels the shards ``first`` to ``last`` of a corpus, save those that are labelled; returns how many it did.
 
     ``driver`` is the id of the labelling that it works for: it ends with it.

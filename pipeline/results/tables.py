@@ -40,6 +40,8 @@ def write_tables(
     if not out.parent.is_dir():
         raise InputError(f"{out}: the folder {out.parent} does not exist; create it first.")
     _check_apart(out, source)
+    if out.exists() and not (out.is_file() or out.is_dir()):
+        raise InputError(f"{out}: is a pipe or a device, no file; choose another --output.")
     if not force:
         _check_replaced(out, replaces)
     count, writer = 0, None

@@ -65,13 +65,15 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """The JSON at ``path``; InputError when it is missing, damaged or of a newer format."""
-    if path.exists() and not path.is_file():
-        raise InputError(f"{path} is no plain file; restore it from a copy.")
+    """The JSON at ``path``; InputError when it is missing, cannot be read, is damaged or of a newer format."""
     try:
+        if path.exists() and not path.is_file():
+            raise InputError(f"{path} is no plain file; restore it from a copy.")
         content = path.read_bytes()
-    except FileNotFoundError as error:
+    except (FileNotFoundError, NotADirectoryError) as error:
         raise InputError(f"{path} is missing; is {path.parent} the folder of a run?") from error
+    except PermissionError as error:
+        raise InputError(f"{path} cannot be read ({error.strerror}); check its permissions.") from error
     return json_of(path, content)
 
 

@@ -113,6 +113,20 @@ def test_json_that_is_no_list_of_objects(tmp_path: Path, content: str | bytes, s
     )
 
 
+TWICE = ['{"text": "a", "label": "b"}', '{"text": "c", "more": {"x": 1, "x": 2}, "label": "d", "text": "e"}']
+
+
+@pytest.mark.parametrize("content", ["\n".join(TWICE), f"[{', '.join(TWICE)}]"])
+@pytest.mark.parametrize("name", ["x.jsonl", "x.json", "x.ndjson"])
+def test_a_key_that_is_there_twice_in_a_row_of_json(tmp_path: Path, name: str, content: str) -> None:
+    """As in a header of csv: it matters where it is one that is read."""
+    path = written(tmp_path / name, content)
+    assert refused(path) == "FILE, row 2: column 'text' occurs twice; rename one of them."
+    assert [row.text for row in read_rows(str(path), Columns(text="label", label="x"), is_pair=False)] == ["b", "d"]
+    inside = written(tmp_path / name, '{"text": {"a": 1, "a": 2}, "label": "b"}')
+    assert refused(inside) == "FILE, row 1: column 'text' holds a JSONObject; it must hold text."
+
+
 @pytest.mark.parametrize("name", ["x.csv.gz", "x.jsonl.gz", "x.json.gz", "x.TSV.GZ", "x.csv"])
 def test_packed_files_are_unpacked_on_the_way(tmp_path: Path, name: str) -> None:
     content = JSONL if "json" in name else table("\t" if "TSV" in name else ",")
@@ -149,6 +163,41 @@ def test_the_encoding_is_named(tmp_path: Path, content: str, coding: str) -> Non
     assert said == f"FILE, line 2: is not UTF-8; run `iconv -f {coding} -t utf-8 FILE > fixed.csv`."
     said = refused(written(tmp_path / "x.csv.gz", gzip.compress(coded)))
     assert said == f"FILE, line 2: is not UTF-8; run `zcat FILE | iconv -f {coding} -t utf-8 > fixed.csv`."
+
+
+@pytest.mark.parametrize("coding", ["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be", "cp1252"])
+def test_the_command_that_is_named_makes_a_file_that_is_read(tmp_path: Path, coding: str) -> None:
+    mark = "" if coding == "cp1252" else "\ufeff"
+    path = written(tmp_path / "x.csv", f"{mark}text,label\nit’s 7 €,a\n".encode(coding))
+    command = refused(path).split("`")[1].replace("FILE", str(path))
+    subprocess.run(command, shell=True, cwd=tmp_path, check=True)
+    assert read(tmp_path / "fixed.csv") == [Row("it’s 7 €", None, "a", 1)]
+
+
+@pytest.mark.parametrize(("lines", "row"), [("text,label\ra,b\r", 1), ("text,label\r\na,b\r\nc,d\re,f\n", 2)])
+def test_lines_that_end_as_no_other_format_ends_them(tmp_path: Path, lines: str, row: int) -> None:
+    said = refused(written(tmp_path / "x.csv", lines))
+    assert said.startswith(f"FILE, row {row}: is not valid csv (new-line character ")
+    assert said.endswith(r"; end its lines with line feeds, as `tr '\r' '\n'` does, or pass jsonl.")
+
+
+def test_blank_lines_before_a_header_are_passed_over(tmp_path: Path) -> None:
+    for first in ("\n", "\r\n \r\n", "\ufeff\n"):
+        assert read(written(tmp_path / "x.csv", table(";", first))) == TWO
+    assert refused(written(tmp_path / "x.csv", "\n\n")) == "FILE: is empty; it needs at least one row of data."
+
+
+def test_a_name_that_can_be_no_path(tmp_path: Path) -> None:
+    for name in ("x" * 5000 + ".csv", "x\0.csv"):
+        assert refused(tmp_path / name).startswith("FILE: no such file; check the path, or name a hub data set")
+
+
+def test_a_text_of_a_parquet_file_that_is_no_text(tmp_path: Path) -> None:
+    pq.write_table(pa.Table.from_pylist(LINES), tmp_path / "x.parquet", compression="none", use_dictionary=False)
+    content = (tmp_path / "x.parquet").read_bytes().replace(b"warm", b"wa\x87m")
+    said = refused(written(tmp_path / "x.parquet", content))
+    assert said.startswith("FILE: is not readable parquet ('utf-8' codec can't decode byte 0x87")
+    assert said.endswith("; write it anew.")
 
 
 def test_what_cp1252_does_not_have_is_not_called_so(tmp_path: Path) -> None:

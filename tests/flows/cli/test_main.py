@@ -171,6 +171,12 @@ def test_the_directory_of_another_run_and_a_second_writer(
     refused(cli("resume", tmp_path), "config.json is missing")
 
 
+def test_a_file_in_the_place_of_a_run(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "few.jsonl").touch()
+    for command in ("resume", "review", "report", "status", "run --continue", "serve --corpus=x", "subspace --out=y"):
+        refused(cli(*command.split(), tmp_path / "few.jsonl"), f"is {tmp_path / 'few.jsonl'} the folder of a run?")
+
+
 def test_an_unreachable_backbone_says_what_works(environment: dict[str, str], asked: list[str], tmp_path: Path) -> None:
     command = [*COMMAND, "run", *asked, "--backbone=nobody/no-such-model"]
     result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, check=False)

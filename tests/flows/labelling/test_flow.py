@@ -5,6 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -126,6 +128,21 @@ def test_every_runner_writes_the_same_bytes(
     assert (facts["shards"], facts["rows"], facts["rows_now"]) == (SHARDS, 10 * SHARDS, 10 * SHARDS)
     counts = pd.read_parquet(tmp_path / "out")["label"].value_counts().to_dict()
     assert {label: count for label, count in facts["per_class"].items() if count} == counts
+
+
+@pytest.mark.parametrize("task", ["flow.label_some", "work_pool.label_shards"])
+def test_what_a_worker_is_sent_does_not_ask_what_was_imported_first(task: str) -> None:
+    """The command reads what is asked before it loads the flow; a worker begins with what it is sent."""
+    module, _, name = task.partition(".")
+    sends = (
+        "import sys, cloudpickle; import listflow.flows.labelling.request; "
+        f"from listflow.flows.labelling.{module} import {name} as sent; "
+        "sys.stdout.buffer.write(cloudpickle.dumps(sent.fn.__annotations__['return']))"
+    )
+    reads = "import sys, cloudpickle; import prefect.task_engine; cloudpickle.load(sys.stdin.buffer)"
+    sent = subprocess.run([sys.executable, "-c", sends], capture_output=True, check=True).stdout
+    read = subprocess.run([sys.executable, "-c", reads], input=sent, capture_output=True, check=False)
+    assert read.returncode == 0, read.stderr.decode()
 
 
 def test_a_killed_dask_worker_changes_nothing(server: None, run: Path, tmp_path: Path) -> None:

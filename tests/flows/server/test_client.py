@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from commands import Cli
-from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.settings import PREFECT_API_URL, PREFECT_HOME, PREFECT_LOCAL_STORAGE_PATH, temporary_settings
 
 from listflow.data.errors import InputError
 from listflow.flows.server.client import check_server, ensure_server
@@ -59,3 +59,13 @@ def test_no_server_and_one_that_is_away(cli: Cli, asked: list[str], tmp_path: Pa
     assert result.stderr.count("\n") == 1
     assert "no Prefect server answers at http://127.0.0.1:9/api" in result.stderr
     assert not (tmp_path / "run").exists()
+
+
+def test_a_home_that_cannot_be_written_costs_the_run_nothing(cli: Cli, asked: list[str], tmp_path: Path) -> None:
+    """With a server of one's own Prefect keeps only what it would call cached there: the run believes its files."""
+    (tmp_path / "file").touch()
+    for _ in range(2):
+        with temporary_settings({PREFECT_HOME: tmp_path / "file", PREFECT_LOCAL_STORAGE_PATH: tmp_path / "file" / "x"}):
+            result = cli("run", *asked, f"--run-dir={tmp_path / 'run'}", "--rounds=1")
+        assert result.returncode == 0, result.stderr
+        assert (tmp_path / "run" / "final" / "manifest.json").exists()

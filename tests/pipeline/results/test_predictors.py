@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.csv
 import pytest
 import torch
@@ -26,6 +28,7 @@ from listflow.pipeline.results.finished import Finished
 from listflow.pipeline.results.outcome import publish
 from listflow.pipeline.results.predictor import Predictor
 from listflow.pipeline.results.predictors import Predictors
+from listflow.pipeline.results.tables import write_tables
 from listflow.pipeline.run.opening import open_run
 from listflow.pipeline.run.presets import build_config
 from listflow.pipeline.storage.checkpoint import new_folder, read_json, write_json
@@ -390,3 +393,23 @@ def test_only_what_these_runs_wrote_is_replaced(runs: list[Path], source: Path, 
     with pytest.raises(InputError, match="is no earlier output of predict for this run"):
         Predictor.open(runs[1]).predict_file(str(source), out)
     assert Predictor.open(runs[1]).predict_file(str(source), out, force=True) == 9
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv", "jsonl", "parquet"])
+def test_several_runs_replace_what_they_wrote_and_ask_for_the_rest(
+    runs: list[Path], source: Path, tmp_path: Path, ending: str
+) -> None:
+    several, out, by_hand = Predictors.open(runs[:2]), tmp_path / f"out.{ending}", tmp_path / f"hand.{ending}"
+    write_tables(by_hand, str(source), [pa.table({"row": [1], "tiny.label": ["negative"], "mine": ["kept"]})])
+    Predictors.open([runs[0], runs[2]]).predict_file(str(source), tmp_path / f"other.{ending}")
+    for before in (by_hand, tmp_path / f"other.{ending}"):
+        kept = before.read_bytes()
+        for write in (several.predict_file, partial(several.predict_file_by_task, task_column="for")):
+            with pytest.raises(InputError, match=r"is no earlier output of predict for this run; .* give --force"):
+                write(str(source), before)
+            assert before.read_bytes() == kept
+    several.predict_file(str(source), out)
+    first = out.read_bytes()
+    several.predict_file(str(source), out)
+    several.predict_file(str(source), by_hand, force=True)
+    assert out.read_bytes() == by_hand.read_bytes() == first

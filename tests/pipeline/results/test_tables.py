@@ -130,3 +130,11 @@ def test_a_folder_in_the_place_of_the_file(tmp_path: Path) -> None:
     assert refused(tmp_path / "file" / "out.csv").endswith(
         f"the folder {tmp_path / 'file'} does not exist; create it first."
     )
+
+
+def test_a_pipe_in_the_place_of_the_file(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "out.csv")
+    for force in (False, True):
+        said = refused(tmp_path / "out.csv", force)
+        assert said == f"{tmp_path / 'out.csv'}: is a pipe or a device, no file; choose another --output."
+    assert (tmp_path / "out.csv").is_fifo()

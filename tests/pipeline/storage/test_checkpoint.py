@@ -58,6 +58,19 @@ def test_a_record_that_is_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
         read_json(tmp_path / "manifest.json")
 
 
+def test_a_record_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"config\.json is missing; is .*file the folder of a run\?$"):
+        read_json(tmp_path / "file" / "config.json")
+
+    def refusing(path: Path) -> bytes:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "read_bytes", refusing)
+    with pytest.raises(InputError, match=r"file cannot be read \(Permission denied\); check its permissions\.$"):
+        read_json(tmp_path / "file")
+
+
 def test_a_record_of_a_hundred_thousand_lists_within_each_other_is_damaged(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").write_text("[" * 100_000)
     assert verified(tmp_path) is None
