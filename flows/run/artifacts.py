@@ -17,7 +17,7 @@ from listflow.flows.server.client import RETRIES, ProgressArtifact, if_it_answer
 from listflow.pipeline.results.outcome import report_of
 from listflow.pipeline.results.report import Drift, RunReport, TextTeacher, ViewReport, headline, trained_words
 from listflow.pipeline.run.run import Progress, Run
-from listflow.pipeline.run.wording import decimals, duration, estimate_told, percent
+from listflow.pipeline.run.wording import curve_told, decimals, duration, estimate_told, percent
 from listflow.pipeline.storage.markdown import code, plain, table
 from listflow.pipeline.storage.run_folder import RunFolder
 from listflow.pipeline.training.committee import reached, reached_by_labels
@@ -218,6 +218,8 @@ def _report(report: RunReport, run: Path) -> Iterator[str]:
     yield from table(("model", "accuracy:", "macro F1:", "calibration error:"), rows) if rows else ()
     if report.estimate:
         yield f"\n{plain(estimate_told(report.estimate))}\n"
+    if report.curve:
+        yield f"\n{plain(curve_told(report.curve))}\n"
     yield (
         f"\n{plain(trained_words(report))}; backbone {plain(report.backbone.name)}; {report.data.labelled} labelled, "
         f"{report.data.unlabelled:,} unlabelled and {report.data.test:,} test rows; {duration(report.seconds)}.\n"

@@ -7,6 +7,7 @@ label_vectors.py label vectors from labels, names and a pool, weighed by held-ou
 information.py   what a pool tells of classes: linear maps refined on it
 mixture.py       several views as one: temperatures, and how far each is believed
 estimate.py      accuracy and temperature of a model, from labelled rows held out
+curve.py         what more labels would bring, from subsets of the labelled rows
 gate.py          may a student replace its teacher
 metrics.py       accuracy, calibration, agreement, how weights are spread
 sampling.py      seeds, and which rows each step sees

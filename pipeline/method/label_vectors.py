@@ -119,7 +119,7 @@ def teach(known: Known, folds: Sequence[Sequence[int]], with_pool: bool = True) 
     for fold, rows in enumerate(folds, 1):
         seen[fold, list(rows)] = 0
     recipes = known.recipes(with_pool)
-    made = _candidates(known, Labelled(known.labelled, known.gold, seen), recipes)
+    made = candidates(known, Labelled(known.labelled, known.gold, seen), recipes)
     tell = _names_tell(known)
     held = {name: _held_out(maps, known, folds) for name, maps in made.items()}
     rows = sorted(row for fold in folds for row in fold)
@@ -136,7 +136,7 @@ def teach(known: Known, folds: Sequence[Sequence[int]], with_pool: bool = True) 
     return Taught(weight / last, bias / last, held_out / last, weighed, tell, shares[0])
 
 
-def _candidates(known: Known, labelled: Labelled, recipes: Sequence[Recipe]) -> dict[str, Maps]:
+def candidates(known: Known, labelled: Labelled, recipes: Sequence[Recipe]) -> dict[str, Maps]:
     """By name, the maps of each recipe: the first sees all labelled rows, each other one misses a fold."""
     begun = {(r.regression, r.names): None for r in recipes}
     starts = {how: (_regression if how[0] else _means)(known, labelled, how[1]) for how in begun}

@@ -36,6 +36,19 @@ class Estimate:
 
 
 @dataclass(frozen=True)
+class Curve:
+    """Accuracy, 0 to 1, by the number of ``labelled`` rows learned from, ascending.
+
+    ``gain`` is what the last doubling brought, with its standard error over the rows that were asked about.
+    """
+
+    labelled: tuple[int, ...]
+    accuracy: tuple[float, ...]
+    gain: float
+    error: float
+
+
+@dataclass(frozen=True)
 class ReliabilityBin:
     """Rows whose confidence lies in [``lower``, ``upper``), the last bin with 1 itself.
 

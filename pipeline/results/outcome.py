@@ -62,7 +62,7 @@ from listflow.pipeline.training.committee import (
     speaking,
 )
 from listflow.pipeline.training.estimate import accuracy_and_temperature
-from listflow.pipeline.training.label_vectors import has_label_vectors
+from listflow.pipeline.training.label_vectors import curve_of, has_label_vectors
 from listflow.pipeline.training.models import forget_steps, metrics_of
 from listflow.pipeline.training.rounds import committee_logits, load_model
 
@@ -151,7 +151,7 @@ def build_report(run: Run, final: dict[str, Any], last: int) -> RunReport:
         parent=parent, adopted=start if parent else None,
         start=start if has_label_vectors(run.views[-1]) and not parent else None, views=view_reports(run),
         baselines=baselines_of(run), unknown=run.unknown,
-        estimate=Estimate(**final["estimate"]) if final.get("estimate") else None,
+        estimate=Estimate(**final["estimate"]) if final.get("estimate") else None, curve=curve_of(run),
     )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from rich.text import Text
 from listflow.data.files import REFUSED, refusing, replacing
 from listflow.pipeline.method.metrics import Metrics
 from listflow.pipeline.results.report import RoundReport, RunReport, advice, headline, summary, trained_words
-from listflow.pipeline.run.wording import capitalised, decimals, duration, estimate_told, interval, percent
+from listflow.pipeline.run.wording import capitalised, curve_told, decimals, duration, estimate_told, interval, percent
 from listflow.pipeline.storage.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -153,6 +153,8 @@ def _said_below(report: RunReport) -> Iterator[str]:
     yield headline(report)
     if report.estimate:
         yield estimate_told(report.estimate)
+    if report.curve:
+        yield curve_told(report.curve)
     for view in report.views:
         yield f"{view.view} view, believed {percent(view.weight)}: {view.evidence}"
     if report.baselines:
@@ -179,5 +181,6 @@ _PAGES.filters |= {
     "duration": duration,
     "interval": interval,
     "estimate_told": estimate_told,
+    "curve_told": curve_told,
     "base64": lambda content: b64encode(content).decode(),
 }

@@ -8,7 +8,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from listflow.data.errors import InputError
-from listflow.pipeline.method.metrics import Estimate, Metrics, ReliabilityBin
+from listflow.pipeline.method.metrics import Curve, Estimate, Metrics, ReliabilityBin
 from listflow.pipeline.run.wording import accuracy_told, capitalised, percent, trained
 
 FORMAT = 1
@@ -180,7 +180,7 @@ class RunReport:
     ``start`` is what the round-0 teachers reach with the pool, where they use it; ``baselines`` are what people would
     use instead, by name: None where it cannot be fitted. ``unknown`` is the share of tokens that the backbone does not
     know, by kind of rows; reports of earlier versions have none. ``estimate`` is of the final model, from the
-    labels.
+    labels, ``curve`` what more of them would bring.
     """
 
     run_id: str
@@ -208,6 +208,7 @@ class RunReport:
     baselines: dict[str, Metrics | None] = field(default_factory=dict)
     unknown: dict[str, float] = field(default_factory=dict)
     estimate: Estimate | None = None
+    curve: Curve | None = None
 
     @property
     def beginning(self) -> tuple[str, Metrics | None]:

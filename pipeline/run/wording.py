@@ -13,12 +13,14 @@ from listflow.pipeline.stages.config import KINDS, AnyStage, Unified
 from listflow.pipeline.stages.presets import STAGE_PRESETS
 
 if TYPE_CHECKING:
-    from listflow.pipeline.method.metrics import Estimate
+    from listflow.pipeline.method.metrics import Curve, Estimate
 
 # A unified stage that differs from a preset in one of these is another thing, not that preset with other values.
 _NATURE = ("form", "place", "insertion", "composition")
 _UNSAID = {"decoder"}  # a digest, which tells a reader nothing
 LONGEST = 40
+# Of a doubling of the labels: the least gain that is worth the work, and the largest error that tells.
+WORTH_IT, WORTH_TELLING = 0.01, 0.03
 Named = tuple[int, tuple[str, ...]]
 
 
@@ -60,6 +62,19 @@ def estimate_told(found: Estimate) -> str:
         f"Estimated from the labels: {interval(found)} accuracy on texts like the labelled ones, the range with 90 % "
         f"certainty; {found.right} of {found.rows} held-out rows were right without their own label."
     )
+
+
+def curve_told(found: Curve) -> str:
+    """A sentence on what more labels would bring, and how to get those that tell the most."""
+    sizes = " > ".join(map(str, found.labelled))
+    shares = " > ".join(percent(each) for each in found.accuracy)
+    told = f"Labels and names alone, text view: {shares} of held-out rows right with {sizes} labels; the last doubling "
+    brought = f"brought {100 * found.gain:+.1f} points ({100 * found.error:.1f})"
+    if found.gain > max(found.error, WORTH_IT):
+        return f"{told}{brought}, so label more: `--set review.rows=20` asks for the rows that tell the most."
+    if found.error > WORTH_TELLING:
+        return f"{told}{brought}: too few rows to tell whether more would help."
+    return f"{told}{brought}, so more labels alone are not likely to change much."
 
 
 def decimals(value: float | None, places: int = 2) -> str:

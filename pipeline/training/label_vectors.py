@@ -13,9 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from listflow.pipeline.backbone.batch import Encoded
+from listflow.pipeline.method.curve import learning_curve
 from listflow.pipeline.method.gate import stratified
 from listflow.pipeline.method.information import SCALE
 from listflow.pipeline.method.label_vectors import Known, Taught, centre_of, teach
+from listflow.pipeline.method.metrics import Curve
 from listflow.pipeline.method.sampling import generator_for
 from listflow.pipeline.model.classifier import Classifier, logits_of
 from listflow.pipeline.model.config import PrototypesHead
@@ -45,12 +47,21 @@ def match_labels(run: Run) -> Facts:
         "zero_shot": None, "offset": None, "candidates": [asdict(each) for each in taught.weighed],
         "labelled_only": None, "names_tell": taught.names_tell, "shares": taught.shares.tolist(),
     }  # fmt: skip
+    if run.config.estimate:
+        curve = learning_curve(known, alone.weighed, folds_of(run), generator_for(run.config.seed, "curve"))
+        facts["curve"] = curve and asdict(curve)
     extra = {}
     if run.test is not None and run.test_gold is not None:
         extra["labelled_only"] = logits_of(classifier_of(run, centre, alone), run.test)
         facts["labelled_only"] = metrics_of(extra["labelled_only"], run.test_gold)
     start = {START + name: value for name, value in classifier_of(run, centre, alone).tensors().items()}
     return keep_model(run, 0, model, facts, taught.held_out, began, extra=extra | start)
+
+
+def curve_of(run: Run) -> Curve | None:
+    """What more labels would bring to the text view, where that was measured."""
+    made = (verified(run.views[-1].round(0).model) or {}).get("curve")
+    return Curve(tuple(made["labelled"]), tuple(made["accuracy"]), made["gain"], made["error"]) if made else None
 
 
 def has_label_vectors(run: Run) -> bool:

@@ -126,7 +126,7 @@ def test_json_follows_the_contract() -> None:
     assert " ".join(values) == (
         "format run_id task labels seed backbone trainable_parameters data zero_shot labelled_only rounds "
         "final stopped seconds notices figures stage head drift parent adopted start views baselines unknown "
-        "estimate"
+        "estimate curve"
     )
     assert values["format"] == 1
     assert walk(values["backbone"]) == dict.fromkeys(("name", "parameters"))

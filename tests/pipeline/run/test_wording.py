@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
+from listflow.pipeline.method.metrics import Curve, Estimate
 from listflow.pipeline.model.config import LinearHead, VerbalizerHead, YTuningHead
 from listflow.pipeline.run.presets import build_config
-from listflow.pipeline.run.wording import name_of, name_of_head, trained
+from listflow.pipeline.run.wording import accuracy_told, curve_told, estimate_told, name_of, name_of_head, trained
 from listflow.pipeline.stages.presets import STAGE_PRESETS, stages
 
 
@@ -52,3 +53,29 @@ def test_heads_and_the_whole_sentence() -> None:
     assert trained(name_of(config.stage), name_of_head(config.head), 208_000, 22_713_216) == (
         "stage list (layers top:1, width 16, init_std 0.02), head verbalizer, 208,000 trainable of 22.7 M"
     )
+
+
+def test_an_estimate_says_what_it_is_of_and_what_it_is_from() -> None:
+    found = Estimate(0.765, 0.645, 0.884, 24, 30)
+    assert estimate_told(found) == (
+        "Estimated from the labels: 76.5 % (64.5 to 88.4 %) accuracy on texts like the labelled ones, the range with "
+        "90 % certainty; 24 of 30 held-out rows were right without their own label."
+    )
+    assert accuracy_told(0.8, found) == "80.0 % accuracy"
+    assert accuracy_told(None, found) == "an estimated accuracy of 76.5 % (64.5 to 88.4 %)"
+    assert accuracy_told(None, None) == "accuracy unknown without test rows"
+
+
+@pytest.mark.parametrize(
+    ("gain", "error", "advice"),
+    [
+        (0.06, 0.02, "brought +6.0 points (2.0), so label more: `--set review.rows=20` asks for the rows that tell the most."),
+        (-0.02, 0.05, "brought -2.0 points (5.0): too few rows to tell whether more would help."),
+        (0.05, 0.06, "brought +5.0 points (6.0): too few rows to tell whether more would help."),
+        (0.004, 0.002, "brought +0.4 points (0.2), so more labels alone are not likely to change much."),
+    ],
+)  # fmt: skip
+def test_what_more_labels_would_bring_says_what_to_do(gain: float, error: float, advice: str) -> None:
+    said = curve_told(Curve((12, 24), (0.7, 0.7 + gain), gain, error))
+    assert said.startswith("Labels and names alone, text view: 70.0 % > ")
+    assert said.endswith(f"with 12 > 24 labels; the last doubling {advice}")
