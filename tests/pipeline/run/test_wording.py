@@ -66,10 +66,13 @@ def test_an_estimate_says_what_it_is_of_and_what_it_is_from() -> None:
     assert accuracy_told(None, None) == "accuracy unknown without test rows"
 
 
+ASKED = "`--set review.rows=20` asks for the rows that tell the most."
+
+
 @pytest.mark.parametrize(
     ("gain", "error", "advice"),
     [
-        (0.06, 0.02, "brought +6.0 points (2.0), so label more: `--set review.rows=20` asks for the rows that tell the most."),
+        (0.06, 0.02, f"brought +6.0 points (2.0), so label more: {ASKED}"),
         (-0.02, 0.05, "brought -2.0 points (5.0): too few rows to tell whether more would help."),
         (0.05, 0.06, "brought +5.0 points (6.0): too few rows to tell whether more would help."),
         (0.004, 0.002, "brought +0.4 points (0.2), so more labels alone are not likely to change much."),
