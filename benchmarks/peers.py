@@ -80,7 +80,8 @@ def _ours(rows: Draw, way: str, task: str | None, options: argparse.Namespace) -
         "accuracy": report.final.accuracy, "macro_f1": report.final.macro_f1, "seconds": seconds,
         "labelled_only": report.labelled_only.accuracy, "start": report.start.accuracy if report.start else None,
         "rounds": [record.student.accuracy for record in report.rounds if record.student],
-        "weights": {view.view: view.weight for view in report.views},
+        "weights": {view.view: view.weight for view in report.views}, "calibration_error": report.final.ece,
+        "estimate": report.estimate and [report.estimate.low, report.estimate.accuracy, report.estimate.high],
     }  # fmt: skip
 
 
@@ -139,6 +140,31 @@ def goals(name: str, draws: Sequence[int], ways: Sequence[str]) -> None:
             "",
         ]
         print("| mean | " + " | ".join(told) + " |")
+
+
+def honesty(name: str, draws: Sequence[int], way: str) -> None:
+    """How right the runs say they are beside how right they were, and how sure; of runs that say it."""
+    print(f"\n| {way} | estimate - accuracy | in the 90 % interval | its width | calibration error |")
+    print("|---" * 5 + "|")
+    every = []
+    for task in TASKS:
+        found = [f for f in by_draw(task, name, way, draws).values() if "calibration_error" in f]
+        every += found
+        if found:
+            print(_honest(task, found))
+    if every:
+        print(_honest("all", every))
+
+
+def _honest(what: str, figures: list[Figures]) -> str:
+    told = [(f["accuracy"], *f["estimate"]) for f in figures if f["estimate"]]
+    error = f"{mean(f['calibration_error'] for f in figures):.3f}"
+    if not told:
+        return f"| {what} | - | - | - | {error} |"
+    apart = mean(100 * (middle - truth) for truth, _, middle, _ in told)
+    inside = sum(low <= truth <= high for truth, low, _, high in told)
+    width = mean(100 * (high - low) for _, low, _, high in told)
+    return f"| {what} | {apart:+.1f} | {inside} of {len(told)} | {width:.1f} | {error} |"
 
 
 def _best_peer(ours: dict[int, Figures], task: str, name: str, ways: Sequence[str]) -> list[str]:
@@ -204,6 +230,8 @@ def main() -> None:
     for key in ("accuracy", "macro_f1", "seconds"):
         table(options.name, options.draws, key)
     goals(options.name, options.draws, options.ways)
+    for way in ("files", "task"):
+        honesty(options.name, options.draws, way)
 
 
 def one_figure(options: argparse.Namespace, task: str, number: int, way: str) -> None:

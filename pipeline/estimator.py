@@ -43,8 +43,8 @@ class TextClassifier(ClassifierMixin, BaseEstimator):
     shows how far it is. All else is set as in the configuration of that name: a value, a name, or a dict such as
     ``rounds={"count": 3}``; None leaves it to the ``preset``.
 
-    After ``fit``: ``classes_``, ``report_`` (shown as a page in a notebook; ``report_.estimate`` is the accuracy that the
-    labels tell) and ``predictor_``, the final model.
+    After ``fit``: ``classes_``, ``report_`` (shown as a page in a notebook; ``report_.estimate`` is the accuracy
+    that the labels tell) and ``predictor_``, the final model.
     """
 
     def __init__(
