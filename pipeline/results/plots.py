@@ -95,7 +95,7 @@ def balance(report: RunReport) -> Figure | None:
 def meta_weights(report: RunReport) -> Figure | None:
     """How often each meta weight occurs, one line a round."""
     data = report.figures.meta_weights
-    if data is None or not data.counts:
+    if data is None or not any(map(any, data.counts.values())):
         return None
     figure, axes = _canvas("Pseudo-labelled rows (%, log scale)", "Meta weight (1 = the whole batch)")
     colours = matplotlib.colormaps["viridis_r"](np.linspace(0.15, 1, len(data.counts)))
