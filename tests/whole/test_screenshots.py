@@ -50,7 +50,7 @@ def test_a_run_can_be_read_in_a_browser(screenshots: ModuleType, tmp_path: Path)
         "ui-run", "ui-artifacts", "ui-artifact", "report",
     }  # fmt: skip
     assert all(path.stat().st_size < LARGEST for path in tmp_path.glob("*.png"))
-    assert "8 Task runs" in text["ui-run"]
+    assert "12 Task runs" in text["ui-run"]  # two teachers and what they weigh; four a round; the end
     assert "Upgrade" not in text["ui-run"]
     assert all(key in text["ui-artifacts"] for key in ("list-rounds", "list-pseudo-labels", "list-calibration"))
     assert "promoted" in text["ui-artifact"]
