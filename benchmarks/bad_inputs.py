@@ -82,6 +82,7 @@ WITH_COMMA = {
 GOOD_BOOK, BAD_BOOK = "\u8fd9\u672c\u4e66\u5f88\u597d", "\u8fd9\u672c\u4e66\u5f88\u5dee\u52b2"
 TWICE = {"train.csv": csv_of(ROWS), "own.yaml": b"student:\n  steps: 9\nstudent:\n  batch: 4\n"}
 WITH_TASK = ("plan", "--task", "task.yaml")
+TEXT_TWICE = b'{"text": "a", "label": "food", "text": "b"}\n'
 CASES = (
     Case("label NaN in jsonl", {"train.jsonl": jsonl_of([*ROWS, ("one more", float("nan"))])}, about="no label"),
     Case("text NaN in jsonl", {"train.jsonl": jsonl_of([*ROWS, (float("nan"), "food")])}),  # type: ignore[list-item]
@@ -92,6 +93,9 @@ CASES = (
     Case("semicolons", {"train.csv": csv_of(ROWS, "text;label", ";")}, about="rows "),
     Case("a first line sep=|", {"train.csv": b"sep=|\n" + csv_of(ROWS, "text|label", "|")}, about="rows "),
     Case("cp1252", {"train.csv": csv_of([*ROWS, ("a caf\u00e9 \u2013 of sorts", "food")]).decode().encode("cp1252")}),
+    Case("a column twice in a row of JSON", {"train.jsonl": jsonl_of(ROWS) + TEXT_TWICE}),
+    Case("lines that end with CR alone", {"train.csv": csv_of(ROWS).replace(b"\r\n", b"\n").replace(b"\n", b"\r")}),
+    Case("utf-32", {"train.csv": csv_of(ROWS).decode().encode("utf-32")}),
     Case(".ndjson", {"train.ndjson": jsonl_of(ROWS)}, about="rows "),
     Case(".csv.gz", {"train.csv.gz": gzip.compress(csv_of(ROWS))}, about="rows "),
     Case("a fifo", {"train.csv": b""}, before=lambda folder: _fifo(folder / "train.csv")),
