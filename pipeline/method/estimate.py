@@ -18,7 +18,7 @@ from torch import Tensor
 from listflow.pipeline.method.metrics import Estimate
 from listflow.pipeline.method.mixture import temperature
 
-LEVEL, QUANTILE = 0.9, 1.6449  # of the normal interval, and its half-width in standard errors
+QUANTILE = 1.6449  # half the width of a 90 % interval of a normal distribution, in standard deviations
 ADDED, SPREAD = 2, 0.05  # right rows and as many wrong ones; the standard deviation from model to model
 BY_LABELS = 0.7  # of the log-odds that a model is cooled to; the rest is its own
 HOTTEST, HALVINGS = 20.0, 40
