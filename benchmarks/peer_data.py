@@ -42,13 +42,17 @@ class Draw:
         return f"{self.task}-{self.number}"
 
 
-def draw_of(data: Path, task: str, number: int) -> Draw:
-    """The rows of draw ``number``: the published labelled ones up to 5 where there are some, else balanced ones."""
-    folder = OUT / "peers" / "rows" / f"{task}-{number}"
+def draw_of(data: Path, task: str, number: int, shots: int = SHOTS, pool: int | None = POOL) -> Draw:
+    """The rows of draw ``number``: the published labelled ones up to 5 where there are some, else balanced ones.
+
+    Of another number of ``shots`` they are balanced; ``pool`` None is all train rows.
+    """
+    usual = (shots, pool) == (SHOTS, POOL)
+    folder = OUT / "peers" / "rows" / (f"{task}-{number}" if usual else f"{task}-{number}-{shots}-{pool or 'all'}")
     files = [folder / f"{role}.jsonl" for role in ("labelled", "pool", "test")]
     if not all(path.exists() for path in files):
         folder.mkdir(parents=True, exist_ok=True)
-        for path, lines in zip(files, _rows(data, task, number), strict=True):
+        for path, lines in zip(files, _rows(data, task, number, shots, pool), strict=True):
             path.write_text("".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines), "utf-8")
     first = json.loads(files[0].read_text("utf-8").splitlines()[0])
     return Draw(task, number, *files, is_pair="text_a" in first)
@@ -58,24 +62,26 @@ def lines_of(path: Path) -> list[Line]:
     return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
 
 
-def _rows(data: Path, task: str, number: int) -> tuple[list[Line], list[Line], list[Line]]:
+def _rows(
+    data: Path, task: str, number: int, shots: int, most: int | None
+) -> tuple[list[Line], list[Line], list[Line]]:
     train = lines_of(data / task / "train.jsonl")
     held_out: list[Line] = []
     if number >= FOR_CHOOSING and not (data / task / "dev.jsonl").exists():
         train, held_out = _held_out(train)
-    labelled = _labelled(data, task, number, train)
+    labelled = _labelled(data, task, number, train, shots)
     taken = {_key(line) for line in labelled}
-    rest = _shuffled([line for line in train if _key(line) not in taken], number)[:POOL]
+    rest = _shuffled([line for line in train if _key(line) not in taken], number)[:most]
     pool = [{name: value for name, value in line.items() if name != "label"} for line in rest]
     return labelled, pool, _measured(data, task, number, held_out, taken)
 
 
-def _labelled(data: Path, task: str, number: int, train: list[Line]) -> list[Line]:
+def _labelled(data: Path, task: str, number: int, train: list[Line], shots: int) -> list[Line]:
     published = data / "list_splits" / task / f"{SHOTS}-{number}" / "train.jsonl"
-    if published.exists():
+    if shots == SHOTS and published.exists():
         return lines_of(published)
     labels = [line["label"] for line in train]
-    shots = max(SHOTS, len(set(labels)))  # one row a class where there are more classes than rows
+    shots = max(shots, len(set(labels)))  # one row a class where there are more classes than rows
     return [train[i] for i in draw(labels, shots, number, balanced=True)]
 
 
