@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -96,9 +97,19 @@ class Tally:
 
 def one_vector_each(values: np.ndarray) -> Encoded:
     """N rows of which all that is read is a vector of ``values`` (N, F) each, as texts of a single token."""
-    places = np.arange(len(values) + 1, dtype=np.int64)
-    blank = np.zeros(len(values), dtype=np.int32)
-    return Encoded(blank, places, blank, 0, Features(values, places[:-1]))
+    blank = _blank(len(values))
+    return replace(blank, features=Features(values, blank.offsets[:-1]))
+
+
+def vectors_when_needed(rows: int, read: Callable[[], np.ndarray]) -> Encoded:
+    """The same of N ``rows`` whose vectors (N, F) are not made before one of them is needed."""
+    blank = _blank(rows)
+    return replace(blank, features=LateFeatures(read, blank.offsets[:-1]))
+
+
+def _blank(rows: int) -> Encoded:
+    zeros = np.zeros(rows, dtype=np.int32)
+    return Encoded(zeros, np.arange(rows + 1, dtype=np.int64), zeros, 0)
 
 
 @dataclass(frozen=True)
@@ -123,6 +134,20 @@ class Features:
         values = np.concatenate([kept.values[start : start + length] for kept, start, length in spans])
         ends = np.cumsum(np.concatenate([lengths, others]))
         return Features(values, np.concatenate([[0], ends[:-1]]))
+
+
+class LateFeatures(Features):
+    """Hidden states that ``read`` gives, once, when they are needed: a view that has no say never needs the pool's."""
+
+    def __init__(self, read: Callable[[], np.ndarray], starts: np.ndarray) -> None:
+        # A frozen dataclass sets its fields in this way, and ``values`` is none of its own.
+        object.__setattr__(self, "_read", read)
+        object.__setattr__(self, "starts", starts)
+
+    @cached_property
+    def values(self) -> np.ndarray:
+        """(tokens, D), as those of other features."""
+        return self._read()  # type: ignore[attr-defined]
 
 
 @dataclass(frozen=True)

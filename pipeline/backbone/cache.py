@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from torch import nn
 from listflow.data.errors import InputError
 from listflow.data.pool import Pool
 from listflow.pipeline.backbone.backbone import Backbone
-from listflow.pipeline.backbone.batch import Encoded, Features
+from listflow.pipeline.backbone.batch import Encoded, LateFeatures
 from listflow.pipeline.backbone.layers import lower
 from listflow.pipeline.backbone.prompt import Prompt
 from listflow.pipeline.method.sampling import by_length
@@ -71,22 +71,39 @@ def with_features(
     folder: Path,
     made_by: str,
     on_rows: Callable[[int], None],
-    earlier: Sequence[Path] = (),
+    earlier: Callable[[], Sequence[Path]] = tuple,
+    holding: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> Encoded:
-    """``encoded`` with the output of the first ``depth`` layers, from ``folder``, or made into it.
+    """``encoded`` with the output of the first ``depth`` layers, from ``folder``, or made into it when it is needed.
 
     ``made_by`` says what besides the texts, depth and dtype decides the values. What folders of ``earlier`` runs hold
-    of the same texts is copied from there.
+    of the same texts is copied from there. ``holding`` is held while ``folder`` is looked at and made.
     """
+
+    def read() -> np.ndarray:
+        with holding():
+            _keep_features(encoded, backbone, depth, folder, made_by, on_rows, earlier())
+        return np.memmap(folder / VALUES, dtype=_STORED[backbone.dtype], mode="r").reshape(-1, backbone.hidden_size)
+
+    return replace(encoded, features=LateFeatures(read, np.asarray(encoded.offsets[:-1])))
+
+
+def _keep_features(
+    encoded: Encoded,
+    backbone: Backbone,
+    depth: int,
+    folder: Path,
+    made_by: str,
+    on_rows: Callable[[int], None],
+    earlier: Sequence[Path],
+) -> None:
+    """Makes ``folder`` unless it holds them already."""
     facts = {"key": content_key(encoded, made_by), "depth": depth, "dtype": backbone.dtype_name}
     manifest = verified(folder)
     if manifest is None or any(manifest[name] != value for name, value in facts.items()):
         known = known_spans(earlier, {piece.key for piece in pieces_of(encoded, made_by)}) if earlier else {}
         with new_folder(folder, facts) as aside:
             _write_values(encoded, backbone, depth, aside, made_by, known, on_rows)
-    stored = _STORED[backbone.dtype]
-    values = np.memmap(folder / VALUES, dtype=stored, mode="r").reshape(-1, backbone.hidden_size)
-    return replace(encoded, features=Features(values, np.asarray(encoded.offsets[:-1])))
 
 
 def bytes_needed(backbone: Backbone, *texts: Encoded | None) -> int:

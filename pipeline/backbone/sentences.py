@@ -14,7 +14,7 @@ import numpy as np
 
 from listflow.data.errors import InputError
 from listflow.data.pool import Pool
-from listflow.pipeline.backbone.batch import Encoded, one_vector_each
+from listflow.pipeline.backbone.batch import Encoded, vectors_when_needed
 from listflow.pipeline.backbone.cache import PIECES, TEXTS_A_PIECE
 from listflow.pipeline.backbone.prompt import Text
 from listflow.pipeline.backbone.text_face import TextFace
@@ -33,18 +33,23 @@ def with_vectors(
     on_rows: Callable[[int], None] = lambda rows: None,
     earlier: Sequence[Path] = (),
 ) -> Encoded:
-    """The vectors of ``texts`` as a classifier takes them, from ``folder``, or made into it.
+    """The vectors of ``texts`` as a classifier takes them, from ``folder``, or made into it when they are needed.
 
     ``made_by`` says what besides the texts decides the values. What folders of ``earlier`` runs hold of the same
     texts is copied from there.
     """
-    keys, width = [_key(made_by, piece) for piece in _pieces(texts)], face.width(is_pair)
-    key = hashlib.sha256(" ".join(keys).encode()).hexdigest()
-    manifest = verified(folder)
-    if manifest is None or manifest["key"] != key:
-        with new_folder(folder, {"key": key, "rows": len(texts)}) as aside:
-            _write(texts, keys, face, width, aside, on_rows, earlier)
-    return one_vector_each(np.memmap(folder / VECTORS, dtype=np.float32, mode="r").reshape(-1, width))
+    width = face.width(is_pair)
+
+    def read() -> np.ndarray:
+        keys = [_key(made_by, piece) for piece in _pieces(texts)]
+        key = hashlib.sha256(" ".join(keys).encode()).hexdigest()
+        manifest = verified(folder)
+        if manifest is None or manifest["key"] != key:
+            with new_folder(folder, {"key": key, "rows": len(texts)}) as aside:
+                _write(texts, keys, face, width, aside, on_rows, earlier)
+        return np.memmap(folder / VECTORS, dtype=np.float32, mode="r").reshape(-1, width)
+
+    return vectors_when_needed(len(texts), read)
 
 
 def _write(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -43,14 +43,20 @@ def room_notices(run: Run) -> Iterator[str]:
 
 
 def with_kept_features(run: Run) -> Run:
-    """The run with the output of the frozen layers at hand for all of its texts."""
+    """The run with the output of the frozen layers at hand for all of its texts, each made when it is first needed.
+
+    Of two views, this one may turn out to have no say: the rows that it is judged by are kept by themselves, so that
+    the rest of the pool is read only where it has.
+    """
     given = {"labelled": run.labelled, "corpus": run.corpus} | ({} if run.test is None else {"test": run.test})
+    if run.config.second is not None:
+        given["sample"] = run.judged_by()
     made_by = frozen_layers(run.backbone, _depth(run))
-    kept = {name: _kept(run, name, encoded, made_by) for name, encoded in given.items()}
-    if run.config.backbone.cache_dir:
-        in_use = {content_key(encoded, made_by) for encoded in given.values()}
-        forget_oldest(_shared(run), run.config.backbone.cache_gb * 1e9, in_use)
-    return replace(run, labelled=kept["labelled"], corpus=kept["corpus"], test=kept.get("test"))
+    in_use = {content_key(encoded, made_by) for encoded in given.values()} if run.config.backbone.cache_dir else set()
+    kept = {name: _kept(run, name, encoded, made_by, in_use) for name, encoded in given.items()}
+    return replace(
+        run, labelled=kept["labelled"], corpus=kept["corpus"], test=kept.get("test"), sampled=kept.get("sample")
+    )
 
 
 def frozen_layers(backbone: Backbone, depth: int) -> str:
@@ -93,17 +99,23 @@ def _lock_of(kept: Path) -> Path:
     return kept.with_suffix(".lock")
 
 
-def _kept(run: Run, name: str, encoded: Encoded, made_by: str) -> Encoded:
+def _kept(run: Run, name: str, encoded: Encoded, made_by: str, in_use: set[str]) -> Encoded:
     on_rows, depth = counter(run.notify, 0, "read", len(encoded)), _depth(run)
     if not run.config.backbone.cache_dir:
         before = () if run.parent is None else (_own(run.parent.folder, name),)
-        return with_features(encoded, run.backbone, depth, _own(run.folder, name), made_by, on_rows, before)
-    folder = _shared(run) / content_key(encoded, made_by)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(_lock_of(folder)):
-        found = with_features(encoded, run.backbone, depth, folder, made_by, on_rows, _kept_before(_shared(run)))
-        (folder / MANIFEST).touch()
-    return found
+        return with_features(encoded, run.backbone, depth, _own(run.folder, name), made_by, on_rows, lambda: before)
+    shared = _shared(run)
+    folder, most = shared / content_key(encoded, made_by), run.config.backbone.cache_gb * 1e9
+
+    @contextmanager
+    def holding() -> Iterator[None]:
+        shared.mkdir(parents=True, exist_ok=True)
+        with FileLock(_lock_of(folder)):
+            yield
+            (folder / MANIFEST).touch()
+        forget_oldest(shared, most, in_use)
+
+    return with_features(encoded, run.backbone, depth, folder, made_by, on_rows, lambda: _kept_before(shared), holding)
 
 
 def _kept_before(folder: Path) -> list[Path]:

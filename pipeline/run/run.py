@@ -56,8 +56,8 @@ class Run:
 
     It is the run as one view sees it: under ``prompt``, or by ``face`` where the bare text is read; ``others`` is the
     same run as the second view sees it. ``unknown`` is the share of tokens that the tokenizer does not know, by kind of
-    rows. ``said`` remembers what models said of the pool, by model and rows: it saves
-    time, and nothing else depends on it.
+    rows; ``sampled`` are the rows of ``sample``, where they are kept by themselves. ``said`` remembers what models said
+    of the pool, by model and rows: it saves time, and nothing else depends on it.
     """
 
     config: RunConfig
@@ -79,6 +79,7 @@ class Run:
     face: TextFace | None = None
     suffix: str = ""
     others: tuple[Run, ...] = ()
+    sampled: Encoded | None = None
     said: dict[str, Tensor] = field(default_factory=dict, compare=False, repr=False)
 
     @property
@@ -151,6 +152,10 @@ class Run:
         """The fixed unlabelled rows on which agreement is measured."""
         count = min(self.config.rounds.sample, len(self.corpus))
         return np.sort(generator_for(self.config.seed, "sample").permutation(len(self.corpus))[:count])
+
+    def judged_by(self) -> Encoded:
+        """The texts of ``sample``."""
+        return self.corpus.take(self.sample()) if self.sampled is None else self.sampled
 
     def fresh_rows(self) -> np.ndarray:
         """The corpus rows that ``parent`` did not have, ascending; all rows without a parent."""

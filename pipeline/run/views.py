@@ -50,7 +50,7 @@ def unread(run: Run) -> tuple[Run, ...]:
     if run.config.second is None:
         return (run,)
     unread_words = ((),) * len(run.labels)
-    return run, replace(run, config=run.config.text_alone(), suffix=SECOND, word_ids=unread_words)
+    return run, replace(run, config=run.config.text_alone(), suffix=SECOND, word_ids=unread_words, sampled=None)
 
 
 def glimpse(run: Run, rows: np.ndarray) -> Run:

@@ -133,7 +133,7 @@ def keep_model(
     extra: Mapping[str, Tensor] | None = None,
 ) -> Facts:
     """Weights, evidence (``extra`` is more of it) and facts of a trained model, written as its folder."""
-    known = {**(extra or {}), "sample": logits_on(run, number, "judge", model, run.corpus.take(run.sample()))}
+    known = {**(extra or {}), "sample": logits_on(run, number, "judge", model, run.judged_by())}
     if unfitted is not None:
         known["labelled"] = unfitted
     metrics = None

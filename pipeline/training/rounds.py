@@ -56,12 +56,12 @@ def prompt_tune(run: Run) -> Facts:
     if has_label_vectors(run):
         return match_labels(run)
     began = time.monotonic()
-    zero_shot, offset = _zero_shot(run)
+    offset = _centre(run)
     model = run.new_classifier(0, offset)
     trainer = Trainer(model, teacher_recipe(run, len(run.gold)), Material(run.labelled, run.gold, run.corpus))
     train_resumably(run, 0, trainer, run.fingerprint)
     unfitted = cross_validated(run, offset) if run.config.rounds.promote == "gated" else None
-    facts = {"zero_shot": zero_shot, "offset": None if offset is None else offset.tolist()}
+    facts = {"zero_shot": _zero_shot(run, offset), "offset": None if offset is None else offset.tolist()}
     return keep_model(run, 0, model, facts, unfitted, began)
 
 
@@ -219,16 +219,20 @@ def _models(run: Run, number: int) -> list[str]:
     return [view.weights_digest(number) for view in speaking(run)]
 
 
-def _zero_shot(run: Run) -> tuple[Facts | None, Tensor | None]:
-    """(test metrics of the untouched backbone, the mean label-word logits to centre or None)."""
-    offset = None
-    if run.config.head.kind == "verbalizer" and run.config.head.centre:
-        offset = logits_on(run, 0, "centre", run.new_classifier(0, None), run.corpus.take(run.sample())).mean(0)
+def _centre(run: Run) -> Tensor | None:
+    """(C,) the mean label-word logits on unlabelled rows, where the head takes them off."""
+    if run.config.head.kind != "verbalizer" or not run.config.head.centre:
+        return None
+    return logits_on(run, 0, "centre", run.new_classifier(0, None), run.judged_by()).mean(0)
+
+
+def _zero_shot(run: Run, offset: Tensor | None) -> Facts | None:
+    """Test metrics of the untouched backbone."""
     if run.test is None or run.test_gold is None:
-        return None, offset
+        return None
     rows = run.test_sample(1)
     test, gold = (run.test, run.test_gold) if rows is None else (run.test.take(rows), run.test_gold[rows])
-    return metrics_of(logits_on(run, 0, "zero-shot", run.new_classifier(0, offset), test), gold), offset
+    return metrics_of(logits_on(run, 0, "zero-shot", run.new_classifier(0, offset), test), gold)
 
 
 def _offset(run: Run) -> Tensor | None:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from committees import believe, committee_config
 from filelock import FileLock
 from tiny import sentences, tiny_backbone, tiny_overlay, write_jsonl
 from torch import nn
@@ -82,13 +83,24 @@ def test_a_continued_run_passes_what_is_new(
         "fast", tiny_overlay(files, tmp_path / "new"), TOP, backbone, {"continues": str(tmp_path / "old")}
     )
     with open_run(grown) as run:
-        assert sum(passed) == 80 - 3 * 16
         assert run.corpus.features is not None
+        assert not passed  # nothing is read before it is needed
         values = np.array(run.corpus.features.values)
+        assert sum(passed) == 80 - 3 * 16
     alone = build_config("fast", tiny_overlay(files, tmp_path / "alone"), TOP)
     with open_run(alone) as run:
         assert run.corpus.features is not None
         np.testing.assert_array_equal(run.corpus.features.values, values)
+
+
+@pytest.mark.parametrize("weight", [0.0, 0.5])
+def test_a_view_without_a_say_does_not_read_the_pool(
+    tiny_files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, weight: float
+) -> None:
+    believe(weight, monkeypatch)
+    self_train(committee_config(tiny_files, tmp_path / "run", TOP, {"rounds": {"count": 1}}))
+    kept = {path.name for path in (tmp_path / "run" / "inputs" / "features").iterdir()}
+    assert kept == {"labelled", "test", "sample"} | ({"corpus"} if weight else set())
 
 
 def test_the_longest_unused_goes_first(tmp_path: Path) -> None:
@@ -134,7 +146,9 @@ def test_pieces_that_are_gone_or_damaged_are_computed(tmp_path: Path) -> None:
     encoded = Prompt(task, backbone.tokenizer, 32).encode([("w1 w2", None), ("w3", None)])
 
     def values(name: str, *earlier: Path) -> bytes:
-        found = with_features(encoded, backbone, 1, tmp_path / name, "layers", lambda rows: None, earlier).features
+        found = with_features(
+            encoded, backbone, 1, tmp_path / name, "layers", lambda rows: None, lambda: earlier
+        ).features
         assert found is not None
         return found.values.tobytes()
 
