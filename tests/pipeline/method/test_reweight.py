@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+from pathlib import Path
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -14,6 +17,8 @@ from listflow.pipeline.model.classifier import Classifier
 from listflow.pipeline.model.config import VerbalizerHead
 from listflow.pipeline.model.verbalizer import label_word_ids
 from listflow.pipeline.stages.presets import stages
+
+BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
 
 
 def classifier(family: str, seed: int = 0) -> tuple[Classifier, Prompt]:
@@ -37,6 +42,21 @@ def test_engine_equals_the_unrolled_step(family: str, engine: str) -> None:
     assert torch.linalg.norm(found.weights - expected.weights) <= 1e-5 * torch.linalg.norm(expected.weights)
     ours, theirs = torch.cat([p.grad.flatten() for p in parameters]), torch.cat([g.flatten() for g in gradients])
     assert torch.linalg.norm(ours - theirs) <= 1e-5 * torch.linalg.norm(theirs)
+
+
+def test_the_reference_of_the_benchmark_gives_the_weights_of_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else it would compare the seconds of two different things."""
+    monkeypatch.syspath_prepend(str(BENCHMARKS))
+    public = importlib.import_module("reference")
+    model, prompt = classifier("bert")
+    step = step_of(prompt, seed=5)
+    wide = [public.padded(batch, 48) for batch in (step.unlabelled, step.labelled)]
+    assert wide[0].ids.shape[1] == 48 > step.unlabelled.ids.shape[1]
+    # Its constant is added to scores that are scaled by its rate.
+    found = public.meta_weights(model, wide[0], step.soft, wide[1], step.gold, eps=public.RATE * step.eps)
+    expected = fused(model, list(model.tunable().values()), step)
+    assert not expected.uniform
+    torch.testing.assert_close(found, expected.weights, rtol=1e-4, atol=1e-6)
 
 
 def test_scores_are_dots_of_per_example_gradients() -> None:
