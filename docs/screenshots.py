@@ -33,7 +33,7 @@ HERE = ("http://127.0.0.1:", "file:", "data:", "blob:http://127.0.0.1:")
 PATIENCE = 180.0
 # What stands in docs/, and what must be on a page of one kind before it is taken.
 KEPT = ("ui-run", "ui-artifacts", "ui-rounds", "ui-weighed-rows", "report")
-WORDS = {"list-rounds": ("confidence", "promoted"), "list-weighed-rows": ("spoke", "weight")}
+WORDS = {"list-rounds": ("on its teacher", "promoted"), "list-weighed-rows": ("row id", "weight")}
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ def _pages(api: str, run: Path) -> dict[str, Picture]:
     """Every page that a run leaves, by its name."""
     ui, flow_run = api.removesuffix("/api"), _flow_run(api)
     found = [
-        Picture("ui-run", f"{ui}/runs/flow-run/{flow_run}", ("train prompt student, round 2", "publish", "Completed")),
+        Picture("ui-run", f"{ui}/runs/flow-run/{flow_run}", ("round 2: prompt student", "Report: ")),
         Picture("ui-runs", f"{ui}/runs", ("demo",)),
         Picture("ui-artifacts", f"{ui}/artifacts", ("list-rounds", "list-report", "list-meta-weights")),
         Picture("report", (run / "report.html").as_uri(), ("accuracy",)),

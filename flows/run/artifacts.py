@@ -88,8 +88,8 @@ def show_rounds(run: Run, history: Sequence[Facts]) -> None:
     _table(balance_table(history), BALANCE, f"{explained(PSEUDO_ROWS, CONFIDENCE)} Then those of every class.")
     _table(weights_table(history), WEIGHTS, explained(ZERO_WEIGHTS, EFFECTIVE_ROWS, UNIFORM_STEPS))
     words = (
-        "The rows of the last round that its meta weights spoke for and against: a weight of 1 is an equal share, and "
-        "one near 0 says that the label may be wrong."
+        "The rows of the last round that its meta weights spoke for, above an equal share of 1, then those against, "
+        "near 0: their labels would not have helped on labelled rows. Of equal ones the least sure come first."
     )
     _table(weighed_table(run, len(history)) if history else (), WEIGHED, words)
 

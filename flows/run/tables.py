@@ -29,7 +29,7 @@ from listflow.pipeline.storage.markdown import code, plain
 from listflow.pipeline.training.committee import reached, reached_by_labels
 from listflow.pipeline.training.review import weighed_rows
 
-MOST_LABELS, MOST_ROWS, LONGEST_TEXT = 100, 10, 60
+MOST_LABELS, MOST_ROWS, LONGEST_TEXT = 100, 10, 50
 NOT_COMPUTED = "not computed"
 
 Facts = dict[str, Any]
@@ -100,11 +100,11 @@ def weights_table(history: Sequence[Facts]) -> Iterator[Facts]:
 
 
 def weighed_table(run: Run, number: int) -> Iterator[Facts]:
-    """The rows of a round that its meta weights spoke for and against, the extreme ones first."""
-    for side, rows in zip(("for", "against"), weighed_rows(run, number, MOST_ROWS), strict=True):
+    """The rows of a round that its meta weights spoke for, and below them those against, the extreme ones first."""
+    for rows in weighed_rows(run, number, MOST_ROWS):
         for row in rows:
             yield {
-                "weight": decimals(row.weight), "label": code(row.label), "spoke": side, "row id": code(row.row_id),
+                "weight": decimals(row.weight), "label": code(row.label), "row id": code(row.row_id),
                 "text": code(shortened(" ".join(row.text.split()), LONGEST_TEXT)),
             }  # fmt: skip
 

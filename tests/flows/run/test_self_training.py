@@ -239,6 +239,14 @@ def test_a_run_of_two_views_shows_both(server: None, tiny_files: dict[str, Path]
         assert words in page
 
 
+def taught(folder: Path) -> list[list[Any]]:
+    """The row ids that the teacher of round 2 labelled, and a list of probabilities for each class."""
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(folder / "round-02" / "pseudo" / "labels.parquet")
+    return [table[name].to_pylist() for name in ("row_id", "p_negative", "p_positive")]
+
+
 def test_the_rows_that_meta_weights_spoke_for_and_against(config: RunConfig, folder: Path) -> None:
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
@@ -247,12 +255,16 @@ def test_the_rows_that_meta_weights_spoke_for_and_against(config: RunConfig, fol
     rows = json.loads(artifacts()["list-weighed-rows"].data)
     table = pq.read_table(folder / "round-02" / "student" / "meta_weights.parquet")
     means = table.group_by("row").aggregate([("weight", "mean")])["weight_mean"]
-    for side, best in (("for", pc.max(means)), ("against", pc.min(means))):
-        found = [float(row["weight"]) for row in rows if row["spoke"] == side]
-        assert found == sorted(found, reverse=side == "for")
+    weights = [float(row["weight"]) for row in rows]
+    half = len(rows) // 2
+    for found, best in ((weights[:half], pc.max(means)), (weights[half:], pc.min(means))):
+        assert found == sorted(found, reverse=found == weights[:half])
         assert found[0] == pytest.approx(6 * best.as_py(), abs=0.01)
+    sure = {row_id: max(shares) for row_id, *shares in zip(*taught(folder), strict=True)}
+    lightest = [sure[row["row id"].strip("`")] for row in rows[half:] if row["weight"] == "0.00"]
+    assert lightest == sorted(lightest)  # of rows that weigh nothing, the least sure come first
     assert {row["label"] for row in rows} <= {"`negative`", "`positive`"}
-    assert list(rows[0]) == ["weight", "label", "spoke", "row id", "text"]
+    assert list(rows[0]) == ["weight", "label", "row id", "text"]
     assert len({row["row id"] for row in rows}) == len(rows)
 
 
