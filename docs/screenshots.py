@@ -71,7 +71,7 @@ def _pages(api: str, run: Path) -> dict[str, Picture]:
     """Every page that a run leaves, by its name."""
     ui, flow_run = api.removesuffix("/api"), _flow_run(api)
     found = [
-        Picture("ui-run", f"{ui}/runs/flow-run/{flow_run}", ("round 2: prompt student", "Report: ")),
+        Picture("ui-run", f"{ui}/runs/flow-run/{flow_run}", ("round 2: prompt student", "Report: "), whole=True),
         Picture("ui-runs", f"{ui}/runs", ("demo",)),
         Picture("ui-artifacts", f"{ui}/artifacts", ("list-rounds", "list-report", "list-meta-weights")),
         Picture("report", (run / "report.html").as_uri(), ("accuracy",)),

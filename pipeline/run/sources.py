@@ -75,8 +75,8 @@ def names_of_files(config: RunConfig) -> dict[str, tuple[str, ...]]:
     data = config.data
     if data.labelled is None:
         return {"labelled": (DEMO,)}
-    given = RunFolder(Path(config.run_dir)).given if config.run_dir else None
-    if given is not None and Path(data.labelled).parent == given:
+    given = RunFolder(Path(config.run_dir)).given.resolve() if config.run_dir else None
+    if given is not None and Path(data.labelled).resolve().parent == given:
         return {"labelled": (IN_PYTHON,)}
     kinds = {"labelled": (data.labelled,), "unlabelled": data.unlabelled, "test": (data.test,) if data.test else ()}
     # An id of a hub is no absolute path, and says what it is as a whole.

@@ -56,7 +56,7 @@ def test_a_run_can_be_read_in_a_browser(screenshots: ModuleType, tmp_path: Path)
     assert all(key in text["ui-artifacts"] for key in ("list-rounds", "list-pseudo-labels", "list-calibration"))
     assert "promoted" in text["ui-rounds"]
     assert "Believed: prompt view" in text["ui-rounds"]
-    assert text["ui-weighed-rows"].index("weight\n") < text["ui-weighed-rows"].index("label\n")
+    assert "weight\tlabel\trow id\ttext" in text["ui-weighed-rows"]
     assert "after two rounds of self-training" in text["report"]
 
 
