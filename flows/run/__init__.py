@@ -5,6 +5,8 @@ tasks.py          its stages as tasks whose cached results are believed only whi
 session.py        the run that a flow has open, and who watches it
 cancellation.py   heeding a flow run that is cancelled
 review.py         the pause in which a person answers, and what they see
+tables.py         the tables of a run as rows of cells
+log.py            what the log of a flow run says after each stage
 artifacts.py      what the Prefect pages show of a run
 continuation.py   the flow that a schedule or a new corpus starts
 deployment.py     that flow, served from one process

@@ -6,34 +6,57 @@ loads nor runs what they hold.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from prefect.artifacts import create_markdown_artifact, create_table_artifact
+from prefect.artifacts import create_markdown_artifact, create_progress_artifact, create_table_artifact
 
-from listflow.data.errors import shortened
+from listflow.flows.run.tables import (
+    MOST_LABELS,
+    balance_table,
+    believed,
+    calibration_table,
+    rounds_table,
+    weighed_table,
+    weights_table,
+)
 from listflow.flows.server.client import RETRIES, ProgressArtifact, if_it_answers
-from listflow.pipeline.results.outcome import report_of
-from listflow.pipeline.results.report import Drift, RunReport, TextTeacher, ViewReport, headline, trained_words
+from listflow.pipeline.results.outcome import report_of, view_reports
+from listflow.pipeline.results.rendering import final_row, pictures, trained_words
+from listflow.pipeline.results.report import Drift, RunReport, TextTeacher, ViewReport, headline
 from listflow.pipeline.run.run import Progress, Run
-from listflow.pipeline.run.wording import curve_told, decimals, duration, estimate_told, percent
+from listflow.pipeline.run.wording import (
+    ACCURACY,
+    CALIBRATION_ERROR,
+    CONFIDENCE,
+    EFFECTIVE_ROWS,
+    KAPPA,
+    MACRO_F1,
+    PSEUDO_ROWS,
+    UNIFORM_STEPS,
+    ZERO_WEIGHTS,
+    curve_told,
+    decimals,
+    duration,
+    estimate_told,
+    explained,
+    percent,
+)
 from listflow.pipeline.storage.markdown import code, plain, table
 from listflow.pipeline.storage.run_folder import RunFolder
-from listflow.pipeline.training.committee import reached, reached_by_labels
-from listflow.pipeline.training.review import weighed_rows
 
-PROGRESS, ROUNDS, BALANCE, WEIGHTS, WEIGHED, CALIBRATION, DRIFTED, REPORT = (
-    "list-progress", "list-rounds", "list-pseudo-labels", "list-meta-weights", "list-weighed-rows", "list-calibration",
-    "list-drift", "list-report",
+PROGRESS, VIEWS, ROUNDS, BALANCE, WEIGHTS, WEIGHED, CALIBRATION, DRIFTED, REPORT = (
+    "list-progress", "list-views", "list-rounds", "list-pseudo-labels", "list-meta-weights", "list-weighed-rows",
+    "list-calibration", "list-drift", "list-report",
 )  # fmt: skip
-MOST_LABELS, MOST_ROWS, LONGEST_TEXT = 100, 10, 120
+MOST_BYTES_OF_PICTURES = 300_000
 
 Facts = dict[str, Any]
 
 
 class Meter:
-    """A watcher of a run: one progress artifact a training, updated every few seconds at most."""
+    """A watcher of a run: one progress artifact a training, updated every few seconds at most, and at its end."""
 
     def __init__(self) -> None:
         self._artifact = ProgressArtifact(PROGRESS)
@@ -42,51 +65,47 @@ class Meter:
         """Nothing to show before the first long training."""
 
     def moved(self, progress: Progress) -> None:
-        """Shows a training step, unless one was shown a moment ago."""
-        if progress.loss is None or not self._artifact.is_due():
+        """Shows a training step, unless one was shown a moment ago; the last one always."""
+        ends = progress.done == progress.total
+        if progress.loss is None or not (ends or self._artifact.is_due()):
             return
         training = progress.view, progress.round, progress.total
         with if_it_answers():
             self._artifact.show(100 * progress.done / progress.total, _words(progress), training)
 
 
+def show_start(run: Run) -> None:
+    """What the rounds set out from, once it is known how far each of two views is believed, and why."""
+    views = view_reports(run)
+    if views:
+        _page(views_page(views), VIEWS, f"How far each view is believed: {believed(views)}")
+    show_rounds(run, ())
+
+
 def show_rounds(run: Run, history: Sequence[Facts]) -> None:
     """The tables of all rounds so far; each item of ``history`` holds what a round's stages found."""
-    tables = {
-        ROUNDS: ("Every round and its verdict; what it changed in test accuracy", list(_rounds(run, history))),
-        BALANCE: ("Rows of every class by the teacher's top label, the largest classes first", map(_balance, history)),
-        WEIGHTS: (
-            "How the meta weights of each round's reweighted steps were spread",
-            [row for facts in history for row in _weights(facts)],
-        ),
-        WEIGHED: (
-            "The rows of the last round that its meta weights spoke for and against; 1 is an equal share",
-            list(_weighed(run, len(history))),
-        ),
-    }
-    for key, (words, rows) in tables.items():
-        with if_it_answers(RETRIES):
-            create_table_artifact(list(rows), key, words)
+    _table(rounds_table(run, history), ROUNDS, _on_rounds(run))
+    _table(balance_table(history), BALANCE, f"{explained(PSEUDO_ROWS, CONFIDENCE)} Then those of every class.")
+    _table(weights_table(history), WEIGHTS, explained(ZERO_WEIGHTS, EFFECTIVE_ROWS, UNIFORM_STEPS))
+    words = (
+        "The rows of the last round that its meta weights spoke for, above an equal share of 1, then those against, "
+        "near 0: their labels would not have helped on labelled rows. Of equal ones the least sure come first."
+    )
+    _table(weighed_table(run, len(history)) if history else (), WEIGHED, words)
 
 
 def show_report(run: Path) -> None:
     """Calibration of the final model where test rows allow it, drift where a run was continued, and the report."""
     report = report_of(run)
-    if report.figures.reliability:
-        bins = [
-            {
-                "confidence from": f"{b.lower:.1f}", "to": f"{b.upper:.1f}", "rows": b.count,
-                "mean confidence": percent(b.confidence), "accuracy": percent(b.accuracy),
-            }
-            for b in report.figures.reliability
-        ]  # fmt: skip
-        words = "How sure the final model is of test rows, and how often it is right: the two should be alike"
-        with if_it_answers(RETRIES):
-            create_table_artifact(bins, CALIBRATION, words)
+    words = "How sure the final model is of test rows, and how often it is right: the two should be alike"
+    _table(calibration_table(report.figures.reliability or ()), CALIBRATION, words)
     if report.drift:
         words = "Whether the new rows look like the old ones, and how far the model has moved on each shard"
         _page(drift_page(report.drift), DRIFTED, words)
     _page(_report(report, run), REPORT, plain(headline(report)))
+    # Stages from the cache train nothing, and what a killed run has shown last must not be what is left.
+    with if_it_answers(RETRIES):
+        create_progress_artifact(100, PROGRESS, plain(f"all rounds are done: {headline(report)}"))
 
 
 def drift_page(drift: Drift) -> Iterator[str]:
@@ -139,64 +158,20 @@ def _words(progress: Progress) -> str:
     return f"{model}: {progress.phase}, step {progress.done} of {progress.total}, loss {decimals(progress.loss, 3)}"
 
 
-def _rounds(run: Run, history: Sequence[Facts]) -> Iterator[Facts]:
-    begun = "on the earlier model" if run.parent else "on labels alone"
-    accuracies, alone = [_accuracy(reached(run, n)) for n in range(len(history) + 1)], _accuracy(reached_by_labels(run))
-    for facts in history:
-        own = accuracies[facts["round"]]
-        each = {f"{view.view} view": "not computed" for view in run.views if run.others}
-        each |= {f"{view} view": percent(_accuracy(found["test"])) for view, found in facts["students"].items() if each}
-        yield {
-            "round": facts["round"],
-            "accuracy": percent(own),
-            "on its teacher": _points(own, accuracies[facts["teacher_round"]]),
-            begun: _points(own, alone),
-            **each,
-            "verdict": "promoted" if facts["promoted"] else "kept",
-            "kappa": decimals(facts["agreement"]),
-            "confidence": percent(facts["mean_confidence"]),
-            "pseudo rows": facts["rows"],
-            "time": duration(sum(found["seconds"] for found in facts["students"].values())),
-            "reason": plain(facts["reason"]),
-        }
+def _on_rounds(run: Run) -> str:
+    """What stands above the table of rounds: how far each view is believed, and what its columns mean."""
+    said = ["What each round reached, and its changes in points of test accuracy."]
+    if run.others:
+        said.append(f"Believed: {believed(view_reports(run))}.")
+    return " ".join([*said, explained(KAPPA)])
 
 
-def _accuracy(metrics: Facts | None) -> float | None:
-    return metrics["accuracy"] if metrics else None
-
-
-def _points(after: float | None, before: float | None) -> str:
-    """A change in percentage points, with its sign."""
-    return "-" if after is None or before is None else f"{100 * (after - before):+.1f} points"
-
-
-def _balance(facts: Facts) -> Facts:
-    largest = sorted(facts["per_class"].items(), key=lambda item: -item[1])[:MOST_LABELS]
-    return {"round": facts["round"], **dict(largest)}
-
-
-def _weights(facts: Facts) -> Iterator[Facts]:
-    """A row for each student of a round."""
-    for view, student in facts["students"].items():
-        found = student["reweight"]
-        yield {
-            "round": facts["round"],
-            "view": view,
-            "engine": found["engine"],
-            "zero weights": percent(found["zero_share"]),
-            "effective sample size": decimals(found["effective_sample_size"], 1),
-            "steps with uniform weights": found["uniform_steps"],
-        }
-
-
-def _weighed(run: Run, number: int) -> Iterator[Facts]:
-    for side, rows in zip(("for", "against"), weighed_rows(run, number, MOST_ROWS), strict=True):
-        for row in rows:
-            text = shortened(row.text, LONGEST_TEXT)
-            yield {
-                "spoke": side, "row id": code(row.row_id), "text": code(text),
-                "label": code(row.label), "weight": decimals(row.weight)
-            }  # fmt: skip
+def _table(rows: Iterable[Facts], key: str, words: str) -> None:
+    """A table, unless it has no rows."""
+    found = list(rows)
+    if found:
+        with if_it_answers(RETRIES):
+            create_table_artifact(found, key, words)
 
 
 def _page(lines: Iterator[str], key: str, words: str) -> None:
@@ -212,10 +187,12 @@ def _report(report: RunReport, run: Path) -> Iterator[str]:
     before = {"no labels": report.zero_shot, words: begun, "start, with the pool": report.start}
     rows = [
         (plain(name), percent(found.accuracy), percent(found.macro_f1), percent(found.ece))
-        for name, found in {**before, "final": report.final, **baselines}.items()
+        for name, found in {**before, final_row(report): report.final, **baselines}.items()
         if found
     ]
-    yield from table(("model", "accuracy:", "macro F1:", "calibration error:"), rows) if rows else ()
+    if rows:
+        yield from table(("model", f"{ACCURACY}:", f"{MACRO_F1}:", f"{CALIBRATION_ERROR}:"), rows)
+        yield f"\n{plain(explained(CALIBRATION_ERROR))}\n"
     if report.estimate:
         yield f"\n{plain(estimate_told(report.estimate))}\n"
     if report.curve:
@@ -224,6 +201,7 @@ def _report(report: RunReport, run: Path) -> Iterator[str]:
         f"\n{plain(trained_words(report))}; backbone {plain(report.backbone.name)}; {report.data.labelled} labelled, "
         f"{report.data.unlabelled:,} unlabelled and {report.data.test:,} test rows; {duration(report.seconds)}.\n"
     )
+    yield from pictures(run, MOST_BYTES_OF_PICTURES)
     yield from views_page(report.views)
     yield from (f"- {plain(notice)}" for notice in report.notices)
     yield "\nOn the machine that ran it (browsers may refuse to follow such links; the paths are for copying):\n"

@@ -5,7 +5,7 @@ from typing import Any
 from prefect import flow
 from prefect.serializers import JSONSerializer
 
-from listflow.flows.run.artifacts import Meter, show_report, show_rounds
+from listflow.flows.run.artifacts import Meter, show_report, show_rounds, show_start
 from listflow.flows.run.review import review
 from listflow.flows.run.session import session
 from listflow.flows.run.tasks import judge, prompt_tune, pseudo_label, publish, settle, train_student, weigh_views
@@ -30,6 +30,7 @@ def self_train(config: RunConfig) -> dict[str, Any]:
             settle(prompt_tune, 0, view.view)
         if run.others:
             settle(weigh_views, 0)
+        show_start(run)
         history: list[dict[str, Any]] = []
         number = 0
         for number in range(1, config.rounds.count + 1):

@@ -17,6 +17,7 @@ from prefect.context import TaskRunContext
 from prefect.serializers import JSONSerializer
 
 from listflow.data.files import file_digest
+from listflow.flows.run.log import log_stage, without_finished
 from listflow.flows.run.session import current
 from listflow.pipeline.results import outcome
 from listflow.pipeline.run.run import Run
@@ -35,14 +36,16 @@ class Stage(Protocol):
 
 def settle(work: Task[..., Facts], number: int, view: str = "") -> Facts:
     """The facts of a stage, or of one ``view`` in it: from Prefect's cache if the files they speak of are intact, else
-    made again.
+    made again. The log of the flow run says what they are.
     """
     now = current()
     own = {"view": view} if view else {}
-    facts = work(number, now.made_from, **own)
-    if not _intact(facts["files"]):
-        facts = work.with_options(refresh_cache=True)(number, now.made_from, **own)
+    with without_finished():
+        facts = work(number, now.made_from, **own)
+        if not _intact(facts["files"]):
+            facts = work.with_options(refresh_cache=True)(number, now.made_from, **own)
     now.made_from = _chained(now.made_from, facts["files"])
+    log_stage(work.name, now.run, facts, view)
     return facts
 
 

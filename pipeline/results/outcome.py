@@ -36,6 +36,7 @@ from listflow.pipeline.results.report import (
     WeightHistogram,
 )
 from listflow.pipeline.run.run import Run, counter
+from listflow.pipeline.run.sources import names_of_files
 from listflow.pipeline.run.wording import name_of, name_of_head
 from listflow.pipeline.storage.checkpoint import (
     MANIFEST,
@@ -142,7 +143,7 @@ def build_report(run: Run, final: dict[str, Any], last: int) -> RunReport:
         trainable_parameters=sum(
             p.numel() for view in speaking(run) for p in view.new_classifier(0, None).tunable().values()
         ),
-        data=DataFacts(len(run.gold), 0 if run.lone else len(run.corpus), len(run.inputs.test)),
+        data=_data(run),
         zero_shot=_metrics(teacher["zero_shot"]), labelled_only=begun, rounds=rounds,
         final=_metrics(final["test"]), stopped=stopped,
         seconds=sum(each["seconds"] for each in teachers.values()) + sum(r.seconds for r in rounds),
@@ -182,6 +183,11 @@ def _text_teacher(view: Run, made: dict[str, Any]) -> TextTeacher | None:
     pool, labelled = (dict(zip(view.labels, shares, strict=True)) for shares in (made["shares"], counts.tolist()))
     candidates = tuple(Candidate(**each) for each in made["candidates"])
     return TextTeacher(candidates, made["names_tell"], pool, labelled, view.inputs.task.shares)
+
+
+def _data(run: Run) -> DataFacts:
+    unlabelled = 0 if run.lone else len(run.corpus)
+    return DataFacts(len(run.gold), unlabelled, len(run.inputs.test), names_of_files(run.config))
 
 
 def _drift_of(run: Run) -> Drift | None:

@@ -17,10 +17,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogFormatter, MaxNLocator
 
 from listflow.pipeline.method.metrics import ReliabilityBin
-from listflow.pipeline.results.report import RoundReport, RunReport
+from listflow.pipeline.results.report import RoundReport, RunReport, lost
 from listflow.pipeline.run.wording import capitalised, percent
 
 # Okabe and Ito's colours stay apart for every kind of colour blindness.
@@ -67,7 +67,8 @@ def progress(report: RunReport) -> Figure | None:
     after = report.final.accuracy if report.final else before
     axes.yaxis.set_major_formatter(_in_percent)
     _legend(axes, *axes.get_legend_handles_labels())
-    return _title(figure, f"Accuracy: {percent(before)} with the {words}, {percent(after)} at the end")
+    outcome = "A loss" if lost(report) else "Accuracy"
+    return _title(figure, f"{outcome}: {percent(before)} with the {words}, {percent(after)} at the end")
 
 
 def balance(report: RunReport) -> Figure | None:
@@ -106,6 +107,7 @@ def meta_weights(report: RunReport) -> Figure | None:
     used = np.flatnonzero(np.sum(list(data.counts.values()), axis=0))
     axes.set_xlim(0, data.edges[used[-1] + 1] if used.size else None)
     axes.yaxis.set_major_formatter(_in_percent)
+    axes.yaxis.set_minor_formatter(_InPercentBetween())
     _legend(axes, *axes.get_legend_handles_labels())
     return _title(figure, _weights_title(report.rounds))
 
@@ -267,6 +269,13 @@ def _style(axes: Axes, ylabel: str, xlabel: str) -> None:
 def _legend(axes: Axes, handles: Sequence[Any], labels: Sequence[str]) -> None:
     place = {"loc": "upper left", "bbox_to_anchor": (1.01, 1), "borderaxespad": 0}
     axes.legend(handles, labels, frameon=False, fontsize=8.5, **place)
+
+
+class _InPercentBetween(LogFormatter):
+    """Of the ticks between powers of ten, those that such an axis needs, in percent as the others."""
+
+    def __call__(self, share: float, position: int | None = None) -> str:
+        return _in_percent(share, 0) if super().__call__(share, position) else ""
 
 
 def _in_percent(share: float, _: float) -> str:

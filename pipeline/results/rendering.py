@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import struct
 from base64 import b64encode
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
@@ -16,17 +18,45 @@ from rich.text import Text
 
 from listflow.data.files import REFUSED, refusing, replacing
 from listflow.pipeline.method.metrics import Metrics
-from listflow.pipeline.results.report import RoundReport, RunReport, advice, headline, summary, trained_words
-from listflow.pipeline.run.wording import capitalised, curve_told, decimals, duration, estimate_told, interval, percent
+from listflow.pipeline.results.report import RoundReport, RunReport, advice, headline, summary
+from listflow.pipeline.run.wording import (
+    ACCURACY,
+    CALIBRATION_ERROR,
+    CONFIDENCE,
+    EFFECTIVE_ROWS,
+    KAPPA,
+    MACRO_F1,
+    MEANS,
+    PSEUDO_ROWS,
+    UNIFORM_STEPS,
+    ZERO_WEIGHTS,
+    capitalised,
+    curve_told,
+    decimals,
+    duration,
+    estimate_told,
+    explained,
+    interval,
+    percent,
+    points,
+    trained,
+)
 from listflow.pipeline.storage.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from listflow.pipeline.results.plots import Plot
 
-_ROUND, _ROWS, _CONFIDENCE, _ZERO, _ESS, _TEST, _VERDICT, _KAPPA = (
-    "round", "pseudo\nrows", "mean\nconf.", "zero\nweights", "ESS", "test\nacc.", "verdict", "kappa",
-)  # fmt: skip
+_ROUND, _VERDICT = "round", "verdict"
+# Of two words each; a column of the terminal is as wide as the longer one.
+_ROWS, _CONFIDENCE, _EFFECTIVE = (name.replace(" ", "\n") for name in (PSEUDO_ROWS, CONFIDENCE, EFFECTIVE_ROWS))
+# Of a picture on a page of Prefect; a table of more than 100 classes would be no more than noise there.
+WIDTH, TALLEST, COLOURS, MOST_PIXELS = 900, 1200, 64, 40_000_000
 Cells = dict[str, str]
+NAMES: dict[str, str] = {
+    "calibration_error": CALIBRATION_ERROR, "kappa": KAPPA, "pseudo_rows": PSEUDO_ROWS, "confidence": CONFIDENCE,
+    "zero_weights": ZERO_WEIGHTS, "effective_rows": EFFECTIVE_ROWS, "uniform_steps": UNIFORM_STEPS,
+    "accuracy": ACCURACY, "macro_f1": MACRO_F1,
+}  # fmt: skip
 
 
 def write_report(report: RunReport, folder: Path) -> None:
@@ -62,8 +92,55 @@ def page_of(report: RunReport, plots: Sequence[Plot] | None = None) -> str:
     words = {"summary": told, "advice": advice(report), "trained": trained_words(report)}
     drawn = _plots(report) if plots is None else plots
     return _PAGES.get_template("report.html.j2").render(
-        report=report, plots=drawn, numbered=_numbered(report.labels), **words
+        report=report, plots=drawn, numbered=_numbered(report.labels), final_row=final_row(report), **NAMES, **words
     )  # fmt: skip
+
+
+def pictures(folder: Path, most: int) -> Iterator[str]:
+    """The plots of a finished run as lines of Markdown, in fewer colours and pixels: ``most`` bytes in all.
+
+    Those that are left out, as they do not fit or cannot be read, are named in a last line.
+    """
+    # Of use to those alone who show a page.
+    from listflow.pipeline.results.plots import PLOTS
+
+    left, plots = list[str](), RunFolder(folder).plots
+    for path in (path for draw in PLOTS if (path := plots / f"{draw.__name__}.png").exists()):
+        png = _smaller(path)
+        line = f"\n![{path.stem.replace('_', ' ')}](data:image/png;base64,{b64encode(png).decode()})\n"
+        if not png or len(line) > most:
+            left.append(f"plots/{path.name}")
+            continue
+        most -= len(line)
+        yield line
+    if left:
+        yield f"\nNot on this page, but in the folder of the run: {', '.join(left)}.\n"
+
+
+def _smaller(path: Path) -> bytes:
+    """The PNG of a page, as wide as its text; nothing of one that is too large for that, or damaged."""
+    from PIL import Image
+
+    content = io.BytesIO()
+    try:
+        width, height = struct.unpack(">II", path.read_bytes()[16:24])  # where a PNG says its size
+        if width * height <= MOST_PIXELS:
+            with Image.open(path) as drawn:
+                drawn.thumbnail((WIDTH, TALLEST), Image.Resampling.LANCZOS)
+                drawn.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE).save(content, "png", optimize=True)
+    except (OSError, SyntaxError, ValueError, struct.error):
+        return b""
+    return content.getvalue()
+
+
+def trained_words(report: RunReport) -> str:
+    """What was trained, in a line; empty for a report of an earlier version."""
+    if not report.stage:
+        return ""
+    heard = [view for view in report.views if view.weight]
+    stage = " + ".join(view.stage for view in heard if view.stage != "none") or ("none" if heard else report.stage)
+    head = " + ".join(view.head for view in heard) or report.head
+    return trained(stage, head, report.trainable_parameters, report.backbone.parameters)
 
 
 def _plots(report: RunReport) -> Sequence[Plot]:
@@ -95,39 +172,49 @@ class ShownReport(RunReport):
 def text_table(report: RunReport) -> Table:
     """The rounds as a table for the terminal, between rows for what they set out from and for the final model.
 
-    Of two views it has the accuracy of each, and no meta weights, which each student has of its own.
+    As wide as eighty columns take: of two views it has the accuracy of each, and neither rows nor meta weights, which
+    the page has.
     """
     title = "\n".join(filter(None, (f"{report.task}, run {report.run_id}", trained_words(report))))
     table = Table(title=Text(title), caption=Text("\n".join(_said_below(report))))
     names = _columns(report)
     for name in names:
         table.add_column(name, justify="left" if name in {_ROUND, _VERDICT} else "right", no_wrap=True)
-    before, after = _before(report), {_ROUND: "final", _TEST: _accuracy(report.final)}
+    before, after = (
+        _before(report),
+        {_ROUND: final_row(report).replace(" ", "\n", 1), ACCURACY: _accuracy(report.final)},
+    )
     for section in (before, [*map(_cells, report.rounds)], [after]):
         for cells in section:
             table.add_row(*(cells.get(name, "") for name in names), end_section=cells is section[-1])
     return table
 
 
+def final_row(report: RunReport) -> str:
+    """What the final model is called in a table: by its round, or as the start."""
+    number = report.final_round
+    return f"final, round {number}" if number else "final, the start" if report.rounds else "final"
+
+
 def _columns(report: RunReport) -> tuple[str, ...]:
     if not report.views:
-        return _ROUND, _ROWS, _CONFIDENCE, _ZERO, _ESS, _TEST, _VERDICT, _KAPPA
-    return _ROUND, _ROWS, _CONFIDENCE, _TEST, *(_of(view.view) for view in report.views), _VERDICT, _KAPPA
+        return _ROUND, _VERDICT, ACCURACY, KAPPA, _ROWS, _CONFIDENCE, _EFFECTIVE
+    return _ROUND, _VERDICT, ACCURACY, *(_of(view.view) for view in report.views), KAPPA, _CONFIDENCE
 
 
 def _of(view: str) -> str:
     """The column of a view's own accuracy."""
-    return f"{view}\nacc."
+    return f"{view}\nview"
 
 
 def _before(report: RunReport) -> list[Cells]:
     """What the rounds set out from: labels alone, or an earlier model; and with the pool, where round 0 uses it."""
     words, begun = report.beginning
     own = {} if report.parent else {_of(view.view): _accuracy(view.labelled_only) for view in report.views}
-    found = [{_ROUND: words, _TEST: _accuracy(begun), **own}]
+    found = [{_ROUND: words, ACCURACY: _accuracy(begun), **own}]
     if report.start is not None:
         own = {_of(view.view): _accuracy(view.start) for view in report.views}
-        found.append({_ROUND: "start", _TEST: _accuracy(report.start), **own})
+        found.append({_ROUND: "start, with\nthe pool", ACCURACY: _accuracy(report.start), **own})
     return found
 
 
@@ -140,17 +227,18 @@ def _cells(record: RoundReport) -> Cells:
         _ROUND: str(record.round),
         _ROWS: f"{record.pseudo.rows:,}",
         _CONFIDENCE: percent(record.pseudo.mean_confidence),
-        _ZERO: percent(record.reweight.zero_share),
-        _ESS: decimals(record.reweight.effective_sample_size, 1),
-        _TEST: _accuracy(record.student),
+        _EFFECTIVE: decimals(record.reweight.effective_sample_size, 1),
+        ACCURACY: _accuracy(record.student),
         _VERDICT: "promoted" if record.promoted else "kept",
-        _KAPPA: decimals(record.agreement),
+        KAPPA: decimals(record.agreement),
         **{_of(view): _accuracy(student) for view, student in record.students.items()},
     }
 
 
 def _said_below(report: RunReport) -> Iterator[str]:
     yield headline(report)
+    if report.rounds:
+        yield explained(KAPPA) if report.views else explained(KAPPA, EFFECTIVE_ROWS)
     if report.estimate:
         yield estimate_told(report.estimate)
     if report.curve:
@@ -174,12 +262,14 @@ _PAGES = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
+_PAGES.globals |= {"explained": explained, "means": MEANS}
 _PAGES.filters |= {
     "capitalised": capitalised,
     "percent": percent,
     "decimals": decimals,
     "duration": duration,
     "interval": interval,
+    "points": points,
     "estimate_told": estimate_told,
     "curve_told": curve_told,
     "base64": lambda content: b64encode(content).decode(),

@@ -9,7 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from listflow.data.errors import InputError
 from listflow.pipeline.method.metrics import Curve, Estimate, Metrics, ReliabilityBin
-from listflow.pipeline.run.wording import accuracy_told, capitalised, percent, trained
+from listflow.pipeline.run.wording import accuracy_told, capitalised, percent
 
 FORMAT = 1
 _COUNTING = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
@@ -25,11 +25,12 @@ class BackboneFacts:
 
 @dataclass(frozen=True)
 class DataFacts:
-    """Rows of each kind."""
+    """Rows of each kind; ``files`` names what they are from, by kind, and is empty for reports of earlier versions."""
 
     labelled: int
     unlabelled: int
     test: int
+    files: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -215,6 +216,11 @@ class RunReport:
         """What the rounds set out from, in words, and its metrics."""
         return (f"model of {self.parent}", self.adopted) if self.parent else ("labels alone", self.labelled_only)
 
+    @property
+    def final_round(self) -> int:
+        """The round whose model is the final one: the last that was promoted, or 0, the start."""
+        return max((record.round for record in self.rounds if record.promoted), default=0)
+
     def to_dict(self) -> dict[str, Any]:
         """What report.json holds: only lists, dicts with string keys, and plain values."""
         return {"format": FORMAT} | _ADAPTER.dump_python(self, mode="json")
@@ -284,13 +290,3 @@ def summary(report: RunReport) -> str:
     if not any(record.promoted for record in report.rounds):
         return f"{known}; no student was promoted in {training}."
     return f"{known}, {after} after {training}."
-
-
-def trained_words(report: RunReport) -> str:
-    """What was trained, in a line; empty for a report of an earlier version."""
-    if not report.stage:
-        return ""
-    heard = [view for view in report.views if view.weight]
-    stage = " + ".join(view.stage for view in heard if view.stage != "none") or ("none" if heard else report.stage)
-    head = " + ".join(view.head for view in heard) or report.head
-    return trained(stage, head, report.trainable_parameters, report.backbone.parameters)

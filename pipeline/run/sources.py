@@ -24,7 +24,7 @@ from listflow.pipeline.storage.checkpoint import read_json
 from listflow.pipeline.storage.run_folder import RunFolder
 
 DEMO_SHOTS = 30
-
+DEMO, IN_PYTHON = "the embedded demo", "given in Python"
 
 Stamp = tuple[int, int, int]
 
@@ -65,6 +65,26 @@ class Sources:
         )
         task = _absolute(config.task) if config.task and Path(config.task).is_file() else config.task
         return config.model_copy(update={"data": data, "task": task})
+
+
+def names_of_files(config: RunConfig) -> dict[str, tuple[str, ...]]:
+    """What a reader may call the labelled, unlabelled and test files: their names without folders, and ids of a hub.
+
+    config.json of the run has them whole. Nothing for a kind of which no file is given.
+    """
+    data = config.data
+    if data.labelled is None:
+        return {"labelled": (DEMO,)}
+    given = RunFolder(Path(config.run_dir)).given.resolve() if config.run_dir else None
+    if given is not None and Path(data.labelled).resolve().parent == given:
+        return {"labelled": (IN_PYTHON,)}
+    kinds = {"labelled": (data.labelled,), "unlabelled": data.unlabelled, "test": (data.test,) if data.test else ()}
+    # An id of a hub is no absolute path, and says what it is as a whole.
+    return {
+        kind: tuple(Path(path).name if Path(path).is_absolute() else path for path in paths)
+        for kind, paths in kinds.items()
+        if paths
+    }
 
 
 def located(config: RunConfig) -> RunConfig:

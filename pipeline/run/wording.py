@@ -19,6 +19,20 @@ if TYPE_CHECKING:
 _NATURE = ("form", "place", "insertion", "composition")
 _UNSAID = {"decoder"}  # a digest, which tells a reader nothing
 LONGEST = 40
+# What a figure is called wherever a person reads it, and what it means in a clause: accuracies, shares and the
+# calibration error are in percent, kappa and effective rows plain numbers.
+ACCURACY, MACRO_F1, CALIBRATION_ERROR = "accuracy", "macro F1", "calibration error"
+KAPPA, PSEUDO_ROWS, CONFIDENCE = "kappa", "pseudo rows", "mean confidence"
+ZERO_WEIGHTS, EFFECTIVE_ROWS, UNIFORM_STEPS = "zero weights", "effective rows", "steps with uniform weights"
+MEANS = {
+    CALIBRATION_ERROR: "by how much confidence and accuracy differ on average, 0 % is best",
+    KAPPA: "how alike the student and its teacher label unlabelled texts, 1 is equal and 0 is chance",
+    PSEUDO_ROWS: "unlabelled texts that the teacher labelled",
+    CONFIDENCE: "the teacher's, of these labels",
+    ZERO_WEIGHTS: "share of the pseudo rows that the meta weights switch off",
+    EFFECTIVE_ROWS: "how many rows of a batch count, the effective sample size (ESS) by Kish's formula",
+    UNIFORM_STEPS: "steps in which no row would have helped, so that all weighed the same",
+}
 # Of a doubling of the labels: the least gain that is worth the work, and the largest error that tells.
 WORTH_IT, WORTH_TELLING = 0.01, 0.03
 Named = tuple[int, tuple[str, ...]]
@@ -42,6 +56,17 @@ def trained(stage: str, head: str, trainable: int, total: int) -> str:
 def percent(share: float | None) -> str:
     """``66.1 %`` for 0.661, and a dash for None."""
     return "-" if share is None else f"{100 * share:.1f} %"
+
+
+def points(after: float | None, before: float | None) -> str:
+    """``+0.6`` for 0.876 after 0.870: a change in percentage points with its sign, and a dash where one is unknown."""
+    # What is shown as equal has not changed, and has no sign of its own.
+    return "-" if after is None or before is None else f"{round(100 * (after - before), 1) or 0.0:+.1f}"
+
+
+def explained(*names: str) -> str:
+    """``Kappa: how alike ....``, one sentence for each of ``names``, for what stands below or above a table."""
+    return " ".join(f"{capitalised(name)}: {MEANS[name]}." for name in names)
 
 
 def interval(found: Estimate) -> str:

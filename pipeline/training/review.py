@@ -141,13 +141,17 @@ class WeighedRow:
 
 
 def weighed_rows(run: Run, number: int, most: int) -> tuple[list[WeighedRow], list[WeighedRow]]:
-    """(the rows of a round that weighed most, those that weighed least): ``most`` of each, the extreme ones first."""
+    """(the rows of a round that weighed most, those that weighed least): ``most`` of each, the extreme ones first.
+
+    Many weigh nothing at all: of rows that weigh the same, those come first of which the teacher was least sure.
+    """
     kept = run.round(number)
     rows, shares = mean_shares(run, number)
     labels = PseudoLabels.load(kept.labels, len(run.labels))
     top = look_up(labels.rows, labels.soft.argmax(1), rows).astype(int)
+    sure = look_up(labels.rows, labels.soft.max(1), rows)
     most = min(most, len(rows) // 2)
-    heavy, light = np.lexsort((rows, -shares))[:most], np.lexsort((rows, shares))[:most]
+    heavy, light = np.lexsort((rows, sure, -shares))[:most], np.lexsort((rows, sure, shares))[:most]
     pool = run.inputs.pool
 
     def told(places: np.ndarray) -> list[WeighedRow]:

@@ -18,7 +18,7 @@ from tiny import sentences, tiny_overlay, write_jsonl
 
 pytestmark = pytest.mark.long
 SCRIPT = Path(__file__).parents[2] / "docs" / "screenshots.py"
-LARGEST = 300_000
+LARGEST = 120_000
 # Texts, labels and the name of a task that would be links, images and scripts.
 AWAY = "http://198.51.100.7"  # an address that nobody has
 TEXT = (
@@ -46,14 +46,17 @@ def screenshots() -> ModuleType:
 
 def test_a_run_can_be_read_in_a_browser(screenshots: ModuleType, tmp_path: Path) -> None:
     text = screenshots.take_pictures(tmp_path)
-    assert {path.stem for path in tmp_path.glob("*.png")} == set(text) == {
-        "ui-run", "ui-artifacts", "ui-artifact", "report",
-    }  # fmt: skip
+    assert {path.stem for path in tmp_path.glob("*.png")} == set(text) == set(screenshots.KEPT)
     assert all(path.stat().st_size < LARGEST for path in tmp_path.glob("*.png"))
     assert "12 Task runs" in text["ui-run"]  # two teachers and what they weigh; four a round; the end
     assert "Upgrade" not in text["ui-run"]
+    assert text["ui-run"].count("Finished in state Completed()") == 1  # that of the flow run
+    for words in ("start: believed are prompt view", "round 2: prompt student", "promoted, kappa", "report.html"):
+        assert words in text["ui-run"]
     assert all(key in text["ui-artifacts"] for key in ("list-rounds", "list-pseudo-labels", "list-calibration"))
-    assert "promoted" in text["ui-artifact"]
+    assert "promoted" in text["ui-rounds"]
+    assert "Believed: prompt view" in text["ui-rounds"]
+    assert "weight\tlabel\trow id\ttext" in text["ui-weighed-rows"]
     assert "after two rounds of self-training" in text["report"]
 
 

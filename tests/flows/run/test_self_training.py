@@ -169,19 +169,45 @@ def test_artifacts_have_stable_keys(config: RunConfig, folder: Path) -> None:
     assert set(found) >= ARTIFACTS
     assert all(found[key].description for key in ARTIFACTS)
     report = str(found["list-report"].data)
-    assert "| final |" in report
+    assert "| final, round 2 |" in report
+    assert "](data:image/png;base64," in report
     assert f"({(folder / 'report.html').as_uri()}): `{folder / 'report.html'}`" in report
 
 
 def test_the_round_table_says_what_changed(config: RunConfig, folder: Path) -> None:
     run_flow(config)
-    rounds = json.loads(artifacts()["list-rounds"].data)
+    start, *rounds = json.loads(artifacts()["list-rounds"].data)
     report = json.loads((folder / "report.json").read_text("utf-8"))
     reached = [report["labelled_only"]["accuracy"], *(found["student"]["accuracy"] for found in report["rounds"])]
+    assert start == {
+        "round": 0, "verdict": "start", "accuracy": f"{100 * reached[0]:.1f} %", "on its teacher": "",
+        "on labels alone": "+0.0", "kappa": "",
+    }  # fmt: skip
     assert [row["on its teacher"] for row in rounds] == [
-        f"{100 * (after - before):+.1f} points" for before, after in pairwise(reached)
+        f"{100 * (after - before):+.1f}" for before, after in pairwise(reached)
     ]
-    assert rounds[1]["on labels alone"] == f"{100 * (reached[2] - reached[0]):+.1f} points"
+    assert rounds[1]["on labels alone"] == f"{100 * (reached[2] - reached[0]):+.1f}"
+    assert list(rounds[0])[:3] == ["round", "verdict", "accuracy"]  # what a narrow page cuts comes last
+    assert "Kappa: how alike the student and its teacher" in artifacts()["list-rounds"].description
+
+
+def test_the_log_of_a_run_says_what_each_stage_found_and_where_the_report_is(
+    config: RunConfig, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    report = report_of(folder)
+    assert report.rounds[1].student is not None
+    assert report.final is not None
+    with caplog.at_level("INFO", "prefect"):
+        run_flow(config)
+    said = [record.getMessage() for record in caplog.records if record.name == "prefect.flow_runs"]
+    own, other = (f"{100 * found.student.accuracy:.1f} %" for found in report.rounds[::-1] if found.student)
+    assert f"round 1: prompt student {other} on test rows" in said
+    (verdict,) = (line for line in said if line.startswith(f"round 2: {own} on test rows ("))
+    assert verdict.endswith(f"on labels alone), promoted, kappa {report.rounds[1].agreement:.2f}")
+    assert "round 2: 48 pseudo rows, mean confidence " in "\n".join(said)
+    assert f"Report: {folder / 'report.html'}" in said
+    assert any(line.startswith(summary(report)) for line in said)
+    assert not [record for record in caplog.records if record.name == "prefect.task_runs"]
 
 
 def test_a_run_of_two_views_shows_both(server: None, tiny_files: dict[str, Path], tmp_path: Path) -> None:
@@ -193,17 +219,32 @@ def test_a_run_of_two_views_shows_both(server: None, tiny_files: dict[str, Path]
         "train prompt student, round 1", "train text student, round 1", "judge, round 1", "publish",
     ]  # fmt: skip
     found = artifacts()
-    (row,), weights = (json.loads(found[key].data) for key in ("list-rounds", "list-meta-weights"))
+    (start, row), weights = (json.loads(found[key].data) for key in ("list-rounds", "list-meta-weights"))
     report = json.loads((tmp_path / "run" / "report.json").read_text("utf-8"))
     reached = {name: f"{100 * metrics['accuracy']:.1f} %" for name, metrics in report["rounds"][0]["students"].items()}
     assert {view: row[f"{view} view"] for view in ("prompt", "text")} == reached
     before = [report[name]["accuracy"] for name in ("start", "labelled_only")]
-    changes = [f"{100 * (report['rounds'][0]['student']['accuracy'] - figure):+.1f} points" for figure in before]
+    changes = [f"{100 * (report['rounds'][0]['student']['accuracy'] - figure):+.1f}" for figure in before]
     assert [row["on its teacher"], row["on labels alone"]] == changes
     assert [line["view"] for line in weights] == ["prompt", "text"]
+    assert {view: start[f"{view} view"] for view in ("prompt", "text")} == {
+        view["view"]: f"{100 * view['start']['accuracy']:.1f} %" for view in report["views"]
+    }
+    weighed = ", ".join(f"{view['view']} view {100 * view['weight']:.1f} %" for view in report["views"])
+    assert f"Believed: {weighed}." in found["list-rounds"].description
+    assert found["list-views"].description == f"How far each view is believed: {weighed}"
+    assert f"believed {100 * report['views'][1]['weight']:.1f} %" in found["list-views"].data
     page = str(found["list-report"].data)
     for words in ("## Two views", "| start, with the pool |", "| logistic regression on the same embeddings |"):
         assert words in page
+
+
+def taught(folder: Path) -> list[list[Any]]:
+    """The row ids that the teacher of round 2 labelled, and a list of probabilities for each class."""
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(folder / "round-02" / "pseudo" / "labels.parquet")
+    return [table[name].to_pylist() for name in ("row_id", "p_negative", "p_positive")]
 
 
 def test_the_rows_that_meta_weights_spoke_for_and_against(config: RunConfig, folder: Path) -> None:
@@ -214,11 +255,16 @@ def test_the_rows_that_meta_weights_spoke_for_and_against(config: RunConfig, fol
     rows = json.loads(artifacts()["list-weighed-rows"].data)
     table = pq.read_table(folder / "round-02" / "student" / "meta_weights.parquet")
     means = table.group_by("row").aggregate([("weight", "mean")])["weight_mean"]
-    for side, best in (("for", pc.max(means)), ("against", pc.min(means))):
-        found = [float(row["weight"]) for row in rows if row["spoke"] == side]
-        assert found == sorted(found, reverse=side == "for")
+    weights = [float(row["weight"]) for row in rows]
+    half = len(rows) // 2
+    for found, best in ((weights[:half], pc.max(means)), (weights[half:], pc.min(means))):
+        assert found == sorted(found, reverse=found == weights[:half])
         assert found[0] == pytest.approx(6 * best.as_py(), abs=0.01)
+    sure = {row_id: max(shares) for row_id, *shares in zip(*taught(folder), strict=True)}
+    lightest = [sure[row["row id"].strip("`")] for row in rows[half:] if row["weight"] == "0.00"]
+    assert lightest == sorted(lightest)  # of rows that weigh nothing, the least sure come first
     assert {row["label"] for row in rows} <= {"`negative`", "`positive`"}
+    assert list(rows[0]) == ["weight", "label", "row id", "text"]
     assert len({row["row id"] for row in rows}) == len(rows)
 
 
@@ -286,11 +332,37 @@ def test_the_meter_updates_every_few_seconds_only(server: None, monkeypatch: pyt
     meter = Meter()
     for step in range(1, 201):
         meter.moved(Progress(1, "warmup", step, 200, 0.5))
-    assert 3 <= len(made) + len(updated) <= 4
+    assert 3 <= len(made) + len(updated) <= 5  # the last one is the end
     assert [key for _, key in made] == ["list-progress"]
     for step in range(1, 201):
         meter.moved(Progress(2, "warmup", step, 200, 0.5))
     assert len(made) == 2  # an artifact a training
+    assert updated[-1] == 100
+
+
+def test_a_short_training_ends_at_100_percent(server: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    from listflow.flows.run.artifacts import Meter
+    from listflow.flows.server import client
+    from listflow.pipeline.run.run import Progress
+
+    shown: list[float] = []
+
+    def make(percent: float, key: str, words: str) -> UUID:
+        shown.append(percent)
+        return uuid4()
+
+    monkeypatch.setattr(client, "create_progress_artifact", make)
+    meter = Meter()
+    for step in (1, 2, 3):
+        meter.moved(Progress(1, "tail", step, 3, 0.5))
+    assert shown == [100]
+
+
+def test_progress_is_at_100_percent_where_all_stages_come_from_the_cache(config: RunConfig, folder: Path) -> None:
+    run_flow(config)
+    found = artifacts()["list-progress"]
+    assert (found.type, float(found.data)) == ("progress", 100)
+    assert found.description.startswith("all rounds are done: ")
 
 
 def iter_seconds(step: float) -> Iterator[float]:

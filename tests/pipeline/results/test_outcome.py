@@ -72,6 +72,14 @@ def test_figures_of_the_views_and_of_both(finished: Finished) -> None:
     assert None not in report.baselines.values()
 
 
+def test_a_report_names_its_files_and_its_final_round(finished: Finished) -> None:
+    folder, report, _ = finished
+    assert report.data.files == {
+        "labelled": ("labelled.jsonl",), "unlabelled": ("unlabelled.jsonl",), "test": ("test.jsonl",),
+    }  # fmt: skip
+    assert report.final_round == (verified(RunFolder(folder).final) or {})["round"]
+
+
 def test_progress_says_which_view_is_at_work(finished: Finished) -> None:
     phases = {view: {each.phase for each in finished[2] if each.view == view} for view in ("", "prompt", "text")}
     assert {"tokenise", "embed", "label", "predict"} <= phases[""]

@@ -5,112 +5,28 @@ import json
 import re
 import warnings
 from dataclasses import replace
+from html import unescape
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from reports import TOPICS, make_committee, make_report, make_round
 from rich.console import Console
 
 from listflow.data.errors import InputError
-from listflow.pipeline.method.metrics import Metrics, confusion, histogram, reliability
+from listflow.pipeline.method.metrics import Metrics
 from listflow.pipeline.results.plots import PLOTS, draw_plots, progress, shown
-from listflow.pipeline.results.rendering import text_table, write_report
+from listflow.pipeline.results.rendering import pictures, text_table, trained_words, write_report
 from listflow.pipeline.results.report import (
     BackboneFacts,
-    Candidate,
     DataFacts,
     FigureData,
-    PseudoFacts,
     ReweightFacts,
-    RoundReport,
     RunReport,
-    TextTeacher,
-    ViewReport,
-    WeightHistogram,
     headline,
-    trained_words,
 )
 from listflow.pipeline.run.wording import duration
-
-TOPICS = ("billing", "cancel subscription", "delivery", "login & password", "refund", "other")
-SCORES = (0.690, 0.712, 0.708, 0.731, 0.738, 0.743)
-
-
-def make_round(number: int, labels: tuple[str, ...], accuracy: float | None, promoted: bool) -> RoundReport:
-    rng = np.random.default_rng(number)
-    counts = rng.multinomial(2400, rng.dirichlet([6.0] * len(labels))).tolist()
-    return RoundReport(
-        round=number,
-        pseudo=PseudoFacts(2400, dict(zip(labels, counts, strict=True)), 0.71 + 0.03 * number),
-        reweight=ReweightFacts("fused", 0.38 + 0.02 * number, 7.1 - 0.3 * number, 2 if number == 2 else 0),
-        student=None if accuracy is None else Metrics(accuracy, accuracy - 0.02, 0.11 - 0.01 * number),
-        promoted=promoted,
-        agreement=0.62 + 0.05 * number,
-        seconds=41.3 + number,
-        reason="every student replaces its teacher" if promoted else "below its teacher on the labelled rows",
-    )
-
-
-def make_figures(classes: int, rounds: int, with_test: bool) -> FigureData:
-    rng = np.random.default_rng(0)
-    drawn = [rng.dirichlet([0.6] * 16, 125).ravel() * (rng.random(2000) > 0.4) for _ in range(rounds)]
-    table = {number: histogram(values, 25) for number, values in enumerate(drawn, 1)}
-    meta = WeightHistogram(table[1][0], {r: counts for r, (_, counts) in table.items()})
-    if not with_test:
-        return FigureData(meta_weights=meta)
-    gold = rng.integers(classes, size=900)
-    logits = 2.4 * np.eye(classes)[gold] + rng.normal(size=(900, classes)) * 1.3
-    given = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-    matrix = tuple(tuple(line) for line in confusion(given.argmax(1), gold, classes))
-    return FigureData(matrix, reliability(given, gold), meta)
-
-
-def make_report(labels: tuple[str, ...] = TOPICS, with_test: bool = True, **changes: Any) -> RunReport:
-    scores = SCORES if with_test else (None,) * len(SCORES)
-    rounds = tuple(make_round(number, labels, score, number != 3) for number, score in enumerate(scores, 1))
-    report = RunReport(
-        run_id="support-8f3a12c0",
-        task="support",
-        labels=labels,
-        seed=1,
-        backbone=BackboneFacts("minilm", 22_713_216),
-        trainable_parameters=297_984,
-        data=DataFacts(labelled=30, unlabelled=6890, test=900 if with_test else 0),
-        zero_shot=Metrics(0.412, 0.371, 0.213) if with_test else None,
-        labelled_only=Metrics(0.661, 0.643, 0.142) if with_test else None,
-        rounds=rounds,
-        final=Metrics(0.743, 0.728, 0.047) if with_test else None,
-        stopped="max_rounds",
-        seconds=418.2,
-        notices=("No labelled row has the label 'other': it can only be learned from its label word.",),
-        figures=make_figures(len(labels), len(rounds), with_test),
-        stage="list (layers top:1, width 16)",
-        head="verbalizer",
-    )
-    return replace(report, **changes)
-
-
-def make_committee(evil: str = "", weight: float = 0.4, **changes: Any) -> RunReport:
-    """A report of two views; ``evil`` in every text that comes from elsewhere."""
-    report = make_report()
-    low, high = Metrics(0.6, 0.59, 0.1), Metrics(0.7, 0.69, 0.1)
-    shares = dict.fromkeys((*TOPICS[:-1], evil or TOPICS[-1]), 1 / 6)
-    stated = {label: 0.125 if label == "refund" else 0.175 for label in shares}
-    names = ("regression", f"names {evil}")
-    teacher = TextTeacher(tuple(Candidate(name, 0.5, 1.2, 0.34) for name in names), 0.87, shares, shares, stated)
-    why = f"24 of 30 labelled rows right {evil}"
-    views = (
-        ViewReport(
-            "prompt", f"list {evil}", f"verbalizer {evil}", weight, 19, low, low, why, "rows held out", 0.9, 1.1
-        ),
-        ViewReport("text", "none", "prototypes", 1 - weight, 24, low, high, why, "rows held out", 0.7, 0.9, teacher),
-    )
-    students = {"prompt": low, "text": high} if weight else {"text": high}
-    rounds = tuple(replace(record, students=students) for record in report.rounds)
-    others = {"logistic regression": low, f"label spreading {evil}": None}
-    values = {"views": views, "rounds": rounds, "start": Metrics(0.701, 0.69, 0.1), "baselines": others}
-    return replace(report, labels=tuple(shares), **(values | changes))
 
 
 def walk(values: Any) -> Any:
@@ -130,7 +46,7 @@ def test_json_follows_the_contract() -> None:
     )
     assert values["format"] == 1
     assert walk(values["backbone"]) == dict.fromkeys(("name", "parameters"))
-    assert walk(values["data"]) == dict.fromkeys(("labelled", "unlabelled", "test"))
+    assert walk(values["data"]) == {**dict.fromkeys(("labelled", "unlabelled", "test")), "files": {}}
     assert walk(values["final"]) == walk(values["zero_shot"]) == walk(values["labelled_only"]) == metrics
     assert walk(values["rounds"][0]) == {
         "round": None,
@@ -259,6 +175,59 @@ def test_a_page_says_how_far_each_of_two_views_is_believed(tmp_path: Path) -> No
     assert "Zero weights" not in page
 
 
+def text_of(page: str) -> str:
+    """The words of a page, each cell and line apart by spaces."""
+    return " ".join(unescape(re.sub(r"<[^>]*>", " ", re.sub(r"(?s)<style.*?</style>", "", page))).split())
+
+
+def test_a_page_calls_its_figures_as_all_pages_do_and_explains_them(page: str) -> None:
+    text = text_of(page)
+    assert "Calibration error 4.7 %" in text
+    assert (
+        "Round Verdict Accuracy Macro F1 Calibration error Kappa Pseudo rows Mean confidence Zero weights "
+        "Effective rows Time in training" in text
+    )
+    assert "3 kept below its teacher on the labelled rows 70.8 % 68.8 % 8.0 % 0.77 2,400 80.0 % 44.0 % 6.2 44 s" in text
+    for word in ("Calibration error: by how much", "Kappa: how alike", "Effective rows: how many rows of a batch"):
+        assert word in text
+    assert "ECE" not in text
+
+
+def test_a_page_says_which_round_is_final(page: str, tmp_path: Path) -> None:
+    assert "6 final promoted" in text_of(page)
+    assert text_of(page).count(" final promoted ") == 1
+    assert "Final, round 6 74.3 %" in text_of(page)
+    assert "Final model the student of round 6" in text_of(page)
+    rounds = tuple(replace(record, promoted=record.round == 2) for record in make_report().rounds)
+    write_report(make_report(rounds=rounds, figures=FigureData()), tmp_path)
+    assert "2 final promoted" in text_of(page_of(tmp_path))
+    write_report(make_report(rounds=tuple(replace(r, promoted=False) for r in rounds)), tmp_path)
+    assert "Final, the start 74.3 %" in text_of(page_of(tmp_path))
+    assert "Final model the start: no student was promoted" in text_of(page_of(tmp_path))
+
+
+def test_a_page_says_what_the_rounds_brought(page: str, tmp_path: Path) -> None:
+    assert "Rounds brought +8.2 points" in text_of(page)
+    write_report(make_committee(final=Metrics(0.691, 0.69, 0.1), figures=FigureData()), tmp_path)
+    assert "Rounds brought -1.0 points" in text_of(page_of(tmp_path))  # on the start with the pool, 70.1 %
+    assert 'brought</dt><dd class="kept">-1.0 points' in page_of(tmp_path)
+
+
+def test_a_page_names_the_files_that_a_run_is_of(page: str, tmp_path: Path) -> None:
+    files = {"labelled": ("<few>.csv",), "unlabelled": tuple(f"{n}.csv" for n in range(12)), "test": ("held_out.csv",)}
+    write_report(make_report(data=DataFacts(30, 6890, 900, files), figures=FigureData()), tmp_path)
+    text = text_of(page_of(tmp_path))
+    assert "Labelled texts 30 from <few>.csv Unlabelled texts 6,890 from 0.csv, 1.csv," in text
+    assert "9.csv and 2 more" in text
+    assert "Test rows 900 from held_out.csv" in text
+    assert "<few>" not in page_of(tmp_path)
+    assert " from " not in text_of(page).partition("Data and configuration")[2]  # a report of an earlier version
+
+
+def test_a_page_says_what_steps_with_uniform_weights_are(page: str) -> None:
+    assert "Steps with uniform weights 2 steps in which no row would have helped, so that all" in text_of(page)
+
+
 def test_a_page_of_one_view_has_no_section_for_two(page: str) -> None:
     assert "Two views" not in page
     assert "What people would use instead" not in page
@@ -283,9 +252,11 @@ def test_a_committee_in_the_terminal_fits_eighty_columns() -> None:
     console = Console(width=80, file=io.StringIO(), record=True)
     console.print(text_table(make_committee("[red]x")))
     text = " ".join(console.export_text().split())
-    assert "│ labels alone │ │ │ 66.1 % │ 60.0 % │ 60.0 % │ │ │" in text
-    assert "│ start │ │ │ 70.1 % │ 60.0 % │ 70.0 % │ │ │" in text
-    assert "│ 3 │ 2,400 │ 80.0 % │ 70.8 % │ 60.0 % │ 70.0 % │ kept │ 0.77 │" in text
+    assert "│ labels alone │ │ 66.1 % │ 60.0 % │ 60.0 % │ │ │" in text
+    assert "│ start, with │ │ 70.1 % │ 60.0 % │ 70.0 % │ │ │" in text
+    assert "│ 3 │ kept │ 70.8 % │ 60.0 % │ 70.0 % │ 0.77 │ 80.0 % │" in text
+    assert "│ final, │ │ 74.3 % │" in text
+    assert "Kappa: how alike the student and its teacher label unlabelled texts, 1 is equal and 0 is chance." in text
     assert "prompt view, believed 40.0 %: 24 of 30 labelled rows right [red]x" in text
     assert "On the same sentence embeddings: logistic regression 60.0 %, label spreading [red]x -." in text
     assert "…" not in text
@@ -293,8 +264,8 @@ def test_a_committee_in_the_terminal_fits_eighty_columns() -> None:
 
 def test_a_view_of_no_say_has_no_figures_of_rounds(tmp_path: Path) -> None:
     report = make_committee(weight=0.0)
-    row = next(iter(text_table(report).columns[4].cells))
-    assert (row, list(text_table(report).columns[4].cells)[2:]) == ("60.0 %", [""] * 7)
+    cells = list(text_table(report).columns[3].cells)
+    assert (cells[0], cells[2:]) == ("60.0 %", [""] * 7)
     assert trained_words(report).startswith("stage none, head prototypes, ")
     write_report(report, tmp_path)
     assert "believed 0.0 %" in page_of(tmp_path)
@@ -392,9 +363,10 @@ def test_terminal_table_fits_eighty_columns() -> None:
     console.print(text_table(make_report(run_id="[red]x")))
     text = console.export_text()
     rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in text.splitlines() if "│" in line]
-    assert rows[0] == ["labels alone", "", "", "", "", "66.1 %", "", ""]
-    assert rows[3] == ["3", "2,400", "80.0 %", "44.0 %", "6.2", "70.8 %", "kept", "0.77"]
-    assert rows[-1] == ["final", "", "", "", "", "74.3 %", "", ""]
+    assert rows[0] == ["labels alone", "", "66.1 %", "", "", "", ""]
+    assert rows[3] == ["3", "kept", "70.8 %", "0.77", "2,400", "80.0 %", "6.2"]
+    assert rows[-2:] == [["final,", "", "74.3 %", "", "", "", ""], ["round 6", *[""] * 6]]
+    assert "Effective rows: how many rows of a batch count, the effective" in text
     assert "[red]x" in text
     assert "…" not in text
 
@@ -415,3 +387,25 @@ def test_a_report_that_cannot_be_written_is_one_sentence(tmp_path: Path, name: s
     told = str(raised.value)
     assert told.startswith(f"{tmp_path}: the report cannot be written there (")
     assert told.endswith("move away what is in its place, then give the same command again.")
+
+
+def test_pictures_of_a_page_are_small_and_say_what_was_left_out(written: Path, tmp_path: Path) -> None:
+    lines = list(pictures(written, 300_000))
+    assert [line[: line.index("(")].strip() for line in lines] == [
+        "![progress]", "![balance]", "![meta weights]", "![reliability]", "![confusion]",
+    ]  # fmt: skip
+    assert all("](data:image/png;base64,iVBOR" in line for line in lines)
+    assert sum(map(len, lines)) < 300_000
+    fewer = list(pictures(written, sum(map(len, lines[:2]))))
+    assert fewer[:2] == lines[:2]
+    assert fewer[2].strip() == (
+        "Not on this page, but in the folder of the run: plots/meta_weights.png, plots/reliability.png, "
+        "plots/confusion.png."
+    )
+    (tmp_path / "plots").mkdir()
+    (tmp_path / "plots" / "progress.png").write_bytes(b"\x89PNG")
+    (tmp_path / "plots" / "balance.png").write_bytes((written / "plots" / "balance.png").read_bytes()[:200])
+    assert list(pictures(tmp_path, 300_000)) == [
+        "\nNot on this page, but in the folder of the run: plots/progress.png, plots/balance.png.\n"
+    ]
+    assert list(pictures(tmp_path / "absent", 300_000)) == []

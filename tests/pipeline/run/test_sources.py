@@ -12,7 +12,7 @@ import pytest
 from listflow.data.errors import InputError
 from listflow.pipeline.run.config import RunConfig
 from listflow.pipeline.run.presets import build_config
-from listflow.pipeline.run.sources import resolve_sources
+from listflow.pipeline.run.sources import names_of_files, resolve_sources
 from listflow.pipeline.storage.checkpoint import write_json
 
 
@@ -66,3 +66,24 @@ def test_a_file_with_some_labels_may_be_both(tmp_path: Path) -> None:
 def test_standard_input_is_nothing_for_a_run(tmp_path: Path, role: str) -> None:
     with pytest.raises(InputError, match="standard input, which a run could not read again; save it to a file"):
         resolve_sources(config_of(tmp_path, ["a", "b"], data={role: ["-"] if role == "unlabelled" else "-"}))
+
+
+def test_files_are_named_without_their_folders_and_ids_of_a_hub_as_a_whole(tmp_path: Path) -> None:
+    data = {
+        "labelled": str(tmp_path / "few.csv"), "unlabelled": [str(tmp_path / "corpora" / "tickets"), "owner/data"],
+        "test": str(tmp_path / "held_out.csv"),
+    }  # fmt: skip
+    assert names_of_files(build_config("fast", {"data": data})) == {
+        "labelled": ("few.csv",), "unlabelled": ("tickets", "owner/data"), "test": ("held_out.csv",),
+    }  # fmt: skip
+    assert names_of_files(build_config("fast", {"data": {**data, "test": None, "unlabelled": []}})) == {
+        "labelled": ("few.csv",)
+    }
+
+
+def test_what_came_from_no_file_says_what_it_is(tmp_path: Path) -> None:
+    given = {"labelled": str(tmp_path / "inputs" / "given" / "labelled.jsonl")}
+    assert names_of_files(build_config("fast")) == {"labelled": ("the embedded demo",)}
+    assert names_of_files(build_config("fast", {"data": given, "run_dir": str(tmp_path)})) == {
+        "labelled": ("given in Python",)
+    }

@@ -9,7 +9,19 @@ import pytest
 from listflow.pipeline.method.metrics import Curve, Estimate
 from listflow.pipeline.model.config import LinearHead, VerbalizerHead, YTuningHead
 from listflow.pipeline.run.presets import build_config
-from listflow.pipeline.run.wording import accuracy_told, curve_told, estimate_told, name_of, name_of_head, trained
+from listflow.pipeline.run.wording import (
+    EFFECTIVE_ROWS,
+    KAPPA,
+    MEANS,
+    accuracy_told,
+    curve_told,
+    estimate_told,
+    explained,
+    name_of,
+    name_of_head,
+    points,
+    trained,
+)
 from listflow.pipeline.stages.presets import STAGE_PRESETS, stages
 
 
@@ -82,3 +94,18 @@ def test_what_more_labels_would_bring_says_what_to_do(gain: float, error: float,
     said = curve_told(Curve((12, 24), (0.7, 0.7 + gain), gain, error))
     assert said.startswith("Labels and names alone, text view: 70.0 % > ")
     assert said.endswith(f"with 12 > 24 labels; the last doubling {advice}")
+
+
+@pytest.mark.parametrize(
+    ("after", "before", "words"),
+    [(0.876, 0.870, "+0.6"), (0.649, 0.661, "-1.2"), (0.87, 0.87004, "+0.0"), (None, 0.5, "-"), (0.5, None, "-")],
+)
+def test_a_change_has_its_sign(after: float | None, before: float | None, words: str) -> None:
+    assert points(after, before) == words
+
+
+def test_figures_are_explained_in_a_clause_each() -> None:
+    said = explained(KAPPA, EFFECTIVE_ROWS)
+    assert said.startswith("Kappa: how alike the student and its teacher label unlabelled texts, 1 is equal")
+    assert "Effective rows: how many rows of a batch count, the effective sample size (ESS)" in said
+    assert all(len(words) < 100 for words in MEANS.values())

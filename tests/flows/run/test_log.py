@@ -1,0 +1,38 @@
+"""What the log of a flow run leaves out; what it says is in test_self_training.py."""
+
+from __future__ import annotations
+
+import pytest
+
+from listflow.data.errors import InputError
+from listflow.flows.run.log import without_finished
+
+pytest_plugins = ["flow_fixtures"]
+
+
+def test_only_the_end_of_a_task_is_left_out_and_one_that_fails_says_so(
+    caplog: pytest.LogCaptureFixture, server: None
+) -> None:
+    from prefect import flow, get_run_logger, task
+    from prefect.serializers import JSONSerializer
+
+    @task(result_serializer=JSONSerializer())
+    def good() -> None:
+        get_run_logger().info("good news")
+
+    @task(result_serializer=JSONSerializer())
+    def bad() -> None:
+        raise InputError("no such file")
+
+    @flow(result_serializer=JSONSerializer())
+    def work() -> None:
+        with without_finished():
+            good()
+            bad()
+
+    with caplog.at_level("INFO", "prefect"), pytest.raises(InputError):
+        work()
+    said = [record.getMessage() for record in caplog.records if record.name == "prefect.task_runs"]
+    assert "good news" in said
+    assert any("Finished in state Failed" in line for line in said)
+    assert not any("Completed" in line for line in said)
