@@ -26,17 +26,17 @@ from listflow.pipeline.storage.run_folder import RunFolder
 
 @contextmanager
 def holding(folder: Path) -> Iterator[None]:
-    """Inside the block, whose process has the lock of ``folder``, a note says which flow run that is.
+    """Inside the block, whose process has the lock of ``folder``, a note says which flow run it is of, if of any.
 
     The flow run of a note that is there already ends as Crashed.
     """
-    own, note = FlowRunContext.get(), RunFolder(folder).holder
-    here = own.flow_run if own else None
-    killed = _noted(folder)
-    if killed is not None and (here is None or killed != here.id):
-        _end(killed, f"flow run {here.name} went on with {folder.name}" if here else f"{folder.name} was gone on with")
-    if here is not None:
-        write_json(note, {"format": FORMAT, "flow_run": str(here.id), **_place(folder)})
+    own, note, killed = FlowRunContext.get(), RunFolder(folder).holder, _noted(folder)
+    if own is None or own.flow_run is None:
+        yield
+        return
+    if killed not in {None, own.flow_run.id}:
+        _end(killed, f"flow run {own.flow_run.id} goes on with {folder.name}")
+    write_json(note, {"format": FORMAT, "flow_run": str(own.flow_run.id), **_place(folder)})
     try:
         yield
     finally:
