@@ -14,8 +14,13 @@ from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Paused, Running
+from tiny import tiny_overlay
 
 from listflow.flows.run.holder import end_killed, holding
+from listflow.flows.run.self_training import self_train
+from listflow.flows.run.session import watched_by
+from listflow.pipeline.run.presets import build_config
+from listflow.pipeline.run.run import Progress, Run
 from listflow.pipeline.storage.checkpoint import single_writer, write_json
 
 pytest_plugins = ["flow_fixtures"]
@@ -64,6 +69,22 @@ def test_a_note_is_there_while_a_flow_run_holds_the_folder(folder: Path) -> None
     state = hold(folder, lambda: seen.append(json.loads(note.read_text())), return_state=True)
     assert seen[0]["flow_run"] == str(state.state_details.flow_run_id)
     assert not note.exists()
+
+
+def test_a_run_is_held_from_before_its_texts_are_read(folder: Path, tiny_files: dict[str, Path]) -> None:
+    seen: dict[str, bool] = {}
+
+    class Look:
+        def opened(self, run: Run) -> None: ...
+
+        def moved(self, progress: Progress) -> None:
+            seen[progress.phase] = (folder / ".flow-run.json").exists()
+
+    with watched_by(Look()):
+        self_train(build_config("fast", tiny_overlay(tiny_files, folder)))
+    assert {"tokenise", "predict"} <= seen.keys()
+    assert all(seen.values())
+    assert not (folder / ".flow-run.json").exists()
 
 
 def test_one_that_fails_takes_its_note_away(folder: Path) -> None:
