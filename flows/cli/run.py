@@ -22,7 +22,6 @@ from listflow.flows.cli.console import (
 from listflow.flows.cli.options import AsJson, Asked, RunPath, Verbose, asks
 from listflow.flows.cli.progress import Display, show_plan
 from listflow.pipeline.run.config import RunConfig
-from listflow.pipeline.run.wording import name_of, name_of_head
 from listflow.pipeline.storage.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -76,24 +75,20 @@ def _follow(found: Found, display: Display) -> Path:
     from prefect import tags
 
     from listflow.flows.run.cancellation import Stopped
+    from listflow.flows.run.naming import tags_of
     from listflow.flows.run.self_training import self_train
     from listflow.flows.run.session import looked_up, watched_by
     from listflow.flows.server.client import ensure_server
 
     config = found.asked
     try:
-        with heeding_sigterm(), display, watched_by(display), looked_up(found), tags("listflow", *_kinds(config)):
+        with heeding_sigterm(), display, watched_by(display), looked_up(found), tags(*tags_of(config)):
             ensure_server()
             return Path(self_train(config)["run"])
     except (KeyboardInterrupt, Stopped, Terminated) as stopped:
         interrupted(stopped, _how_to_go_on(display.folder))
     except TransportError as error:
         fail(f"the Prefect server went away ({error}); {_how_to_go_on(display.folder)}", UNEXPECTED)
-
-
-def _kinds(config: RunConfig) -> list[str]:
-    """What is trained, for a list of runs to be filtered by."""
-    return [name.partition(" (")[0] for name in (name_of(config.stage), name_of_head(config.head))]
 
 
 def _how_to_go_on(folder: Path | None) -> str:

@@ -25,6 +25,7 @@ from listflow.flows.labelling.request import LabelRequest, Reason, check_request
 from listflow.flows.labelling.runners import Range, check_scheduler, label_told, run_tasks
 from listflow.flows.labelling.work_pool import check_pool, run_children
 from listflow.flows.run.cancellation import Heed, cancellable
+from listflow.flows.run.naming import introduce
 from listflow.flows.server.client import ProgressArtifact
 from listflow.pipeline.results.labelling import Labelling, Standing
 from listflow.pipeline.storage.markdown import plain
@@ -43,7 +44,7 @@ class Unlabelled(RuntimeError):
 
 
 # As in flows/run/self_training.py: types and not text as annotations, and no pickle of exceptions.
-@flow(name="listflow-label", flow_run_name="{request.title}", persist_result=False, result_serializer=JSONSerializer())
+@flow(name="listflow-label", persist_result=False, result_serializer=JSONSerializer())
 def label_corpus(request: LabelRequest) -> dict[str, Any]:
     """Every row of a corpus gets a label: shards that have none are given to workers, a range of them to each.
 
@@ -55,6 +56,7 @@ def label_corpus(request: LabelRequest) -> dict[str, Any]:
         check_pool(request)
     check_scheduler(request)
     work, began = Labelling.open(Path(request.run), Path(request.corpus), Path(request.output)), time.monotonic()
+    introduce(request.title, work.run)
     heed = Heed()
     with cancellable(heed, "the same request labels what is left."), work.begun():
         waiting = work.left()

@@ -19,6 +19,7 @@ from prefect.states import Cancelling, State
 from listflow.data.errors import InputError
 from listflow.flows.labelling.request import LabelRequest, Reason, reason_of
 from listflow.flows.labelling.runners import Range, label_told, parameters
+from listflow.flows.run.naming import TAGS, tags_of
 from listflow.flows.server.client import if_it_answers, server_client
 from listflow.flows.server.deployments import how_to_deploy, outdated
 from listflow.pipeline.results.labelling import Labelling
@@ -77,7 +78,7 @@ def deploy(name: str, pool: str) -> None:
     """Registers the child flow as deployment ``name`` for the work pool ``pool``, which exists."""
     # By module: workers need listflow installed, and no copy of its code.
     label_shards.to_deployment(
-        name, work_pool_name=pool, entrypoint_type=EntrypointType.MODULE_PATH, tags=["listflow"],
+        name, work_pool_name=pool, entrypoint_type=EntrypointType.MODULE_PATH, tags=[*TAGS],
         description="Labels a range of a corpus's shards; resumable.",
     ).apply()  # type: ignore[union-attr]  # fmt: skip
 
@@ -99,7 +100,8 @@ def _cancelling(client: SyncPrefectClient, started: list[UUID]) -> Iterator[None
 def _start(work: Labelling, request: LabelRequest, a_range: Range) -> UUID:
     words = "label shards {} to {}".format(*a_range)
     told = parameters(work, request, a_range)
-    run = run_deployment(_full_name(request), parameters=told, timeout=0, flow_run_name=words)
+    name, tags = _full_name(request), tags_of(work.run)
+    run = run_deployment(name, parameters=told, timeout=0, flow_run_name=words, tags=tags)
     assert isinstance(run, FlowRun)  # outside of async code it is no coroutine
     return run.id
 

@@ -1,4 +1,4 @@
-"""A deployment of the continuing flow, served from this process."""
+"""Deployments of the continuing flow, and of the one that a person starts from a form, served from this process."""
 
 from __future__ import annotations
 
@@ -19,10 +19,16 @@ from prefect.exceptions import TerminationSignal
 from prefect.runner import Runner
 
 from listflow.data.errors import InputError
-from listflow.data.shards import NAME
+from listflow.data.shards import NAME, read_manifest
+from listflow.flows.run.beginning import NewRun, start
 from listflow.flows.run.continuation import go_on, has_news
+from listflow.flows.run.holder import end_killed
+from listflow.flows.run.naming import TAGS, tags_of
 from listflow.flows.server.client import check_server
 from listflow.flows.server.events import CORPUS_ADDED
+from listflow.pipeline.run.config import RunConfig
+from listflow.pipeline.run.lineage import lineage
+from listflow.pipeline.run.record import load_config
 from listflow.pipeline.run.status import status_of
 from listflow.pipeline.storage.markdown import plain
 
@@ -65,7 +71,7 @@ class Serving(Runner):
 
 
 def serve_run(wanted: Wanted, tell: Callable[[str], None]) -> None:
-    """Serves until it is stopped, and tells so when it begins.
+    """Serves until it is stopped, and tells so when it begins: going on from the run, and a form to start another one.
 
     InputError for a schedule that cannot be read, no run, or no server.
     """
@@ -73,6 +79,10 @@ def serve_run(wanted: Wanted, tell: Callable[[str], None]) -> None:
     check_server()
     runner = Serving(name=wanted.name, limit=1)
     runner.add_flow(go_on, **options)
+    runner.add_flow(start, **form_of(wanted))
+    # Before a run that was killed with its server process, and holds the one place, makes the next one wait.
+    newest = lineage(wanted.run.resolve())[-1].folder
+    end_killed(newest, f"`listflow serve` was started again, and goes on with {newest.name}")
     deployment = f"{go_on.name}/{wanted.name}"
     # From here on an event starts a run. One that came before, or that no server heard, is made good.
     if wanted.corpora and has_news(wanted.run):
@@ -86,15 +96,26 @@ def deployment_of(wanted: Wanted) -> dict[str, Any]:
     """What the runner is told: one run at a time, late ones wait, a burst of ingests starts one run."""
     status_of(wanted.run)
     _check(wanted)
+    config = load_config(wanted.run)
+    _check_corpora(wanted, config)
     triggers = [_trigger(corpus) for corpus in wanted.corpora]
     one_at_a_time = ConcurrencyLimitConfig(limit=1, collision_strategy=ConcurrencyLimitStrategy.ENQUEUE)
     return {
         "name": wanted.name, "parameters": {"run": str(wanted.run.resolve())}, "cron": wanted.cron,
         "interval": timedelta(hours=wanted.hours) if wanted.hours else None, "triggers": triggers,
-        "concurrency_limit": one_at_a_time, "tags": ["listflow"],
+        "concurrency_limit": one_at_a_time, "tags": tags_of(config),
         # By module: loaded as a file, a flow does not find the types of its parameters.
         "entrypoint_type": EntrypointType.MODULE_PATH,
         "description": f"Goes on from {plain(wanted.run.name)} with rows that are new since.",
+    }  # fmt: skip
+
+
+def form_of(wanted: Wanted) -> dict[str, Any]:
+    """What the runner is told of the flow that a person starts: its deployment is called after the other one."""
+    return {
+        "name": f"{wanted.name}-new", "parameters": {"run": NewRun.like(load_config(wanted.run))}, "tags": [*TAGS],
+        "entrypoint_type": EntrypointType.MODULE_PATH,
+        "description": "Starts a run from files of the machine that serves: press Run, then Custom run.",
     }  # fmt: skip
 
 
@@ -112,6 +133,16 @@ def _check(wanted: Wanted) -> None:
     for corpus in wanted.corpora:
         if not NAME.fullmatch(corpus):
             raise InputError(f"'{corpus}' is no name of a corpus; use the one that you gave to `listflow ingest`.")
+
+
+def _check_corpora(wanted: Wanted, config: RunConfig) -> None:
+    """InputError for a corpus whose growth would bring the run nothing new."""
+    read = {Path(source).name: Path(source) for source in config.data.unlabelled}
+    for corpus in wanted.corpora:
+        if corpus not in read:
+            known = ", ".join(map(plain, read)) or "the demo's texts"
+            raise InputError(f"{wanted.run} does not read a corpus '{corpus}', but {known}; correct --corpus.")
+        read_manifest(read[corpus])
 
 
 def _trigger(corpus: str) -> DeploymentEventTrigger:

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from contextvars import copy_context
 from pathlib import Path
 from threading import Event, Thread
-from uuid import UUID
+from uuid import UUID, uuid4
 
 from httpx import HTTPError
 from prefect.artifacts import create_markdown_artifact
@@ -123,7 +123,9 @@ def _paused(asked: Asked, written: str, wrong: str, minutes: float) -> Correctio
     """What was written into the form; nothing where the pause ended another way."""
     form = Corrections.with_initial_data(description=form_text(asked, wrong), corrections=written)
     timeout = int(60 * minutes) + MARGIN_SECONDS
-    return pause_flow_run(wait_for_input=form, timeout=timeout, poll_interval=SECONDS_BETWEEN_LOOKS)
+    # By number, as Prefect would call them, a flow run that is retried would not wait: that pause was made before.
+    own = uuid4().hex
+    return pause_flow_run(wait_for_input=form, timeout=timeout, poll_interval=SECONDS_BETWEEN_LOOKS, key=own)
 
 
 @contextmanager

@@ -12,6 +12,8 @@ from typing import Protocol
 from prefect.context import TagsContext
 
 from listflow.flows.run.cancellation import Heed, cancellable
+from listflow.flows.run.holder import holding
+from listflow.flows.run.naming import introduce, title_of
 from listflow.pipeline.run.config import RunConfig
 from listflow.pipeline.run.opening import Found, open_run
 from listflow.pipeline.run.run import Progress, Run
@@ -50,8 +52,11 @@ def session(config: RunConfig, *watchers: Watcher) -> Iterator[Run]:
         for watcher in everyone:
             watcher.moved(progress)
 
+    opening = open_run(config, notify, found=_FOUND.get(), claim=holding)
     # A task that inherits tags of its flow asks for a place under each, and fails while the server is away.
-    with cancellable(heed), TagsContext(current_tags=set()), open_run(config, notify, found=_FOUND.get()) as run:
+    with cancellable(heed), TagsContext(current_tags=set()), opening as run:
+        if run.parent is not None:
+            introduce(title_of(run))
         start = sha256(f"{run.fingerprint} {run.folder}".encode()).hexdigest()
         token = _SESSION.set(Session(run, start))
         try:

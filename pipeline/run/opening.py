@@ -5,8 +5,8 @@ Nothing is trained before all of this has succeeded.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -78,11 +78,13 @@ def open_run(
     keep_features: bool = True,
     backbone: Backbone | None = None,
     found: Found | None = None,
+    claim: Callable[[Path], AbstractContextManager[object]] = nullcontext,
 ) -> Iterator[Run]:
     """The run of ``config``, locked for one writer. InputError for every input that cannot be used.
 
     ``keep_features`` passes every text through the frozen layers once, unless that was done before. ``backbone`` is the
     one that the configuration names, where it is loaded already; ``found`` what it names, where that was looked up.
+    ``claim`` makes a block that is entered with the folder as soon as it is locked.
     """
     found = found if found is not None and found.answers(config) else look_up(config)
     config, sources, parent = found.config, found.sources, found.parent
@@ -99,7 +101,7 @@ def open_run(
     folder = (Path(config.run_dir) if config.run_dir else default_folder(sources.task.name, fingerprint)).resolve()
     check_owner(folder, fingerprint, config, sources)
     absent = missing(folder)
-    with single_writer(folder), _leaving_no_stub(folder, absent):
+    with single_writer(folder), _leaving_no_stub(folder, absent), claim(folder):
         run = _assemble(config, sources, reviewed, backbone, folder, fingerprint, notify)
         run = replace(run, parent=parent and parent.knowing(run.inputs.pool))
         check_subspace(config.stage, backbone, run.prompt)

@@ -19,10 +19,10 @@ from listflow.pipeline.run.config import RunConfig
 from listflow.pipeline.run.run import Run
 from listflow.pipeline.run.sources import Sources
 from listflow.pipeline.storage.checkpoint import FORMAT, LOCK, read_json, write_json
-from listflow.pipeline.storage.run_folder import CONFIG, INPUTS, RunFolder
+from listflow.pipeline.storage.run_folder import CONFIG, HOLDER, INPUTS, RunFolder
 
 # What a run has that was refused, or killed, before it was recorded.
-BEFORE_RECORD = {LOCK, "inputs", INPUTS, f"{INPUTS}.part", f"{CONFIG}.part"}
+BEFORE_RECORD = {LOCK, HOLDER, f"{HOLDER}.part", "inputs", INPUTS, f"{INPUTS}.part", f"{CONFIG}.part"}
 UNDECIDING = {"run_dir", "checkpoint_seconds", "review.timeout"}  # values that a run can change and stay the same run
 # Of a configuration, what the fingerprint leaves out, or takes in only in part.
 ASIDE = {"run_dir", "checkpoint_seconds", "data", "review"}

@@ -1,6 +1,7 @@
 """The layout of a run on disk, said once.
 
 RUN/config.json  inputs.json               what was asked and what was fed, written when a run is recorded
+RUN/.flow-run.json                         which flow run works on it, while one does
 RUN/inputs/                                the pool (data/inputs.py), reviewed.json, tokens/, features/, vectors/
 RUN/inputs/given/                          rows that Python code gave to a fit
 RUN/round-00/teacher/  teacher-text/       a model: weights, evidence; that of the second view
@@ -25,7 +26,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-CONFIG, INPUTS = "config.json", "inputs.json"
+CONFIG, INPUTS, HOLDER = "config.json", "inputs.json", ".flow-run.json"
 LONGEST_NAME = 240  # bytes of a task's name in that of a folder, of which file systems take 255
 SECOND = "-text"  # ends the names of a second view's models
 
@@ -118,6 +119,11 @@ class RunFolder:
     def inputs(self) -> Path:
         """What was fed: the task, the files, their digests."""
         return self.path / INPUTS
+
+    @property
+    def holder(self) -> Path:
+        """Which flow run works on it: there while one does, and after one was killed."""
+        return self.path / HOLDER
 
     @property
     def kept_inputs(self) -> Path:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -65,6 +66,40 @@ def test_a_killed_run_is_started_again_and_ends_as_if_nothing_had_happened(
     self_train(continued(folder, alone))
     for file in ("final/weights.safetensors", "predictions.parquet"):
         assert file_digest(two / file) == file_digest(alone / file)
+
+
+@pytest.mark.long
+def test_a_run_killed_with_its_server_process_has_no_twin(
+    client: Client, tiny_files: dict[str, Path], tmp_path: Path
+) -> None:
+    folder, two = (tmp_path / "runs" / name for name in ("twin", "twin-002"))
+    grow(client, 60, 2)
+    overlay = tiny_overlay(tiny_files | {"unlabelled": tmp_path / "corpora" / "tickets"}, folder)
+    self_train(build_config("fast", overlay, {"student": {"steps": 400}, "checkpoint_seconds": 1}))
+    grow(client, 20, 5)
+    serve = (*COMMAND, "serve", str(folder), "--corpus", "tickets", "--name", "twin")
+    with client.running(*serve) as serving:
+        wait_until((two / "round-01" / "pseudo").exists, 180)
+        children = _children(serving.pid)
+        for process in (serving.pid, *children):
+            os.kill(process, signal.SIGKILL)
+    (killed,) = of_twin(client)
+    assert killed["state_name"] == "Running"
+    assert killed["name"] == "twin-002: +20 rows of tickets (more)"
+    with client.running(*serve):
+        seconds = wait_until(lambda: of_twin(client)[0]["state_name"] == "Crashed", 60)
+        print(f"killed with its server process: crashed {seconds:.1f} s after `listflow serve` was started again")
+        wait_until((two / "report.json").exists, 240)
+        wait_until(lambda: of_twin(client)[-1]["state_name"] == "Completed", 60)
+    found, on = of_twin(client)
+    assert "`listflow serve` was started again, and goes on with twin-002." in found["state"]["message"]
+    assert on["name"] == "twin-002: +20 rows of tickets (more), resumed"
+    assert not (two / ".flow-run.json").exists()
+
+
+def of_twin(client: Client) -> list[dict[str, Any]]:
+    """The flow runs that went on from the run ``twin``, the first one first."""
+    return [run for run in client.runs(FLOW) if run["parameters"]["run"].endswith("/twin")]
 
 
 @pytest.mark.long

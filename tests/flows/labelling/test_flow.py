@@ -118,6 +118,15 @@ def meanwhile(out: Path, act: Callable[[], None], files_before: int = 3) -> Iter
     thread.join()
 
 
+def test_its_flow_run_has_the_tags_of_the_run_that_it_labels_with(
+    server: None, run: Path, corpus: Path, tmp_path: Path
+) -> None:
+    state = label_corpus(asked(run, corpus, tmp_path / "out"), return_state=True)
+    with get_client(sync_client=True) as client:
+        found = client.read_flow_run(state.state_details.flow_run_id)
+    assert (found.name, sorted(found.tags)) == (f"tickets by {run.name}", ["list", "listflow", "verbalizer"])
+
+
 @pytest.mark.parametrize("runner", ["threads", "processes", "dask"])
 def test_every_runner_writes_the_same_bytes(
     server: None, run: Path, corpus: Path, expected: dict[str, bytes], tmp_path: Path, runner: str

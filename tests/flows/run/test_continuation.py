@@ -11,6 +11,9 @@ from typing import Any
 import pytest
 from commands import Cli
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, FlowRunFilterParentFlowRunId
+from prefect.client.schemas.objects import State
+from prefect.client.schemas.sorting import TaskRunSort
 from tiny import sentences, tiny_overlay, write_jsonl
 
 from listflow.data.corpora.ingest import ingest
@@ -94,19 +97,58 @@ def test_nothing_new_and_a_running_one_are_no_errors(server: None, first: Path, 
     state = go_on(str(first), return_state=True)
     assert state.is_completed()
     assert "no unlabelled row is new" in (state.message or "")
+    assert name_of(state) == "tickets: nothing new"
     assert not Path(f"{first}-002").exists()
     with single_writer(first):
-        assert "is running" in (go_on(str(first), return_state=True).message or "")
+        state = go_on(str(first), return_state=True)
+    assert state.message == name_of(state) == "tickets is running"
 
 
 def test_the_flow_goes_on(server: None, first: Path, corpus: Path) -> None:
     grow(corpus, 20, 5)
-    outcome = go_on(str(first))
-    assert outcome["run"] == f"{first}-002"  # type: ignore[index]
+    state = go_on(str(first), return_state=True)
+    assert state.result()["run"] == f"{first}-002"  # type: ignore[index]
+    assert name_of(state) == "tickets-002: +20 rows of more"
     assert "with the model of tickets" in Path(f"{first}-002", "report.html").read_text("utf-8")
     with get_client(sync_client=True) as client:
         (rounds,) = (found for found in client.read_latest_artifacts() if found.key == "list-rounds")
     assert "on the earlier model" in rounds.data
+    assert rounds.flow_run_id == state.state_details.flow_run_id
+
+
+def test_whoever_opens_its_flow_run_sees_the_rounds(server: None, first: Path, corpus: Path) -> None:
+    grow(corpus, 20, 5)
+    state = go_on(str(first), return_state=True)
+    own = FlowRunFilter(id=FlowRunFilterId(any_=[state.state_details.flow_run_id]))
+    children = FlowRunFilter(parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[state.state_details.flow_run_id]))
+    with get_client(sync_client=True) as client:
+        runs = client.read_task_runs(flow_run_filter=own, sort=TaskRunSort.EXPECTED_START_TIME_ASC)
+        assert not client.read_flow_runs(flow_run_filter=children)
+    assert [run.name for run in runs] == [
+        "prompt-tune the teacher", "pseudo-label, round 1", "train prompt student, round 1", "judge, round 1",
+        "publish",
+    ]  # fmt: skip
+
+
+def test_what_a_person_can_mend_is_the_one_sentence_of_a_failed_flow_run(
+    server: None, first: Path, corpus: Path, tiny_files: dict[str, Path], tmp_path: Path
+) -> None:
+    grow(corpus, 20, 5)
+    moved = tiny_files["labelled"].rename(tiny_files["labelled"].with_suffix(".away"))
+    try:
+        state = go_on(str(first), return_state=True)
+    finally:
+        moved.rename(tiny_files["labelled"])
+    assert state.name == "Failed"
+    assert str(state.message).startswith(f"{tiny_files['labelled']}: no such file")
+    absent = go_on(str(tmp_path / "absent"), return_state=True)
+    assert absent.name == "Failed"
+    assert absent.message == (f"{tmp_path}/absent/config.json is missing; is {tmp_path}/absent the folder of a run?")
+
+
+def name_of(state: State[Any]) -> str:
+    with get_client(sync_client=True) as client:
+        return client.read_flow_run(state.state_details.flow_run_id).name  # type: ignore[arg-type]
 
 
 def test_an_interrupted_run_is_resumed_though_its_corpus_has_grown(server: None, first: Path, corpus: Path) -> None:
@@ -151,6 +193,7 @@ def test_what_is_deployed(first: Path) -> None:
         ("0 6 * * *", 1.0, (), "are two schedules"),
         (None, None, (), "nothing would ever start a run"),
         (None, None, ("../x",), "is no name of a corpus"),
+        (None, None, ("other",), "tickets does not read a corpus 'other', but tickets; correct --corpus"),
     ],
 )
 def test_what_could_never_run_is_refused(
@@ -178,12 +221,12 @@ def test_serve_looks_once_for_what_came_before_it(first: Path, corpus: Path, mon
     by_corpus, by_time = (Wanted(first, *rest, "weekly") for rest in ((None, None, ("tickets",)), (None, 2.5, ())))
     serve_run(by_corpus, told.append)
     said = "serves listflow-continue/weekly, until it is stopped"
-    assert told == ["registered", said, "started"]
+    assert told == ["registered", "registered", said, "started"]
     grow(corpus, 20, 5)
     for wanted, run in ((by_corpus, ["listflow-continue/weekly"]), (by_time, [])):
         told.clear()
         serve_run(wanted, told.append)
-        assert told == ["registered", *run, said, "started"]
+        assert told == ["registered", "registered", *run, said, "started"]
 
 
 def test_what_goes_on_has_news(first: Path, corpus: Path, tiny_files: dict[str, Path]) -> None:

@@ -41,18 +41,25 @@ def config(server: None, tiny_files: dict[str, Path], tmp_path: Path) -> RunConf
     return build_config("fast", tiny_overlay(tiny_files, tmp_path / "run"), {"review": review})
 
 
-def run_flow(config: RunConfig, meanwhile: Callable[[Path], None], within: bool = False) -> Reviewed:
+def run_flow(
+    config: RunConfig, meanwhile: Callable[[Path], None], within: bool = False, pauses: frozenset[str] = frozenset()
+) -> Reviewed:
     """How the review of round 1 ended in a flow run during which ``meanwhile`` ran in a thread of its own.
 
-    ``within`` another flow, as runs that a schedule starts are.
+    ``within`` another flow, as runs that a schedule starts are; one that was begun before and had ``pauses`` then.
     """
     from prefect import flow
+    from prefect.client.orchestration import get_client
+    from prefect.client.schemas.objects import FlowRunPolicy
+    from prefect.runtime import flow_run
 
-    from listflow.flows.run.self_training import self_train
+    from listflow.flows.run.self_training import self_train, train
 
     @flow(name="outer")
     def outer() -> None:
-        self_train(config)
+        with get_client(sync_client=True) as client:
+            client.update_flow_run(flow_run.id, empirical_policy=FlowRunPolicy(pause_keys=set(pauses)))
+        train(config)
 
     folder = Path(str(config.run_dir))
     with ThreadPoolExecutor(1) as pool:
@@ -132,6 +139,14 @@ def test_a_file_answers_a_waiting_run(config: RunConfig, cli: Cli, tmp_path: Pat
 
     ended = run_flow(config, meanwhile, within=True)
     assert (ended.by, len(ended.rows)) == ("bob", 1)
+
+
+def test_a_flow_run_that_was_killed_while_it_waited_waits_again_when_it_is_retried(config: RunConfig) -> None:
+    def meanwhile(folder: Path) -> None:
+        answer_form(folder, f"{first_rows(folder, 1)[0]},positive", after=1)
+
+    ended = run_flow(config, meanwhile, within=True, pauses=frozenset({"1"}))
+    assert (ended.by, len(ended.rows)) == ("ann", 1)
 
 
 def test_nobody_answers_and_the_run_goes_on(config: RunConfig, cli: Cli) -> None:

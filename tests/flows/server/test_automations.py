@@ -15,6 +15,7 @@ from prefect.events.schemas.events import Resource
 
 from listflow.flows.labelling.flow import label_corpus
 from listflow.flows.labelling.work_pool import label_shards
+from listflow.flows.run.beginning import start
 from listflow.flows.run.continuation import go_on
 from listflow.flows.run.self_training import self_train
 from listflow.flows.server.automations import DECLARED, RESUME, SILENT, apply_automations, remove_automations
@@ -85,7 +86,9 @@ def test_nobody_elses_is_touched() -> None:
 
 def test_only_a_run_that_goes_on_is_started_again() -> None:
     flow, _ = RESUME.trigger.match_related  # type: ignore[union-attr]
-    wanted = {one.name: flow.matches(of_flow(one.name)) for one in (go_on, self_train, label_corpus, label_shards)}
+    wanted = {
+        one.name: flow.matches(of_flow(one.name)) for one in (go_on, start, self_train, label_corpus, label_shards)
+    }
     assert [name for name, is_matched in wanted.items() if is_matched] == [go_on.name]
 
 
