@@ -6,6 +6,7 @@ session.py        the run that a flow has open, and who watches it
 cancellation.py   heeding a flow run that is cancelled
 review.py         the pause in which a person answers, and what they see
 artifacts.py      what the Prefect pages show of a run
+lineage.py        the page of runs that went on from one another
 continuation.py   the flow that a schedule or a new corpus starts
 deployment.py     that flow, served from one process
 """

@@ -13,9 +13,11 @@ from typing import Any
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from listflow.data.errors import shortened
+from listflow.flows.run.lineage import LINEAGE, lineage_page
 from listflow.flows.server.client import RETRIES, ProgressArtifact, if_it_answers
+from listflow.pipeline.method.drift import Drift
 from listflow.pipeline.results.outcome import report_of
-from listflow.pipeline.results.report import Drift, RunReport, TextTeacher, ViewReport, headline, trained_words
+from listflow.pipeline.results.report import RunReport, TextTeacher, ViewReport, headline, trained_words
 from listflow.pipeline.run.run import Progress, Run
 from listflow.pipeline.run.wording import curve_told, decimals, duration, estimate_told, percent
 from listflow.pipeline.storage.markdown import code, plain, table
@@ -86,6 +88,10 @@ def show_report(run: Path) -> None:
     if report.drift:
         words = "Whether the new rows look like the old ones, and how far the model has moved on each shard"
         _page(drift_page(report.drift), DRIFTED, words)
+    if report.lineage:
+        _page(
+            lineage_page(report.lineage), LINEAGE, "Runs that went on from one another, beside the first and the best"
+        )
     _page(_report(report, run), REPORT, plain(headline(report)))
 
 

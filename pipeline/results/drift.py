@@ -12,8 +12,8 @@ from torch import Tensor
 from listflow.data.errors import InputError
 from listflow.data.rows import stem
 from listflow.data.shards import is_corpus, read_manifest
+from listflow.pipeline.method.drift import Drift, ShardAgreement, Side, warnings_of
 from listflow.pipeline.method.sampling import generator_for
-from listflow.pipeline.results.report import Drift, ShardAgreement, Side
 from listflow.pipeline.run.opening import NOTICED_UNKNOWN
 from listflow.pipeline.run.run import Run, counter
 from listflow.pipeline.run.wording import percent
@@ -25,8 +25,6 @@ from listflow.pipeline.training.rounds import committee_logits
 ROWS = 500  # of the old and of the new rows
 ROWS_OF_SHARD = 100
 MOST_SHARDS = 50  # the latest ones: a corpus may have thousands
-ERRORS = 3.0  # standard errors beyond which a difference is no accident
-LEAST = 0.05  # differences below this are not worth a warning, however sure
 
 
 def measure_drift(run: Run, winner: int) -> Drift | None:
@@ -40,28 +38,6 @@ def measure_drift(run: Run, winner: int) -> Drift | None:
     before = _side(run, "old", old, vocabulary)
     after = _side(run, "new", _sample(run, "new", fresh, ROWS), vocabulary)
     return Drift(before, after, tuple(_agreements(run, winner)), tuple(warnings_of(before, after)))
-
-
-def warnings_of(old: Side, new: Side) -> Iterable[str]:
-    """Sentences on what differs by more than chance: a share by ``ERRORS`` standard errors and ``LEAST``."""
-    for label in new.labels:
-        if _differ(old.labels[label], new.labels[label], old.rows, new.rows):
-            yield (
-                f"The new text looks different: {new.labels[label]:.0%} of it is labelled {label!r}, "
-                f"and {old.labels[label]:.0%} of the old."
-            )
-    if _differ(old.unseen, new.unseen, old.rows, new.rows):
-        yield f"The new text has other words: {new.unseen:.0%} were not seen before, where {old.unseen:.0%} is usual."
-    if _differ(old.unknown, new.unknown, old.rows, new.rows):
-        yield (
-            f"The backbone does not know {new.unknown:.0%} of the tokens of the new text, and {old.unknown:.0%} of the "
-            "old."
-        )
-    if old.confidence - new.confidence > LEAST:
-        yield (
-            f"The earlier model is less sure of the new text: {new.confidence:.2f} on average, "
-            f"{old.confidence:.2f} on the old."
-        )
 
 
 def strange_texts(unknown: float, runs: Sequence[Path]) -> Iterable[str]:
@@ -83,13 +59,6 @@ def _reported(run: Path) -> float | None:
         return float(read_json(RunFolder(run).report)["unknown"]["unlabelled"])
     except (InputError, KeyError):
         return None
-
-
-def _differ(before: float, after: float, rows_before: int, rows_after: int) -> bool:
-    """Two shares, by the normal test of proportions over rows: words of one row are not independent."""
-    pooled = (before * rows_before + after * rows_after) / (rows_before + rows_after)
-    error = (pooled * (1 - pooled) * (1 / rows_before + 1 / rows_after)) ** 0.5
-    return abs(after - before) > max(LEAST, ERRORS * error)
 
 
 def _side(run: Run, name: str, rows: np.ndarray, vocabulary: set[str]) -> Side:

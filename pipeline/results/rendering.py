@@ -17,7 +17,18 @@ from rich.text import Text
 from listflow.data.files import REFUSED, refusing, replacing
 from listflow.pipeline.method.metrics import Metrics
 from listflow.pipeline.results.report import RoundReport, RunReport, advice, headline, summary, trained_words
-from listflow.pipeline.run.wording import capitalised, curve_told, decimals, duration, estimate_told, interval, percent
+from listflow.pipeline.run.wording import (
+    capitalised,
+    curve_told,
+    decimals,
+    duration,
+    estimate_told,
+    interval,
+    lineage_told,
+    percent,
+    slide_told,
+)
+from listflow.pipeline.storage.lineage import Lineage
 from listflow.pipeline.storage.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -109,6 +120,20 @@ def text_table(report: RunReport) -> Table:
     return table
 
 
+def lineage_table(found: Lineage) -> Table:
+    """The runs of a lineage for the terminal, the oldest first, and what of them cannot be compared."""
+    table = Table(title="the lineage, the oldest first", caption=Text("\n".join(lineage_told(found))))
+    for name in ("run", "new texts", "accuracy (90 % interval)", "calibration\nerror", "student"):
+        table.add_column(name, justify="left" if name in {"run", "student"} else "right", no_wrap=True)
+    for step in found.steps:
+        name = f"{step.run} (best)" if step is found.best else step.run
+        news = "-" if step.new_rows is None else f"{step.new_rows:,}"
+        reached = interval(step.range) if step.range else "-"
+        verdict = "-" if step.promoted is None else "promoted" if step.promoted else "none promoted"
+        table.add_row(name, news, reached, decimals(step.ece, 3), verdict)
+    return table
+
+
 def _columns(report: RunReport) -> tuple[str, ...]:
     if not report.views:
         return _ROUND, _ROWS, _CONFIDENCE, _ZERO, _ESS, _TEST, _VERDICT, _KAPPA
@@ -182,5 +207,7 @@ _PAGES.filters |= {
     "interval": interval,
     "estimate_told": estimate_told,
     "curve_told": curve_told,
+    "slide_told": slide_told,
+    "lineage_told": lineage_told,
     "base64": lambda content: b64encode(content).decode(),
 }

@@ -1,16 +1,23 @@
-"""Runs that go on from one another, and what the next one has to do."""
+"""Runs that go on from one another: what the next one has to do, and what all of them came to."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
+from torch import Tensor
+
+from listflow.data.errors import InputError
 from listflow.pipeline.run.config import RunConfig
 from listflow.pipeline.run.record import BEFORE_RECORD, load_config
+from listflow.pipeline.run.run import Run
 from listflow.pipeline.run.status import RunStatus, status_of
-from listflow.pipeline.storage.checkpoint import read_json
-from listflow.pipeline.storage.run_folder import RunFolder
+from listflow.pipeline.storage.checkpoint import load_tensors, read_json, verified
+from listflow.pipeline.storage.lineage import Lineage, folders, read_lineage, step_of
+from listflow.pipeline.storage.run_folder import TEST_LOGITS, RunFolder
 
 
 def lineage(first: Path) -> list[RunStatus]:
@@ -75,3 +82,39 @@ def continued(before: Path, folder: Path | None) -> RunConfig:
     where = None if folder is None else str(folder)
     own = {"continues": str(before), "continues_model": "", "rounds": rounds, "run_dir": where}
     return config.model_copy(update=own)
+
+
+def lineage_of(run: Run, report: dict[str, Any]) -> Lineage | None:
+    """What the lineage of ``run`` came to, with ``report`` as its own; None for a run that goes on from none."""
+    if run.parent is None:
+        return None
+    before = read_lineage(run.parent.folder)
+    inputs = {"digests": run.inputs.digests}
+    own = replace(step_of(run.folder.name, report, inputs), new_rows=len(run.fresh_rows()))
+    return _with_error(run, replace(before, steps=(*before.steps, own)))
+
+
+def _with_error(run: Run, found: Lineage) -> Lineage:
+    """``found`` with the standard error of what its last run lost on the best, where what both said can be read."""
+    best = found.best
+    if best is None or best is found.last or run.test_gold is None:
+        return found
+    assert run.parent is not None
+    steps_back = len(found.steps) - 2 - found.steps.index(best)
+    place = next(islice(folders(run.parent.folder), steps_back, None), None)
+    own, theirs = _wrong(run.folder, run.test_gold), _wrong(place, run.test_gold)
+    if own is None or theirs is None:
+        return found
+    more = own - theirs
+    return replace(found, error=float(more.std(correction=0)) / len(more) ** 0.5)
+
+
+def _wrong(folder: Path | None, gold: Tensor) -> Tensor | None:
+    """(N,) 1 for every test row that the final model of a run has wrong; None where its folder does not say it."""
+    try:
+        if folder is None or verified(RunFolder(folder).final) is None:
+            return None
+        logits = load_tensors(RunFolder(folder).final / TEST_LOGITS)["logits"]
+    except (InputError, KeyError, OSError):
+        return None
+    return (logits.argmax(-1) != gold).double() if len(logits) == len(gold) else None

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from listflow.pipeline.results.drift import warnings_of
-from listflow.pipeline.results.report import Side
+from listflow.pipeline.method.drift import Side, warnings_of
 
 
 def test_differences_must_be_large_and_sure() -> None:

@@ -1,0 +1,142 @@
+"""What a continued run says of all runs before it, in every place that a person looks at."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+from committees import without_plots
+from rich.console import Console
+from tiny import sentences, tiny_overlay, write_jsonl
+
+from listflow.data.corpora.ingest import ingest
+from listflow.data.task import Columns
+from listflow.pipeline.results.outcome import report_of
+from listflow.pipeline.results.rendering import lineage_table, page_of
+from listflow.pipeline.results.report import RunReport
+from listflow.pipeline.run.lineage import continued
+from listflow.pipeline.run.opening import open_run
+from listflow.pipeline.run.presets import build_config
+from listflow.pipeline.run.record import load_config
+from listflow.pipeline.run.status import status_of
+from listflow.pipeline.self_training import self_train
+from listflow.pipeline.storage.checkpoint import load_tensors, read_json, write_json
+from listflow.pipeline.storage.retention import removals, remove
+from listflow.pipeline.training.rounds import prompt_tune
+
+
+def grow(folder: Path, count: int, seed: int) -> Path:
+    corpus = folder / "tickets"
+    ingest(corpus, [str(write_jsonl(folder / "more.jsonl", sentences(count, seed, labelled=False)))], Columns())
+    return corpus
+
+
+@pytest.fixture(scope="module")
+def runs(tiny_files: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three runs, one, two and three, that went on from one another."""
+    folder = tmp_path_factory.mktemp("lineage")
+    overlay = tiny_overlay(tiny_files | {"unlabelled": grow(folder, 60, 2)}, folder / "one")
+    with without_plots():
+        self_train(build_config("fast", overlay, {"rounds": {"count": 1}}))
+        for number, (before, name) in enumerate((("one", "two"), ("two", "three")), 5):
+            grow(folder, 10 * number, number)
+            self_train(continued(folder / before, folder / name))
+    return folder
+
+
+def test_every_run_is_told_from_the_first(runs: Path) -> None:
+    found = report_of(runs / "three").lineage
+    assert found is not None
+    accuracies = [read_json(runs / name / "report.json")["final"]["accuracy"] for name in ("one", "two", "three")]
+    told = [(step.run, step.new_rows, step.accuracy, step.test_rows) for step in found.steps]
+    assert told == list(zip(("one", "two", "three"), (60, 50, 60), accuracies, (20, 20, 20), strict=True))
+    assert report_of(runs / "one").lineage is None
+    assert status_of(runs / "three").lineage == found
+    assert status_of(runs / "one").lineage is None
+
+
+def spoiled(runs: Path, folder: Path) -> Path:
+    """Copies of the runs, of which the first was right on every test row: a slide."""
+    for name in ("one", "two", "three"):
+        shutil.copytree(runs / name, folder / name)
+        record = read_json(folder / name / "config.json")
+        if record["config"]["continues"]:
+            record["config"]["continues"] = str(folder / Path(record["config"]["continues"]).name)
+        write_json(folder / name / "config.json", record)
+        report = read_json(folder / name / "report.json")
+        write_json(folder / name / "report.json", {key: report[key] for key in report if key != "lineage"})
+    first = read_json(folder / "one" / "report.json")
+    first["final"]["accuracy"] = 1.0
+    write_json(folder / "one" / "report.json", first)
+    return folder
+
+
+def test_a_slide_is_told_on_every_page(runs: Path, tmp_path: Path) -> None:
+    folder = spoiled(runs, tmp_path)
+    grow(runs, 15, 8)
+    with without_plots():
+        report = self_train(continued(folder / "three", folder / "four"))
+    assert report.lineage is not None
+    assert report.lineage.best == report.lineage.steps[0]
+    told = "points below the 100.0 % of one, where it began; "
+    assert [notice for notice in report.notices if told in notice]
+    page = page_of(report, ())
+    assert page.count(told) == 2  # in its section, and among what is to be known
+    assert "<svg" in page
+    shown = io.StringIO()
+    Console(file=shown, width=160).print(lineage_table(report.lineage))
+    assert "one (best)" in shown.getvalue()
+    assert RunReport.from_dict(read_json(folder / "four" / "report.json")) == report
+
+
+def test_the_error_is_over_the_same_rows(runs: Path) -> None:
+    found = report_of(runs / "three").lineage
+    assert found is not None
+    assert found.best is not None
+    if found.best is found.last:
+        assert found.error is None
+        return
+    lines = Path(load_config(runs / "one").data.test or "").read_text("utf-8").splitlines()
+    gold = [json.loads(line)["label"] for line in lines]
+    names = list(report_of(runs / "one").labels)
+    wrong = [
+        [names[top] != label for top, label in zip(_top(runs / name), gold, strict=True)]
+        for name in (found.best.run, "three")
+    ]
+    more = [int(b) - int(a) for a, b in zip(*wrong, strict=True)]
+    mean = sum(more) / len(more)
+    expected = (sum((each - mean) ** 2 for each in more) / len(more) / len(more)) ** 0.5
+    assert found.error == pytest.approx(expected)
+
+
+def _top(run: Path) -> list[int]:
+    top: list[int] = load_tensors(run / "final" / "test.safetensors")["logits"].argmax(-1).tolist()
+    return top
+
+
+def test_it_is_the_same_where_a_run_was_interrupted_and_runs_were_cleared(runs: Path, tmp_path: Path) -> None:
+    grow(runs, 15, 9)
+    config = continued(runs / "three", tmp_path / "a" / "four")
+    with without_plots():
+        self_train(config)
+        with open_run(config.model_copy(update={"run_dir": str(tmp_path / "b" / "four")})) as run:
+            prompt_tune(run)
+        remove(removals(runs, 0))
+        self_train(load_config(tmp_path / "b" / "four"))
+    whole, halves = (read_json(tmp_path / name / "four" / "report.json")["lineage"] for name in "ab")
+    assert whole == halves
+    assert [step["run"] for step in whole["steps"]] == ["one", "two", "three", "four"]
+    assert str(tmp_path) not in json.dumps(whole)
+
+
+def test_a_run_that_is_gone_ends_it_with_a_word(runs: Path, tmp_path: Path) -> None:
+    folder = spoiled(runs, tmp_path)
+    shutil.rmtree(folder / "one")
+    found = status_of(folder / "three").lineage
+    assert found is not None
+    assert ([step.run for step in found.steps], found.ended) == (
+        ["two", "three"], "what one reached, and any run before it, is not known here."
+    )  # fmt: skip
