@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
+from listflow.pipeline.method.sampling import generator_for
+
+ROWS = 500  # of the old and of the new rows
 ERRORS = 3.0  # standard errors beyond which a difference is no accident
 LEAST = 0.05  # differences below this are not worth a warning, however sure
+# What is foreign: most words are unseen, and of old words half as many as usual at most; or of the tokens that the
+# backbone does not know, so many more. Neither is judged by fewer words, or where words repeat as little as phrases do.
+MOST, HALF, MORE_UNKNOWN = 0.5, 0.5, 0.3
+FEWEST_WORDS, LEAST_SEEN = 100, 0.3
 
 
 @dataclass(frozen=True)
@@ -41,6 +51,40 @@ class Drift:
     new: Side
     shards: tuple[ShardAgreement, ...]
     warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Words:
+    """What is counted of a sample of texts without a model: its words, as in ``Side``."""
+
+    count: int
+    unseen: float
+    unknown: float
+
+
+def is_foreign(old: Words, new: Words) -> bool:
+    """Whether new texts are of another kind than old ones beyond doubt, such as another language, or logs."""
+    if min(old.count, new.count) < FEWEST_WORDS:
+        return False
+    by_words = 1 - old.unseen >= LEAST_SEEN and new.unseen > MOST and 1 - new.unseen < HALF * (1 - old.unseen)
+    return by_words or new.unknown - old.unknown > MORE_UNKNOWN
+
+
+def words_of(texts: Iterable[tuple[str, str | None]]) -> list[str]:
+    """The words of texts and of second texts, in one case."""
+    return [word for pair in texts for text in pair if text for word in text.casefold().split()]
+
+
+def unseen_share(words: Sequence[str], vocabulary: set[str]) -> float:
+    """The share of ``words`` that are not in ``vocabulary``, 0 without words."""
+    counts = Counter(words)
+    return sum(count for word, count in counts.items() if word not in vocabulary) / max(1, counts.total())
+
+
+def drawn(seed: int, purpose: str, rows: np.ndarray | range, most: int = ROWS) -> np.ndarray:
+    """Up to ``most`` of ``rows``, ascending: a draw of its own for every purpose."""
+    rng = generator_for(seed, "drift", purpose)
+    return np.sort(rng.choice(rows, size=min(most, len(rows)), replace=False))
 
 
 def warnings_of(old: Side, new: Side) -> Iterable[str]:

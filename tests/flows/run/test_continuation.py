@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import Cli
+from commands import Cli, refused
 from prefect.client.orchestration import get_client
-from tiny import sentences, tiny_overlay, write_jsonl
+from tiny import foreign_sentences, sentences, tiny_overlay, write_jsonl
 
 from listflow.data.corpora.ingest import ingest
 from listflow.data.errors import InputError
@@ -43,9 +43,10 @@ def first(tiny_files: dict[str, Path], corpus: Path, tmp_path: Path) -> Path:
     return folder
 
 
-def grow(corpus: Path, count: int, seed: int) -> None:
+def grow(corpus: Path, count: int, seed: int, rows: list[dict[str, str]] | None = None) -> None:
     corpus.parent.mkdir(parents=True, exist_ok=True)
-    ingest(corpus, [str(write_jsonl(corpus.parent / "more.jsonl", sentences(count, seed, labelled=False)))], Columns())
+    more = write_jsonl(corpus.parent / "more.jsonl", rows or sentences(count, seed, labelled=False))
+    ingest(corpus, [str(more)], Columns())
 
 
 def test_a_lineage_goes_on_resumes_and_waits(first: Path, corpus: Path) -> None:
@@ -105,8 +106,29 @@ def test_the_flow_goes_on(server: None, first: Path, corpus: Path) -> None:
     assert outcome["run"] == f"{first}-002"  # type: ignore[index]
     assert "with the model of tickets" in Path(f"{first}-002", "report.html").read_text("utf-8")
     with get_client(sync_client=True) as client:
-        (rounds,) = (found for found in client.read_latest_artifacts() if found.key == "list-rounds")
-    assert "on the earlier model" in rounds.data
+        pages = {found.key: found.data for found in client.read_latest_artifacts()}
+    assert "on the earlier model" in pages["list-rounds"]
+    assert "2 runs, each going on from the one before" in pages["list-lineage"]
+
+
+def test_foreign_text_ends_each_scheduled_run_as_failed_until_it_is_asked_for(
+    server: None, cli: Cli, first: Path, corpus: Path
+) -> None:
+    grow(corpus, 0, 0, foreign_sentences(30, 1))
+    for _ in range(2):
+        state = go_on(str(first), return_state=True)
+        assert state.is_failed()
+        assert "the new text looks foreign to tickets and is not trained on" in (state.message or "")
+        assert not Path(f"{first}-002").exists()
+        assert has_news(first)
+    options = (f"--continue={first}", f"--run-dir={first}-002")
+    refused(
+        cli("run", *options), "looks foreign to tickets", "add `--set rounds.foreign=train` to `listflow run --cont"
+    )
+    done = cli("run", *options, "--set=rounds.foreign=train")
+    assert done.returncode == 0, done.stderr
+    assert "  warning  The new text has other words: " in done.stdout
+    assert next_of(first).words == "continues tickets-002"
 
 
 def test_an_interrupted_run_is_resumed_though_its_corpus_has_grown(server: None, first: Path, corpus: Path) -> None:
@@ -206,5 +228,7 @@ def test_the_command_line_goes_on_too(cli: Cli, first: Path, corpus: Path, tmp_p
     grow(corpus, 20, 5)
     done = cli("run", f"--continue={first}", f"--run-dir={tmp_path / 'two'}")
     assert done.returncode == 0, done.stderr
+    assert "the lineage, the oldest first" in done.stdout
+    assert "tickets " in cli("status", tmp_path / "two").stdout.partition("the lineage, the oldest first")[2]
     notices = read_json(tmp_path / "two" / "report.json")["notices"]
     assert "20 of 80 unlabelled rows are new since tickets, which goes on." in notices

@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 from committees import without_plots
 from rich.console import Console
-from tiny import sentences, tiny_overlay, write_jsonl
+from tiny import foreign_sentences, sentences, tiny_overlay, write_jsonl
 
 from listflow.data.corpora.ingest import ingest
+from listflow.data.errors import InputError
 from listflow.data.task import Columns
 from listflow.pipeline.results.outcome import report_of
 from listflow.pipeline.results.rendering import lineage_table, page_of
@@ -28,9 +29,10 @@ from listflow.pipeline.storage.retention import removals, remove
 from listflow.pipeline.training.rounds import prompt_tune
 
 
-def grow(folder: Path, count: int, seed: int) -> Path:
+def grow(folder: Path, count: int, seed: int, rows: list[dict[str, str]] | None = None) -> Path:
     corpus = folder / "tickets"
-    ingest(corpus, [str(write_jsonl(folder / "more.jsonl", sentences(count, seed, labelled=False)))], Columns())
+    more = write_jsonl(folder / "more.jsonl", rows or sentences(count, seed, labelled=False))
+    ingest(corpus, [str(more)], Columns())
     return corpus
 
 
@@ -140,3 +142,68 @@ def test_a_run_that_is_gone_ends_it_with_a_word(runs: Path, tmp_path: Path) -> N
     assert ([step.run for step in found.steps], found.ended) == (
         ["two", "three"], "what one reached, and any run before it, is not known here."
     )  # fmt: skip
+
+
+@pytest.fixture
+def first(tiny_files: dict[str, Path], tmp_path: Path) -> Path:
+    """A finished run on a corpus of 60 rows beside it, and the folder of both."""
+    overlay = tiny_overlay(tiny_files | {"unlabelled": grow(tmp_path, 60, 2)}, tmp_path / "one")
+    with without_plots():
+        self_train(build_config("fast", overlay, {"rounds": {"count": 1}}))
+    return tmp_path / "one"
+
+
+def test_foreign_text_is_not_trained_on_unasked(first: Path) -> None:
+    folder, two = first.parent, first.parent / "two"
+    grow(folder, 0, 0, foreign_sentences(30, 1))
+    config = continued(first, two)
+    for _ in range(2):
+        with pytest.raises(InputError) as refused:
+            self_train(config)
+        assert not two.exists()
+    assert str(refused.value).startswith(
+        "the new text looks foreign to one and is not trained on: 100% of its words were never seen, where "
+    )
+    assert "look at the rows from tickets:61 on, such as tickets:" in str(refused.value)
+    told = f"add `--set rounds.foreign=train` to `listflow run --continue {first} --run-dir {two}`."
+    assert str(refused.value).endswith(told)
+    asked = config.model_copy(update={"rounds": config.rounds.model_copy(update={"foreign": "train"})})
+    with without_plots():
+        report = self_train(asked)
+    assert report.drift is not None
+    assert report.lineage is not None
+    assert any("other words" in warning for warning in report.lineage.last.warnings)
+    # What was asked for once is not asked for in the runs after it.
+    assert continued(two, None).rounds.foreign == "refuse"
+
+
+def test_a_file_of_its_own_is_looked_at_too(first: Path) -> None:
+    other = write_jsonl(first.parent / "other.jsonl", foreign_sentences(30, 1))
+    config = continued(first, first.parent / "two")
+    data = config.data.model_copy(update={"unlabelled": (str(other),)})
+    with pytest.raises(InputError, match="looks foreign to one"), open_run(config.model_copy(update={"data": data})):
+        pass
+
+
+def test_ordinary_text_and_a_run_that_is_begun_are_trained_on(first: Path) -> None:
+    folder = first.parent
+    grow(folder, 20, 6)
+    with open_run(continued(first, folder / "two")):
+        pass
+    grow(folder, 0, 0, foreign_sentences(3, 1))  # too few to tell
+    with open_run(continued(first, folder / "three")):
+        pass
+    config = load_config(folder / "two")
+    assert config.rounds.foreign == "refuse"
+    with open_run(config) as run:
+        assert run.files.config.exists()
+
+
+def test_whether_foreign_text_is_trained_on_makes_no_other_run(first: Path) -> None:
+    grow(first.parent, 20, 6)
+    config = continued(first, first.parent / "two")
+    asked = config.model_copy(update={"rounds": config.rounds.model_copy(update={"foreign": "train"})})
+    with open_run(config) as one:
+        pass
+    with open_run(asked) as two:
+        assert one.fingerprint == two.fingerprint
