@@ -7,6 +7,7 @@ from base64 import b64encode
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from html import escape
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,6 +39,7 @@ _ROUND, _ROWS, _CONFIDENCE, _ZERO, _ESS, _TEST, _VERDICT, _KAPPA = (
     "round", "pseudo\nrows", "mean\nconf.", "zero\nweights", "ESS", "test\nacc.", "verdict", "kappa",
 )  # fmt: skip
 Cells = dict[str, str]
+LATEST = 10  # runs of a lineage that a terminal shows
 
 
 def write_report(report: RunReport, folder: Path) -> None:
@@ -121,11 +123,19 @@ def text_table(report: RunReport) -> Table:
 
 
 def lineage_table(found: Lineage) -> Table:
-    """The runs of a lineage for the terminal, the oldest first, and what of them cannot be compared."""
+    """The runs of a lineage for the terminal, the oldest first, and what of them cannot be compared.
+
+    Of many it has the first, the best and the latest.
+    """
     table = Table(title="the lineage, the oldest first", caption=Text("\n".join(lineage_told(found))))
     for name in ("run", "new texts", "accuracy (90 % interval)", "calibration\nerror", "student"):
         table.add_column(name, justify="left" if name in {"run", "student"} else "right", no_wrap=True)
-    for step in found.steps:
+    last = len(found.steps) - LATEST
+    kept = [n for n, step in enumerate(found.steps) if n == 0 or n >= last or step is found.best]
+    for before, place in pairwise([-1, *kept]):
+        if place > before + 1:
+            table.add_row("...")
+        step = found.steps[place]
         name = f"{step.run} (best)" if step is found.best else step.run
         news = "-" if step.new_rows is None else f"{step.new_rows:,}"
         reached = interval(step.range) if step.range else "-"

@@ -14,7 +14,7 @@ from listflow.data.errors import InputError, shortened
 from listflow.data.files import short
 from listflow.data.inputs import POOL_FILE
 from listflow.data.pool import Pool, Texts
-from listflow.pipeline.method.drift import ROWS, Words, drawn, is_foreign, unseen_share, words_of
+from listflow.pipeline.method.drift import LEAST, ROWS, Words, drawn, is_foreign, unseen_share, words_of
 from listflow.pipeline.run.config import RunConfig
 from listflow.pipeline.run.record import BEFORE_RECORD, load_config
 from listflow.pipeline.run.run import Run
@@ -121,10 +121,13 @@ def _foreign(run: Run, old: Words, new: Words, row: int) -> str:
     pool, parent = run.inputs.pool, run.parent.folder
     ids, text = pool.row_ids([int(run.fresh_rows()[0]), row]), " ".join(pool.texts([row])[0][0].split())
     beside = f" --run-dir {short(run.folder)}" if run.folder.parent == parent.parent else ""
+    tokens = ""
+    if new.unknown - old.unknown > LEAST:
+        tokens = f", and the backbone does not know {new.unknown:.0%} of its tokens, where {old.unknown:.0%} is usual"
     return (
         f"the new text looks foreign to {parent.name} and is not trained on: {new.unseen:.0%} of its words were never "
-        f"seen, where {old.unseen:.0%} is usual, and the backbone does not know {new.unknown:.0%} of its tokens "
-        f"({old.unknown:.0%}); look at the rows from {ids[0]} on, such as {ids[1]}, '{shortened(text, SHOWN_TEXT)}', "
+        f"seen, where {old.unseen:.0%} is usual{tokens}; "
+        f"look at the rows from {ids[0]} on, such as {ids[1]}, '{shortened(text, SHOWN_TEXT)}', "
         f"and to train on them all the same add `--set rounds.foreign=train` to "
         f"`listflow run --continue {short(parent)}{beside}`."
     )

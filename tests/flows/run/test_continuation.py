@@ -232,3 +232,25 @@ def test_the_command_line_goes_on_too(cli: Cli, first: Path, corpus: Path, tmp_p
     assert "tickets " in cli("status", tmp_path / "two").stdout.partition("the lineage, the oldest first")[2]
     notices = read_json(tmp_path / "two" / "report.json")["notices"]
     assert "20 of 80 unlabelled rows are new since tickets, which goes on." in notices
+
+
+def test_what_cannot_go_on_is_one_sentence(cli: Cli, first: Path, corpus: Path, tmp_path: Path) -> None:
+    grow(corpus, 20, 5)
+    options = ("run", f"--continue={first}", f"--run-dir={tmp_path / 'two'}")
+    damaged = first.parent / "damaged"
+    shutil.copytree(first, damaged)
+    (damaged / "report.json").write_text("{")
+    refused(cli("report", damaged), "report.json")
+    refused(cli("status", damaged), "report.json")
+    unfinished = first.parent / "unfinished"
+    shutil.copytree(first, unfinished)
+    shutil.rmtree(unfinished / "final")
+    refused(cli("run", f"--continue={unfinished}"), "is no finished run to continue; finish it with `listflow resume")
+    refused(cli(*options, f"--unlabelled={tmp_path / 'nothing'}"), "nothing: no such file")
+    away = corpus.rename(corpus.with_name("away"))
+    refused(cli(*options), "tickets: no such file")
+    assert not (tmp_path / "two").exists()
+    away.rename(corpus)
+    done = cli("run", f"--continue={damaged}", f"--run-dir={tmp_path / 'two'}")
+    assert done.returncode == 0, done.stderr
+    assert "What damaged reached, and any run before it, is not known here." in done.stdout
