@@ -140,7 +140,7 @@ def lineage_of(run: Run, report: dict[str, Any]) -> Lineage | None:
     before = read_lineage(run.parent.folder)
     inputs = {"digests": run.inputs.digests}
     own = replace(step_of(run.folder.name, report, inputs), new_rows=len(run.fresh_rows()))
-    return _with_error(run, replace(before, steps=(*before.steps, own)))
+    return _with_error(run, Lineage((*before.steps, own), before.ended))
 
 
 def _with_error(run: Run, found: Lineage) -> Lineage:

@@ -221,7 +221,9 @@ def test_what_goes_on_has_news(first: Path, corpus: Path, tiny_files: dict[str, 
         moved.rename(tiny_files["labelled"])
 
 
-def test_the_command_line_goes_on_too(cli: Cli, first: Path, corpus: Path, tmp_path: Path) -> None:
+def test_the_command_line_goes_on_too(
+    cli: Cli, first: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     none = cli("run", f"--continue={first}", f"--run-dir={tmp_path / 'two'}")
     assert none.returncode == 2
     assert "no unlabelled row is new since" in none.stderr
@@ -230,8 +232,18 @@ def test_the_command_line_goes_on_too(cli: Cli, first: Path, corpus: Path, tmp_p
     assert done.returncode == 0, done.stderr
     assert "the lineage, the oldest first" in done.stdout
     assert "tickets " in cli("status", tmp_path / "two").stdout.partition("the lineage, the oldest first")[2]
-    notices = read_json(tmp_path / "two" / "report.json")["notices"]
-    assert "20 of 80 unlabelled rows are new since tickets, which goes on." in notices
+    report = read_json(tmp_path / "two" / "report.json")
+    assert "20 of 80 unlabelled rows are new since tickets, which goes on." in report["notices"]
+    monkeypatch.setattr("listflow.flows.cli.results.RUNS", tmp_path)
+    report["lineage"] |= {"error": None}
+    for step, accuracy in zip(report["lineage"]["steps"], (0.9, 0.4), strict=True):
+        step["accuracy"] = accuracy
+    (tmp_path / "two" / "report.json").write_text(json.dumps(report))
+    assert "slides, 50.0 points below tickets" in cli("status").stdout
+    for command in ("status", "report", "resume"):
+        told = cli(command, tmp_path / "two").stdout
+        assert "  warning  The lineage slides: 40.0 % on the 20 test rows, 50.0 points below the 90.0 % of tic" in told
+    assert json.loads(cli("status", tmp_path / "two", "--json").stdout)[0]["lineage"]["steps"][0]["accuracy"] == 0.9
 
 
 def test_what_cannot_go_on_is_one_sentence(cli: Cli, first: Path, corpus: Path, tmp_path: Path) -> None:

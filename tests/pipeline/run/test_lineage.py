@@ -134,6 +134,21 @@ def test_it_is_the_same_where_a_run_was_interrupted_and_runs_were_cleared(runs: 
     assert str(tmp_path) not in json.dumps(whole)
 
 
+def test_a_best_run_that_is_gone_is_compared_all_the_same(runs: Path, tmp_path: Path) -> None:
+    folder = spoiled(runs, tmp_path)
+    kept = read_json(runs / "three" / "report.json")
+    kept["lineage"]["steps"][0]["accuracy"] = 1.0
+    write_json(folder / "three" / "report.json", kept)
+    shutil.rmtree(folder / "one")
+    grow(runs, 15, 11)
+    with without_plots():
+        found = self_train(continued(folder / "three", folder / "four")).lineage
+    assert found is not None
+    assert ([step.run for step in found.steps], found.error) == (["one", "two", "three", "four"], None)
+    assert found.slide is not None
+    assert found.slide.is_paired is False
+
+
 def test_a_run_that_is_gone_ends_it_with_a_word(runs: Path, tmp_path: Path) -> None:
     folder = spoiled(runs, tmp_path)
     shutil.rmtree(folder / "one")
