@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from listflow.pipeline.run.wording import decimals, interval, lineage_told, slide_told
+from listflow.pipeline.run.wording import interval, lineage_told, percent, slide_told
 from listflow.pipeline.storage.lineage import Lineage
 from listflow.pipeline.storage.markdown import code, plain, table
 
@@ -24,7 +24,7 @@ def lineage_page(found: Lineage) -> Iterator[str]:
         news = "-" if step.new_rows is None else f"{step.new_rows:,}"
         reached = interval(step.range) if step.range else "-"
         verdict = "-" if step.promoted is None else "promoted" if step.promoted else "none promoted"
-        rows.append((name, news, reached, decimals(step.ece, 3), verdict, plain(" ".join(step.warnings))))
+        rows.append((name, news, reached, percent(step.ece), verdict, plain(" ".join(step.warnings))))
     header = ("run", "new texts:", "accuracy (90 % interval):", "calibration error:", "student", "its new text")
     yield from table(header, rows)
     yield from (f"\n{plain(sentence)}" for sentence in lineage_told(found))

@@ -140,7 +140,7 @@ def lineage_table(found: Lineage) -> Table:
         news = "-" if step.new_rows is None else f"{step.new_rows:,}"
         reached = interval(step.range) if step.range else "-"
         verdict = "-" if step.promoted is None else "promoted" if step.promoted else "none promoted"
-        table.add_row(name, news, reached, decimals(step.ece, 3), verdict)
+        table.add_row(name, news, reached, percent(step.ece), verdict)
     return table
 
 
