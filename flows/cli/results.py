@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from rich.console import Console
 from rich.table import Table
@@ -16,10 +16,15 @@ from listflow.data.files import short
 from listflow.flows.cli.console import counted, plain_console, prepare, print_json, print_line, say
 from listflow.flows.cli.options import AsJson, RunPath, Verbose
 from listflow.pipeline.run.status import RunStatus, find_runs, rounds_of, status_of
-from listflow.pipeline.run.wording import percent
+from listflow.pipeline.run.wording import percent, slid, slide_told
+from listflow.pipeline.storage.lineage import Lineage
 from listflow.pipeline.storage.run_folder import RunFolder
 
+if TYPE_CHECKING:
+    from listflow.pipeline.results.report import RunReport
+
 RUNS = Path("runs")
+WARNING = "  warning"
 SHOWN_TEXT = 200
 
 
@@ -52,6 +57,7 @@ def report(folder: RunPath, as_json: AsJson = False, verbose: Verbose = False) -
     found, console = report_of(folder), plain_console(stderr=as_json)
     write_report(found, folder)
     console.print(text_table(found))
+    show_lineage(found, folder, console)
     print_line(console, short(RunFolder(folder).page))
     if as_json:
         print_json(found.to_dict(), is_ascii=False)
@@ -105,12 +111,32 @@ def gc(
         print_json({"bytes": total, "freed": freed, "paths": [removal.path for removal in found]})
 
 
+def show_lineage(report: RunReport, folder: Path, console: Console) -> None:
+    """Below the table of a run that went on from another one: its lineage, and what is to be known of its new text."""
+    if report.lineage:
+        _show_lineage(report.lineage, folder, console)
+    for warning in report.drift.warnings if report.drift else ():
+        print_line(console, f"{WARNING}  {warning}")
+
+
+def _show_lineage(found: Lineage, folder: Path, console: Console) -> None:
+    from listflow.pipeline.results.rendering import lineage_table
+
+    console.print(lineage_table(found))
+    beside = folder.resolve().parent
+    is_there = found.best is not None and RunFolder(beside / found.best.run).config.exists()
+    if told := slide_told(found, f"{short(beside)}/" if is_there else ""):
+        print_line(console, f"{WARNING}  {told}")
+
+
 def _runs_table(found: list[RunStatus]) -> Table:
-    table = Table("run", "id", "task", "round", "state", "final accuracy")
-    for run in found:
+    lineages = [slid(run.lineage) for run in found]
+    table = Table("run", "id", "task", "round", "state", "final accuracy", *(["lineage"] if any(lineages) else []))
+    for run, words in zip(found, lineages, strict=True):
         round_words = f"{run.reached} of {run.rounds}"
         state = "waits for review" if run.review else run.state
-        table.add_row(short(run.folder), run.run_id, run.task, round_words, state, percent(run.accuracy))
+        cells = (short(run.folder), run.run_id, run.task, round_words, state, percent(run.accuracy), words)
+        table.add_row(*cells[: len(table.columns)])
     return table
 
 
@@ -134,6 +160,8 @@ def _show_run(run: RunStatus, console: Console) -> None:
         print_line(console, f"go on with: listflow resume {short(run.folder)}")
     elif run.state == "done":
         console.print(f"final accuracy {percent(run.accuracy)}; {short(RunFolder(run.folder).page)}", soft_wrap=True)
+    if run.lineage:
+        _show_lineage(run.lineage, run.folder, console)
 
 
 def _show_review(folder: Path, console: Console) -> None:

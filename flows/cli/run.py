@@ -21,6 +21,7 @@ from listflow.flows.cli.console import (
 )
 from listflow.flows.cli.options import AsJson, Asked, RunPath, Verbose, asks
 from listflow.flows.cli.progress import Display, show_plan
+from listflow.flows.cli.results import show_lineage
 from listflow.pipeline.run.config import RunConfig
 from listflow.pipeline.storage.run_folder import RunFolder
 
@@ -106,6 +107,7 @@ def _show_outcome(folder: Path, as_json: bool) -> None:
 
     console, report = plain_console(stderr=as_json), report_of(folder)
     console.print(text_table(report))
+    show_lineage(report, folder, console)
     files = RunFolder(folder)
     for path in (files.page, files.predictions):
         print_line(console, short(path))

@@ -12,6 +12,7 @@ from typing import Any
 
 from prefect.artifacts import create_markdown_artifact, create_progress_artifact, create_table_artifact
 
+from listflow.flows.run.lineage import LINEAGE, lineage_page
 from listflow.flows.run.tables import (
     MOST_LABELS,
     balance_table,
@@ -22,9 +23,10 @@ from listflow.flows.run.tables import (
     weights_table,
 )
 from listflow.flows.server.client import RETRIES, ProgressArtifact, if_it_answers
+from listflow.pipeline.method.drift import Drift
 from listflow.pipeline.results.outcome import report_of, view_reports
 from listflow.pipeline.results.rendering import final_row, pictures, trained_words
-from listflow.pipeline.results.report import Drift, RunReport, TextTeacher, ViewReport, headline
+from listflow.pipeline.results.report import RunReport, TextTeacher, ViewReport, headline
 from listflow.pipeline.run.run import Progress, Run
 from listflow.pipeline.run.wording import (
     ACCURACY,
@@ -102,6 +104,10 @@ def show_report(run: Path) -> None:
     if report.drift:
         words = "Whether the new rows look like the old ones, and how far the model has moved on each shard"
         _page(drift_page(report.drift), DRIFTED, words)
+    if report.lineage:
+        _page(
+            lineage_page(report.lineage), LINEAGE, "Runs that went on from one another, beside the first and the best"
+        )
     _page(_report(report, run), REPORT, plain(headline(report)))
     # Stages from the cache train nothing, and what a killed run has shown last must not be what is left.
     with if_it_answers(RETRIES):

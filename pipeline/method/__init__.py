@@ -8,6 +8,7 @@ information.py   what a pool tells of classes: linear maps refined on it
 mixture.py       several views as one: temperatures, and how far each is believed
 estimate.py      accuracy and temperature of a model, from labelled rows held out
 curve.py         what more labels would bring, from subsets of the labelled rows
+drift.py         do new texts differ from old ones by more than chance
 gate.py          may a student replace its teacher
 metrics.py       accuracy, calibration, agreement, how weights are spread
 sampling.py      seeds, and which rows each step sees

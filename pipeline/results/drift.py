@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -12,8 +11,16 @@ from torch import Tensor
 from listflow.data.errors import InputError
 from listflow.data.rows import stem
 from listflow.data.shards import is_corpus, read_manifest
-from listflow.pipeline.method.sampling import generator_for
-from listflow.pipeline.results.report import Drift, ShardAgreement, Side
+from listflow.pipeline.method.drift import (
+    ROWS,
+    Drift,
+    ShardAgreement,
+    Side,
+    drawn,
+    unseen_share,
+    warnings_of,
+    words_of,
+)
 from listflow.pipeline.run.opening import NOTICED_UNKNOWN
 from listflow.pipeline.run.run import Run, counter
 from listflow.pipeline.run.wording import percent
@@ -22,11 +29,8 @@ from listflow.pipeline.storage.run_folder import RunFolder
 from listflow.pipeline.training.committee import speaking
 from listflow.pipeline.training.rounds import committee_logits
 
-ROWS = 500  # of the old and of the new rows
 ROWS_OF_SHARD = 100
 MOST_SHARDS = 50  # the latest ones: a corpus may have thousands
-ERRORS = 3.0  # standard errors beyond which a difference is no accident
-LEAST = 0.05  # differences below this are not worth a warning, however sure
 
 
 def measure_drift(run: Run, winner: int) -> Drift | None:
@@ -35,33 +39,11 @@ def measure_drift(run: Run, winner: int) -> Drift | None:
     known = np.setdiff1d(np.arange(len(run.corpus)), fresh, assume_unique=True)
     if not len(known) or not len(fresh):
         return None
-    words, old = _halves(_sample(run, "old", known, 2 * ROWS))
+    words, old = _halves(drawn(run.config.seed, "old", known, 2 * ROWS))
     vocabulary = set(_words(run, words))
     before = _side(run, "old", old, vocabulary)
-    after = _side(run, "new", _sample(run, "new", fresh, ROWS), vocabulary)
+    after = _side(run, "new", drawn(run.config.seed, "new", fresh), vocabulary)
     return Drift(before, after, tuple(_agreements(run, winner)), tuple(warnings_of(before, after)))
-
-
-def warnings_of(old: Side, new: Side) -> Iterable[str]:
-    """Sentences on what differs by more than chance: a share by ``ERRORS`` standard errors and ``LEAST``."""
-    for label in new.labels:
-        if _differ(old.labels[label], new.labels[label], old.rows, new.rows):
-            yield (
-                f"The new text looks different: {new.labels[label]:.0%} of it is labelled {label!r}, "
-                f"and {old.labels[label]:.0%} of the old."
-            )
-    if _differ(old.unseen, new.unseen, old.rows, new.rows):
-        yield f"The new text has other words: {new.unseen:.0%} were not seen before, where {old.unseen:.0%} is usual."
-    if _differ(old.unknown, new.unknown, old.rows, new.rows):
-        yield (
-            f"The backbone does not know {new.unknown:.0%} of the tokens of the new text, and {old.unknown:.0%} of the "
-            "old."
-        )
-    if old.confidence - new.confidence > LEAST:
-        yield (
-            f"The earlier model is less sure of the new text: {new.confidence:.2f} on average, "
-            f"{old.confidence:.2f} on the old."
-        )
 
 
 def strange_texts(unknown: float, runs: Sequence[Path]) -> Iterable[str]:
@@ -85,25 +67,18 @@ def _reported(run: Path) -> float | None:
         return None
 
 
-def _differ(before: float, after: float, rows_before: int, rows_after: int) -> bool:
-    """Two shares, by the normal test of proportions over rows: words of one row are not independent."""
-    pooled = (before * rows_before + after * rows_after) / (rows_before + rows_after)
-    error = (pooled * (1 - pooled) * (1 / rows_before + 1 / rows_after)) ** 0.5
-    return abs(after - before) > max(LEAST, ERRORS * error)
-
-
 def _side(run: Run, name: str, rows: np.ndarray, vocabulary: set[str]) -> Side:
     soft = _said(run, 0, f"drift, {name} rows", rows).softmax(-1)
-    top, counts = soft.argmax(-1).tolist(), Counter(_words(run, rows))
+    top = soft.argmax(-1).tolist()
     labels = {label: top.count(i) / len(rows) for i, label in enumerate(run.labels)}
-    unseen = sum(count for word, count in counts.items() if word not in vocabulary)
+    unseen = unseen_share(_words(run, rows), vocabulary)
     unknown = run.prompt.tally(run.prompt.encode(run.inputs.pool.texts(rows.tolist()))).share
-    return Side(len(rows), labels, soft.amax(-1).mean().item(), unseen / max(1, counts.total()), unknown)
+    return Side(len(rows), labels, soft.amax(-1).mean().item(), unseen, unknown)
 
 
 def _agreements(run: Run, winner: int) -> Iterable[ShardAgreement]:
     for name, rows in list(_shards(run).items())[-MOST_SHARDS:]:
-        some = _sample(run, name, rows, ROWS_OF_SHARD)
+        some = drawn(run.config.seed, name, rows, ROWS_OF_SHARD)
         one, two = (_said(run, of, f"drift, {name}", some).argmax(-1) for of in (0, winner))
         yield ShardAgreement(name, len(one), (one == two).float().mean().item())
 
@@ -128,13 +103,7 @@ def _shards(run: Run) -> dict[str, range]:
 
 
 def _words(run: Run, rows: np.ndarray) -> list[str]:
-    texts = run.inputs.pool.texts(rows.tolist())
-    return [word for pair in texts for text in pair if text for word in text.casefold().split()]
-
-
-def _sample(run: Run, purpose: str, rows: np.ndarray | range, most: int) -> np.ndarray:
-    rng = generator_for(run.config.seed, "drift", purpose)
-    return np.sort(rng.choice(rows, size=min(most, len(rows)), replace=False))
+    return words_of(run.inputs.pool.texts(rows.tolist()))
 
 
 def _halves(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from torch import Tensor
 from listflow.data.errors import InputError
 from listflow.data.files import file_digest, replacing
 from listflow.pipeline.method import metrics as evaluate
+from listflow.pipeline.method.drift import Drift
 from listflow.pipeline.method.metrics import Estimate
 from listflow.pipeline.model.classifier import logits_of
 from listflow.pipeline.results.drift import measure_drift
@@ -25,7 +26,6 @@ from listflow.pipeline.results.report import (
     BackboneFacts,
     Candidate,
     DataFacts,
-    Drift,
     FigureData,
     PseudoFacts,
     ReweightFacts,
@@ -35,9 +35,10 @@ from listflow.pipeline.results.report import (
     ViewReport,
     WeightHistogram,
 )
+from listflow.pipeline.run.lineage import lineage_of
 from listflow.pipeline.run.run import Run, counter
 from listflow.pipeline.run.sources import names_of_files
-from listflow.pipeline.run.wording import name_of, name_of_head
+from listflow.pipeline.run.wording import name_of, name_of_head, slide_told
 from listflow.pipeline.storage.checkpoint import (
     MANIFEST,
     load_tensors,
@@ -137,7 +138,7 @@ def build_report(run: Run, final: dict[str, Any], last: int) -> RunReport:
         start, begun = None, start
     parent = run.parent.folder.name if run.parent else ""
     stopped = "agreement" if last < run.config.rounds.count else "max_rounds"
-    return RunReport(
+    report = RunReport(
         run_id=run.fingerprint[:12], task=run.inputs.task.name, labels=tuple(run.labels), seed=run.config.seed,
         backbone=BackboneFacts(run.config.backbone.name, run.backbone.parameter_count()),
         trainable_parameters=sum(
@@ -154,6 +155,9 @@ def build_report(run: Run, final: dict[str, Any], last: int) -> RunReport:
         baselines=baselines_of(run), unknown=run.unknown,
         estimate=Estimate(**final["estimate"]) if final.get("estimate") else None, curve=curve_of(run),
     )  # fmt: skip
+    lineage = lineage_of(run, report.to_dict())
+    told = (slide_told(lineage),) if lineage and lineage.slide else ()
+    return replace(report, lineage=lineage, notices=(*report.notices, *told))
 
 
 def view_reports(run: Run) -> tuple[ViewReport, ...]:

@@ -9,6 +9,7 @@ from base64 import b64encode
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
 from html import escape
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,10 +38,13 @@ from listflow.pipeline.run.wording import (
     estimate_told,
     explained,
     interval,
+    lineage_told,
     percent,
     points,
+    slide_told,
     trained,
 )
+from listflow.pipeline.storage.lineage import Lineage
 from listflow.pipeline.storage.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -57,6 +61,7 @@ NAMES: dict[str, str] = {
     "zero_weights": ZERO_WEIGHTS, "effective_rows": EFFECTIVE_ROWS, "uniform_steps": UNIFORM_STEPS,
     "accuracy": ACCURACY, "macro_f1": MACRO_F1,
 }  # fmt: skip
+LATEST = 10  # runs of a lineage that a terminal shows
 
 
 def write_report(report: RunReport, folder: Path) -> None:
@@ -196,6 +201,28 @@ def final_row(report: RunReport) -> str:
     return f"final, round {number}" if number else "final, the start" if report.rounds else "final"
 
 
+def lineage_table(found: Lineage) -> Table:
+    """The runs of a lineage for the terminal, the oldest first, and what of them cannot be compared.
+
+    Of many it has the first, the best and the latest.
+    """
+    table = Table(title="the lineage, the oldest first", caption=Text("\n".join(lineage_told(found))))
+    for name in ("run", "new texts", "accuracy (90 % interval)", "calibration\nerror", "student"):
+        table.add_column(name, justify="left" if name in {"run", "student"} else "right", no_wrap=True)
+    last = len(found.steps) - LATEST
+    kept = [n for n, step in enumerate(found.steps) if n == 0 or n >= last or step is found.best]
+    for before, place in pairwise([-1, *kept]):
+        if place > before + 1:
+            table.add_row("...")
+        step = found.steps[place]
+        name = f"{step.run} (best)" if step is found.best else step.run
+        news = "-" if step.new_rows is None else f"{step.new_rows:,}"
+        reached = interval(step.range) if step.range else "-"
+        verdict = "-" if step.promoted is None else "promoted" if step.promoted else "none promoted"
+        table.add_row(name, news, reached, percent(step.ece), verdict)
+    return table
+
+
 def _columns(report: RunReport) -> tuple[str, ...]:
     if not report.views:
         return _ROUND, _VERDICT, ACCURACY, KAPPA, _ROWS, _CONFIDENCE, _EFFECTIVE
@@ -272,5 +299,7 @@ _PAGES.filters |= {
     "points": points,
     "estimate_told": estimate_told,
     "curve_told": curve_told,
+    "slide_told": slide_told,
+    "lineage_told": lineage_told,
     "base64": lambda content: b64encode(content).decode(),
 }

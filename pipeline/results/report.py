@@ -8,8 +8,10 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from listflow.data.errors import InputError
+from listflow.pipeline.method.drift import Drift
 from listflow.pipeline.method.metrics import Curve, Estimate, Metrics, ReliabilityBin
 from listflow.pipeline.run.wording import accuracy_told, capitalised, percent
+from listflow.pipeline.storage.lineage import Lineage
 
 FORMAT = 1
 _COUNTING = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
@@ -138,40 +140,6 @@ class FigureData:
 
 
 @dataclass(frozen=True)
-class Side:
-    """A sample of rows: how often the earlier run's model gives each label, how sure it is, how many words are new.
-
-    ``unseen`` is the share of words that do not occur in the vocabulary sample of the old rows, ``unknown`` that of
-    tokens which the backbone does not know.
-    """
-
-    rows: int
-    labels: dict[str, float]
-    confidence: float
-    unseen: float
-    unknown: float = 0.0
-
-
-@dataclass(frozen=True)
-class ShardAgreement:
-    """The share of a shard's sampled rows that the earlier run's model and this one's label alike."""
-
-    shard: str
-    rows: int
-    agreement: float
-
-
-@dataclass(frozen=True)
-class Drift:
-    """Old rows beside new ones, and the shards; ``warnings`` are sentences for the reader of a report."""
-
-    old: Side
-    new: Side
-    shards: tuple[ShardAgreement, ...]
-    warnings: tuple[str, ...]
-
-
-@dataclass(frozen=True)
 class RunReport:
     """A whole run, in the order of report.json. Metrics are None without test rows.
 
@@ -181,7 +149,7 @@ class RunReport:
     ``start`` is what the round-0 teachers reach with the pool, where they use it; ``baselines`` are what people would
     use instead, by name: None where it cannot be fitted. ``unknown`` is the share of tokens that the backbone does not
     know, by kind of rows; reports of earlier versions have none. ``estimate`` is of the final model, from the
-    labels, ``curve`` what more of them would bring.
+    labels, ``curve`` what more of them would bring. ``lineage`` is a continued run's, and of it alone.
     """
 
     run_id: str
@@ -210,6 +178,7 @@ class RunReport:
     unknown: dict[str, float] = field(default_factory=dict)
     estimate: Estimate | None = None
     curve: Curve | None = None
+    lineage: Lineage | None = None
 
     @property
     def beginning(self) -> tuple[str, Metrics | None]:

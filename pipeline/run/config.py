@@ -125,6 +125,9 @@ class RoundsConfig(Section):
     count: int = Field(6, ge=0, le=50, description="0: the start alone, which needs no unlabelled file")
     promote: Literal["always", "gated"] = Field("always", description="gated: only a student not worse")
     stop_at_agreement: float | None = Field(None, gt=0, le=1, description="Cohen's kappa of consecutive teachers")
+    foreign: Literal["refuse", "train"] = Field(
+        "refuse", description="a continued run whose new rows are nothing like the old ones: refuse it, or train"
+    )
     sample: int = Field(1000, ge=10, le=100_000, description="unlabelled rows for agreement and judging")
     test_rows: int | None = Field(
         None, ge=10, description="test rows for zero-shot and the students in between; teacher and final see all"

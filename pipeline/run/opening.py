@@ -25,6 +25,7 @@ from listflow.pipeline.model.verbalizer import word_ids_for, word_notices
 from listflow.pipeline.run.config import RunConfig
 from listflow.pipeline.run.continuation import Parent, digest_of, keep_rows, nothing_new, pinned_parent
 from listflow.pipeline.run.feature_cache import keeps_features, room_notices, with_kept_features
+from listflow.pipeline.run.lineage import check_familiar
 from listflow.pipeline.run.record import check_owner, fingerprint_of, strangers_in, write_record
 from listflow.pipeline.run.run import Notify, Run, counter
 from listflow.pipeline.run.sources import Sources, located, resolve_sources, spell_out
@@ -109,6 +110,7 @@ def open_run(
         run = replace(run, unknown=_unknown(run))
         _check_known(run, sources)
         run = replace(run, notices=_notices(run))
+        check_familiar(run)
         run.new_classifier(0, None)  # a stage or head that does not fit the backbone is refused here
         keep_rows(folder, reviewed)
         write_record(run, sources)

@@ -23,7 +23,8 @@ from listflow.pipeline.storage.run_folder import CONFIG, HOLDER, INPUTS, RunFold
 
 # What a run has that was refused, or killed, before it was recorded.
 BEFORE_RECORD = {LOCK, HOLDER, f"{HOLDER}.part", "inputs", INPUTS, f"{INPUTS}.part", f"{CONFIG}.part"}
-UNDECIDING = {"run_dir", "checkpoint_seconds", "review.timeout"}  # values that a run can change and stay the same run
+# Values that a run can change and stay the same run.
+UNDECIDING = {"run_dir", "checkpoint_seconds", "review.timeout", "rounds.foreign"}
 # Of a configuration, what the fingerprint leaves out, or takes in only in part.
 ASIDE = {"run_dir", "checkpoint_seconds", "data", "review"}
 
@@ -37,6 +38,7 @@ def load_config(folder: Path) -> RunConfig:
 def fingerprint_of(config: RunConfig, sources: Sources, backbone: Backbone) -> str:
     """sha256 over everything that decides the outcome: configuration, contents of inputs and backbone, versions."""
     decisive = config.model_dump(mode="json", exclude=ASIDE)
+    del decisive["rounds"]["foreign"]  # it decides whether a run is begun, and nothing of what comes out
     if config.review.rows:
         # How long a run waits decides nothing: answers do, and the folders that they change record them.
         decisive["review"] = config.review.model_dump(mode="json", exclude={"timeout"})

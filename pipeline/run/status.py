@@ -14,6 +14,7 @@ from listflow.data.errors import InputError
 from listflow.pipeline.run.config import RunConfig
 from listflow.pipeline.run.wording import name_of, name_of_head
 from listflow.pipeline.storage.checkpoint import LOCK, read_json, verified
+from listflow.pipeline.storage.lineage import Lineage, read_lineage
 from listflow.pipeline.storage.review import waits_until
 from listflow.pipeline.storage.run_folder import MIXTURE, RoundFolder, RunFolder, runs_below
 
@@ -54,7 +55,8 @@ class RunStatus:
     """A run: ``reached`` of ``rounds`` are judged; ``accuracy`` is the final model's, where it is known.
 
     ``stage`` and ``head`` are names with values in brackets. ``review`` where it waits for one. ``views`` is how far
-    each of two views is believed, once that is decided.
+    each of two views is believed, once that is decided. ``lineage`` where it goes on from another run: up to it, or,
+    while it is not done, to the run before.
     """
 
     folder: Path
@@ -68,6 +70,7 @@ class RunStatus:
     head: str
     review: Waiting | None = None
     views: dict[str, float] = field(default_factory=dict)
+    lineage: Lineage | None = None
 
 
 def find_runs(parent: Path, on_refused: Callable[[InputError], None]) -> list[RunStatus]:
@@ -106,7 +109,9 @@ def _status_of(folder: Path) -> RunStatus:
     names = _trained(stored["config"])
     waiting = _waiting(folder, rounds) if state == "running" else None
     run_id, views = stored["fingerprint"][:12], _believed(files)
-    return RunStatus(folder, run_id, task, state, reached, rounds, accuracy, *names, waiting, views)
+    before = stored["config"].get("continues")
+    lineage = read_lineage(folder if done else Path(before)) if before else None
+    return RunStatus(folder, run_id, task, state, reached, rounds, accuracy, *names, waiting, views, lineage)
 
 
 def _waiting(folder: Path, rounds: int) -> Waiting | None:

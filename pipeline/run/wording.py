@@ -14,6 +14,7 @@ from listflow.pipeline.stages.presets import STAGE_PRESETS
 
 if TYPE_CHECKING:
     from listflow.pipeline.method.metrics import Curve, Estimate
+    from listflow.pipeline.storage.lineage import Lineage, Range, Slide, Step
 
 # A unified stage that differs from a preset in one of these is another thing, not that preset with other values.
 _NATURE = ("form", "place", "insertion", "composition")
@@ -69,7 +70,7 @@ def explained(*names: str) -> str:
     return " ".join(f"{capitalised(name)}: {MEANS[name]}." for name in names)
 
 
-def interval(found: Estimate) -> str:
+def interval(found: Estimate | Range) -> str:
     """``76.5 % (64.5 to 88.4 %)``: an estimate of accuracy with its 90 % interval."""
     return f"{percent(found.accuracy)} ({100 * found.low:.1f} to {percent(found.high)})"
 
@@ -100,6 +101,60 @@ def curve_told(found: Curve) -> str:
     if found.error > WORTH_TELLING:
         return f"{told}{brought}: too few rows to tell whether more would help."
     return f"{told}{brought}, so more labels alone are not likely to change much."
+
+
+def slide_told(found: Lineage, beside: str = "") -> str:
+    """A sentence where a lineage slides, and what to do; empty where it does not. ``beside`` begins a run's path."""
+    slide, best = found.slide, found.best
+    if slide is None or best is None:
+        return ""
+    first = found.steps[0]
+    of = f"on the {found.last.test_rows:,} test rows" if found.last.accuracy is not None else "by the labels"
+    begun = "where it began" if best is first else "its best"
+    if best is not first and first in found.comparable:
+        begun += f" (it began with {_reached(first)})"
+    return (
+        f"The lineage slides: {_reached(found.last)} {of}, {slide.points:.1f} points below the {_reached(best)} of "
+        f"{best.run}, {begun}; {_chance(slide)}; go back with `listflow run --continue {beside}{best.run}`, or label "
+        "rows that tell the most with `--set review.rows=20`."
+    )
+
+
+def lineage_told(found: Lineage) -> list[str]:
+    """Sentences on what of a lineage cannot be compared, or is not known."""
+    told, others = [], [step.run for step in found.steps if step not in found.comparable and step is not found.last]
+    if others:
+        what = f"{_listed(others)} cannot be compared with {found.last.run}: measured on other test rows, or on none."
+        told.append(what)
+    return [*told, *([capitalised(found.ended)] if found.ended else [])]
+
+
+def slid(found: Lineage | None) -> str:
+    """``slides, 3.5 points below tickets``; else which run of a lineage it is, and nothing without one."""
+    if found is None or not found.steps:
+        return ""
+    if found.slide is None or found.best is None:
+        return f"run {len(found.steps)}" if len(found.steps) > 1 else ""
+    return f"slides, {found.slide.points:.1f} points below {found.best.run}"
+
+
+def _reached(step: Step) -> str:
+    return percent(step.range.accuracy if step.range else None)
+
+
+def _chance(slide: Slide) -> str:
+    if slide.error is None:
+        return "the 90 % intervals of both do not meet, which is more than chance allows"
+    rows = "over the same rows" if slide.is_paired else "at most"
+    words = "more than chance allows" if slide.is_sure else "chance alone may do that"
+    often = f", but {slide.runs} runs in a row are below" if slide.runs > 1 and not slide.is_sure else ""
+    return f"{words} (a standard error is {slide.error:.1f} points {rows}){often}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Names of runs, those in the middle of many left out."""
+    few = names if len(names) <= 3 else [names[0], "...", names[-1]]
+    return ", ".join(few)
 
 
 def decimals(value: float | None, places: int = 2) -> str:

@@ -92,6 +92,16 @@ def sentences(count: int, seed: int, labelled: bool = True) -> list[dict[str, st
     return rows
 
 
+OTHERS = [word for word in WORDS if word.isalpha() and word not in {"fine", "poor"}]
+
+
+def foreign_sentences(count: int, seed: int) -> list[dict[str, str]]:
+    """Texts of words that the tiny backbone knows, and that ``sentences`` never has."""
+    generator = torch.Generator().manual_seed(seed)
+    orders = (torch.randperm(len(OTHERS), generator=generator)[:9].tolist() for _ in range(count))
+    return [{"text": " ".join(OTHERS[place] for place in order)} for order in orders]
+
+
 def write_jsonl(path: Path, rows: list[dict[str, str]]) -> Path:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     return path

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from listflow.flows.run.artifacts import drift_page, views_page
-from listflow.pipeline.results.report import Candidate, Drift, ShardAgreement, Side, TextTeacher, ViewReport
+from listflow.pipeline.method.drift import Drift, ShardAgreement, Side
+from listflow.pipeline.results.report import Candidate, TextTeacher, ViewReport
 
 
 def test_drift_as_a_page() -> None:

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commands import Cli
+from commands import Cli, refused
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, FlowRunFilterParentFlowRunId
 from prefect.client.schemas.objects import State
 from prefect.client.schemas.sorting import TaskRunSort
-from tiny import sentences, tiny_overlay, write_jsonl
+from tiny import foreign_sentences, sentences, tiny_overlay, write_jsonl
 
 from listflow.data.corpora.ingest import ingest
 from listflow.data.errors import InputError
@@ -46,9 +46,10 @@ def first(tiny_files: dict[str, Path], corpus: Path, tmp_path: Path) -> Path:
     return folder
 
 
-def grow(corpus: Path, count: int, seed: int) -> None:
+def grow(corpus: Path, count: int, seed: int, rows: list[dict[str, str]] | None = None) -> None:
     corpus.parent.mkdir(parents=True, exist_ok=True)
-    ingest(corpus, [str(write_jsonl(corpus.parent / "more.jsonl", sentences(count, seed, labelled=False)))], Columns())
+    more = write_jsonl(corpus.parent / "more.jsonl", rows or sentences(count, seed, labelled=False))
+    ingest(corpus, [str(more)], Columns())
 
 
 def test_a_lineage_goes_on_resumes_and_waits(first: Path, corpus: Path) -> None:
@@ -111,9 +112,10 @@ def test_the_flow_goes_on(server: None, first: Path, corpus: Path) -> None:
     assert name_of(state) == "tickets-002: +20 rows of more"
     assert "with the model of tickets" in Path(f"{first}-002", "report.html").read_text("utf-8")
     with get_client(sync_client=True) as client:
-        (rounds,) = (found for found in client.read_latest_artifacts() if found.key == "list-rounds")
-    assert "on the earlier model" in rounds.data
-    assert rounds.flow_run_id == state.state_details.flow_run_id
+        pages = {found.key: found for found in client.read_latest_artifacts()}
+    assert "on the earlier model" in pages["list-rounds"].data
+    assert pages["list-rounds"].flow_run_id == state.state_details.flow_run_id
+    assert "2 runs, each going on from the one before" in pages["list-lineage"].data
 
 
 def test_whoever_opens_its_flow_run_sees_the_rounds(server: None, first: Path, corpus: Path) -> None:
@@ -149,6 +151,26 @@ def test_what_a_person_can_mend_is_the_one_sentence_of_a_failed_flow_run(
 def name_of(state: State[Any]) -> str:
     with get_client(sync_client=True) as client:
         return client.read_flow_run(state.state_details.flow_run_id).name  # type: ignore[arg-type]
+
+
+def test_foreign_text_ends_each_scheduled_run_as_failed_until_it_is_asked_for(
+    server: None, cli: Cli, first: Path, corpus: Path
+) -> None:
+    grow(corpus, 0, 0, foreign_sentences(30, 1))
+    for _ in range(2):
+        state = go_on(str(first), return_state=True)
+        assert state.is_failed()
+        assert "the new text looks foreign to tickets and is not trained on" in (state.message or "")
+        assert not Path(f"{first}-002").exists()
+        assert has_news(first)
+    options = (f"--continue={first}", f"--run-dir={first}-002")
+    refused(
+        cli("run", *options), "looks foreign to tickets", "add `--set rounds.foreign=train` to `listflow run --cont"
+    )
+    done = cli("run", *options, "--set=rounds.foreign=train")
+    assert done.returncode == 0, done.stderr
+    assert "  warning  The new text has other words: " in done.stdout
+    assert next_of(first).words == "continues tickets-002"
 
 
 def test_an_interrupted_run_is_resumed_though_its_corpus_has_grown(server: None, first: Path, corpus: Path) -> None:
@@ -242,12 +264,48 @@ def test_what_goes_on_has_news(first: Path, corpus: Path, tiny_files: dict[str, 
         moved.rename(tiny_files["labelled"])
 
 
-def test_the_command_line_goes_on_too(cli: Cli, first: Path, corpus: Path, tmp_path: Path) -> None:
+def test_the_command_line_goes_on_too(
+    cli: Cli, first: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     none = cli("run", f"--continue={first}", f"--run-dir={tmp_path / 'two'}")
     assert none.returncode == 2
     assert "no unlabelled row is new since" in none.stderr
     grow(corpus, 20, 5)
     done = cli("run", f"--continue={first}", f"--run-dir={tmp_path / 'two'}")
     assert done.returncode == 0, done.stderr
-    notices = read_json(tmp_path / "two" / "report.json")["notices"]
-    assert "20 of 80 unlabelled rows are new since tickets, which goes on." in notices
+    assert "the lineage, the oldest first" in done.stdout
+    assert "tickets " in cli("status", tmp_path / "two").stdout.partition("the lineage, the oldest first")[2]
+    report = read_json(tmp_path / "two" / "report.json")
+    assert "20 of 80 unlabelled rows are new since tickets, which goes on." in report["notices"]
+    monkeypatch.setattr("listflow.flows.cli.results.RUNS", tmp_path)
+    report["lineage"] |= {"error": None}
+    for step, accuracy in zip(report["lineage"]["steps"], (0.9, 0.4), strict=True):
+        step["accuracy"] = accuracy
+    (tmp_path / "two" / "report.json").write_text(json.dumps(report))
+    assert "slides, 50.0 points below tickets" in cli("status").stdout
+    for command in ("status", "report", "resume"):
+        told = cli(command, tmp_path / "two").stdout
+        assert "  warning  The lineage slides: 40.0 % on the 20 test rows, 50.0 points below the 90.0 % of tic" in told
+    assert json.loads(cli("status", tmp_path / "two", "--json").stdout)[0]["lineage"]["steps"][0]["accuracy"] == 0.9
+
+
+def test_what_cannot_go_on_is_one_sentence(cli: Cli, first: Path, corpus: Path, tmp_path: Path) -> None:
+    grow(corpus, 20, 5)
+    options = ("run", f"--continue={first}", f"--run-dir={tmp_path / 'two'}")
+    damaged = first.parent / "damaged"
+    shutil.copytree(first, damaged)
+    (damaged / "report.json").write_text("{")
+    refused(cli("report", damaged), "report.json")
+    refused(cli("status", damaged), "report.json")
+    unfinished = first.parent / "unfinished"
+    shutil.copytree(first, unfinished)
+    shutil.rmtree(unfinished / "final")
+    refused(cli("run", f"--continue={unfinished}"), "is no finished run to continue; finish it with `listflow resume")
+    refused(cli(*options, f"--unlabelled={tmp_path / 'nothing'}"), "nothing: no such file")
+    away = corpus.rename(corpus.with_name("away"))
+    refused(cli(*options), "tickets: no such file")
+    assert not (tmp_path / "two").exists()
+    away.rename(corpus)
+    done = cli("run", f"--continue={damaged}", f"--run-dir={tmp_path / 'two'}")
+    assert done.returncode == 0, done.stderr
+    assert "What damaged reached, and any run before it, is not known here." in done.stdout

@@ -17,7 +17,7 @@ from rich.console import Console
 from listflow.data.errors import InputError
 from listflow.pipeline.method.metrics import Metrics
 from listflow.pipeline.results.plots import PLOTS, draw_plots, progress, shown
-from listflow.pipeline.results.rendering import pictures, text_table, trained_words, write_report
+from listflow.pipeline.results.rendering import lineage_table, pictures, text_table, trained_words, write_report
 from listflow.pipeline.results.report import (
     BackboneFacts,
     DataFacts,
@@ -27,6 +27,7 @@ from listflow.pipeline.results.report import (
     headline,
 )
 from listflow.pipeline.run.wording import duration
+from listflow.pipeline.storage.lineage import Lineage, Step
 
 
 def walk(values: Any) -> Any:
@@ -42,7 +43,7 @@ def test_json_follows_the_contract() -> None:
     assert " ".join(values) == (
         "format run_id task labels seed backbone trainable_parameters data zero_shot labelled_only rounds "
         "final stopped seconds notices figures stage head drift parent adopted start views baselines unknown "
-        "estimate curve"
+        "estimate curve lineage"
     )
     assert values["format"] == 1
     assert walk(values["backbone"]) == dict.fromkeys(("name", "parameters"))
@@ -409,3 +410,18 @@ def test_pictures_of_a_page_are_small_and_say_what_was_left_out(written: Path, t
         "\nNot on this page, but in the folder of the run: plots/progress.png, plots/balance.png.\n"
     ]
     assert list(pictures(tmp_path / "absent", 300_000)) == []
+
+
+def test_a_long_lineage_is_shown_by_its_first_its_best_and_its_latest_runs(tmp_path: Path) -> None:
+    def step(number: int) -> Step:
+        return Step(f"run-{number:02d}", 20, 0.9 if number == 5 else 0.8, 0.05, "one", 200, None, True)
+
+    found = Lineage(tuple(step(number) for number in range(1, 31)))
+    names = list(lineage_table(found).columns[0].cells)
+    assert names == ["run-01", "...", "run-05 (best)", "...", *(f"run-{number:02d}" for number in range(21, 31))]
+    write_report(make_report(parent="run-29", lineage=found), tmp_path)
+    page = page_of(tmp_path)
+    assert page.count("<circle") == 30
+    assert "The lineage slides: 80.0 % on the 200 test rows, 10.0 points below the 90.0 % of run-05" in page
+    write_report(make_report(), tmp_path)
+    assert "<h2>The lineage</h2>" not in page_of(tmp_path)

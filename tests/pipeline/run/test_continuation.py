@@ -235,7 +235,9 @@ def test_drift_is_told_where_there_is_some(tiny_files: dict[str, Path], corpus: 
     assert [shard["rows"] for shard in usual["shards"]] == [60, 60]
     strange = [{"text": " ".join(f"zig{i}{j}" for j in range(9))} for i in range(60)]
     ingest(corpus, [str(write_jsonl(tmp_path / "strange.jsonl", strange))], Columns())
-    report = self_train(next_run(load_config(tmp_path / "same"), tmp_path / "other"))
+    before = load_config(tmp_path / "same")
+    asked = before.rounds.model_copy(update={"foreign": "train"})
+    report = self_train(next_run(before, tmp_path / "other", rounds=asked))
     assert any("The new text has other words" in notice for notice in report.notices)
     assert sum(usual["new"]["labels"].values()) == pytest.approx(1)
     assert report.drift is not None
