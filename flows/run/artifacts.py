@@ -13,7 +13,7 @@ from typing import Any
 from prefect.artifacts import create_markdown_artifact, create_table_artifact
 
 from listflow.data.errors import shortened
-from listflow.flows.server.client import RETRIES, ProgressArtifact, if_it_answers
+from listflow.flows.server.client import RETRIES, ProgressArtifact, if_it_answers, report_link
 from listflow.pipeline.results.outcome import report_of
 from listflow.pipeline.results.report import Drift, RunReport, TextTeacher, ViewReport, headline, trained_words
 from listflow.pipeline.run.run import Progress, Run
@@ -226,7 +226,9 @@ def _report(report: RunReport, run: Path) -> Iterator[str]:
     )
     yield from views_page(report.views)
     yield from (f"- {plain(notice)}" for notice in report.notices)
-    yield "\nOn the machine that ran it (browsers may refuse to follow such links; the paths are for copying):\n"
+    yield "\nOn the machine that ran it (browsers may refuse to follow links to files; the paths are for copying):\n"
     files = RunFolder(run)
-    for what, path in (("report", files.page), ("predictions", files.predictions), ("model", files.final)):
-        yield f"- [{what}]({path.as_uri()}): {code(str(path))}"
+    shown = report_link(files.page) or files.page.as_uri()
+    links = {"report": shown, "predictions": files.predictions.as_uri(), "model": files.final.as_uri()}
+    for (what, link), path in zip(links.items(), (files.page, files.predictions, files.final), strict=True):
+        yield f"- [{what}]({link}): {code(str(path))}"
