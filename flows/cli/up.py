@@ -59,8 +59,8 @@ def up(
     there. Where a server of this folder runs, that one is joined."""
     prepare(verbose)
     asked = Asked(task=task, labelled=labelled, test=test, columns=columns, set=set)
-    heads = [] if folder else _heads(RUNS)
-    chosen = folder or (heads[0] if len(heads) == 1 else None)
+    begun = [] if folder else heads(RUNS)
+    chosen = folder or (begun[0] if len(begun) == 1 else None)
     if chosen is None:
         _refuse_without_run(asked, corpus, cron, every, name)
     plan = _planned(chosen, asked, tuple(corpus or ()), cron, every, name) if chosen else None
@@ -71,7 +71,7 @@ def up(
             stack.enter_context(_only_one(home, plan.wanted))
         server.when_it_ends(end)
         _configure(server)
-        for line in _screen(server, home, joins, plan, heads):
+        for line in _screen(server, home, joins, plan, begun):
             tell(line)
         if plan:
             _go_on(plan)
@@ -137,7 +137,7 @@ def _first(folder: Path, asked: Asked, corpora: tuple[str, ...]) -> RunConfig:
     ).to_config()  # fmt: skip
 
 
-def _heads(parent: Path) -> list[Path]:
+def heads(parent: Path) -> list[Path]:
     """The runs below ``parent`` that begin a lineage."""
     from listflow.pipeline.run.lineage import lineage
     from listflow.pipeline.storage.run_folder import is_run, runs_below
@@ -182,7 +182,12 @@ def _ending_in_order(home: Path) -> Iterator[Callable[[], None]]:
     ended = threading.Event()
 
     def end() -> None:
+        from prefect.context import refresh_global_settings_context
+
         ended.set()
+        # What serves says goodbye to the server, and should not say it again and again to one that is gone.
+        os.environ["PREFECT_CLIENT_MAX_RETRIES"] = "0"
+        refresh_global_settings_context()
         os.kill(os.getpid(), signal.SIGTERM)
 
     if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
@@ -228,7 +233,7 @@ def _go_on(plan: Plan) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # what serves has ended, and the server is about to
 
 
-def _screen(server: Server, home: Path, joins: bool, plan: Plan | None, heads: list[Path]) -> Iterator[str]:
+def _screen(server: Server, home: Path, joins: bool, plan: Plan | None, begun: list[Path]) -> Iterator[str]:
     """The lines that say where everything is, and how it goes on."""
     from listflow.flows.server.hosting import CLIENT, PASSWORD
     from listflow.flows.server.reports import PATH
@@ -238,16 +243,16 @@ def _screen(server: Server, home: Path, joins: bool, plan: Plan | None, heads: l
     yield f"  pages          {url}: the form takes the whole line in {short(home / PASSWORD)}"
     yield f"  reports        {url}{PATH}: the user stands before the colon in that line, the password behind it"
     yield f"  another shell  in this folder needs nothing; elsewhere: . {home / CLIENT}"
-    yield from _what_is_served(plan, heads)
+    yield from _what_is_served(plan, begun)
     if joins and not plan:
         return
     yield f"  to stop        Ctrl-C here{'; the server stays with the command that started it' if joins else ''}"
 
 
-def _what_is_served(plan: Plan | None, heads: list[Path]) -> Iterator[str]:
+def _what_is_served(plan: Plan | None, begun: list[Path]) -> Iterator[str]:
     if plan is None:
-        if heads:
-            yield f"  no run         is served; of {', '.join(map(str, heads))}, name one: listflow up RUN"
+        if begun:
+            yield f"  no run         is served; of {', '.join(map(str, begun))}, name one: listflow up RUN"
         else:
             yield "  no run         is here; make one: listflow up runs/NAME --labelled FILE --corpus NAME"
         return
