@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +20,7 @@ from typer import Argument, Option
 from listflow.data.errors import InputError
 from listflow.data.files import short
 from listflow.data.shards import corpus_folder, is_corpus, read_manifest
-from listflow.flows.cli.console import UNEXPECTED, Terminated, fail, heeding_sigterm, plain_console, prepare, print_line
+from listflow.flows.cli.console import UNEXPECTED, Terminated, heeding_sigterm, plain_console, prepare, print_line, say
 from listflow.flows.cli.ingest import CORPORA
 from listflow.flows.cli.options import Asked, Verbose, set_option
 from listflow.flows.cli.run import train
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from listflow.pipeline.run.opening import Found
 
 RUNS, LOG = Path("runs"), "server.log"
+SECONDS_TO_TELL = 10.0
 tell = partial(print_line, plain_console())
 
 
@@ -67,6 +69,7 @@ def up(
     _check_configured(home)
     with _ending_in_order(home) as end, ExitStack() as stack:
         server, joins = stack.enter_context(_server(home, port, chosen.parent if chosen else RUNS))
+        stack.callback(_tell_the_rest, end)
         if plan:
             stack.enter_context(_only_one(home, plan.wanted))
         server.when_it_ends(end)
@@ -173,32 +176,40 @@ def _only_one(home: Path, wanted: Wanted) -> Iterator[None]:
         ) from error
 
 
-@contextmanager
-def _ending_in_order(home: Path) -> Iterator[Callable[[], None]]:
-    """A block that Ctrl-C, SIGTERM, a terminal that is closed, and a server that ends make end in order.
+class _End:
+    """What is called when the server has ended: it ends this process in order."""
 
-    Yields what is called when the server has ended: that is an error, and said in the end.
-    """
-    ended = threading.Event()
+    has_come = False
 
-    def end() -> None:
+    def __call__(self) -> None:
         from prefect.context import refresh_global_settings_context
 
-        ended.set()
+        self.has_come = True
         # What serves says goodbye to the server, and should not say it again and again to one that is gone.
         os.environ["PREFECT_CLIENT_MAX_RETRIES"] = "0"
         refresh_global_settings_context()
         os.kill(os.getpid(), signal.SIGTERM)
 
+
+@contextmanager
+def _ending_in_order(home: Path) -> Iterator[_End]:
+    """A block that Ctrl-C, SIGTERM, a terminal that is closed, and a server that ends make end in order.
+
+    That the server has ended is an error, and said in the end.
+    """
+    end = _End()
     if signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:
-        signal.signal(signal.SIGHUP, lambda *given: os.kill(os.getpid(), signal.SIGTERM))
+        signal.signal(signal.SIGHUP, _as_sigterm)
     try:
         with suppress(KeyboardInterrupt, Terminated), heeding_sigterm():
             yield end
     finally:
-        if ended.is_set():
+        if end.has_come:
             log = short(home.resolve() / LOG)
-            fail(f"the Prefect server has ended ({log} says why); the same command starts all again.", UNEXPECTED)
+            say(f"the Prefect server has ended ({log} says why); the same command starts all again.")
+            sys.stdout.flush()
+            # At exit, Prefect would wait for minutes to tell the server what is of no account any more.
+            os._exit(UNEXPECTED)
 
 
 def _check_configured(home: Path) -> None:
@@ -229,8 +240,24 @@ def _go_on(plan: Plan) -> None:
 
     if plan.first:
         train(plan.first, as_json=False)
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        # A Ctrl-C that finds Prefect's runner half begun is lost; this one waits until it has begun.
+        signal.signal(signal.SIGINT, _as_sigterm)
     serve_run(plan.wanted, tell)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # what serves has ended, and the server is about to
+
+
+def _tell_the_rest(end: _End) -> None:
+    """Sends what a training has said while the server is there: at exit, Prefect would wait for it for minutes."""
+    from prefect.events.worker import EventsWorker
+    from prefect.logging.handlers import APILogWorker
+
+    for worker in () if end.has_come else (APILogWorker, EventsWorker):
+        worker.drain_all(timeout=SECONDS_TO_TELL)
+
+
+def _as_sigterm(*given: object) -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _screen(server: Server, home: Path, joins: bool, plan: Plan | None, begun: list[Path]) -> Iterator[str]:

@@ -29,7 +29,12 @@ SETTINGS = (
 @pytest.fixture(params=["sqlite", "postgresql"])
 def stranger(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Client]:
     """Someone in an empty folder with nothing configured but, perhaps, a database."""
-    own = {"PREFECT_HOME": str(tmp_path / "client"), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    own = {
+        "PREFECT_HOME": str(tmp_path / "client"),
+        "OMP_NUM_THREADS": "1",
+        "HF_HUB_OFFLINE": "1",
+        "PYTHONFAULTHANDLER": "1",
+    }
     clean = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")} | own
     if request.param == "sqlite":
         yield Client(clean, tmp_path)
