@@ -10,5 +10,6 @@ predict.py      predict, export
 label.py        label
 ingest.py       ingest
 server.py       server, serve, automations
+up.py           up: all of these, and the first run
 pretraining.py  adapt, subspace
 """

@@ -16,6 +16,7 @@ from listflow.flows.cli.pretraining import adapt, subspace
 from listflow.flows.cli.results import gc, report, review, status
 from listflow.flows.cli.run import plan, resume, run
 from listflow.flows.cli.server import automations, serve, server
+from listflow.flows.cli.up import up
 
 app = typer.Typer(
     help="Few labels, much unlabelled text, a small classifier: lite self-training as a Prefect flow.",
@@ -24,8 +25,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 for command in (
-    run, resume, status, plan, review, predict, label, export, report, ingest, serve, server, automations, gc, adapt,
-    subspace,
+    run, resume, status, plan, review, predict, label, export, report, ingest, up, serve, server, automations, gc,
+    adapt, subspace,
 ):  # fmt: skip
     app.command()(at_home(command))
 

@@ -65,7 +65,12 @@ def _train(config: RunConfig, as_json: bool) -> None:
     from listflow.pipeline.run.opening import look_up
 
     # Bad input should not have to wait until Prefect is up.
-    found = look_up(config)
+    train(look_up(config), as_json)
+
+
+def train(found: Found, as_json: bool) -> None:
+    """Trains what was looked up, and shows what it came to."""
+    config = found.asked
     folder = _follow(found, Display(plain_console(stderr=as_json), config.rounds.count))
     _show_outcome(folder, as_json)
 

@@ -18,16 +18,19 @@ from listflow.flows.cli.options import AsJson, RunPath, Verbose
 def server(
     home: Annotated[Path, Option(help="Its folder: password, client.env, database.")] = Path(".server"),
     port: Annotated[int, Option(min=1, max=65535)] = 4200,
+    reports: Annotated[Path, Option(help="The folder whose finished runs have a page at /reports.")] = Path("runs"),
 ) -> None:
     """Start a Prefect server on this machine, behind a password. On SQLite, unless
     PREFECT_API_DATABASE_CONNECTION_URL names a PostgreSQL database."""
     prepare(verbose=True)
     from listflow.flows.server.hosting import CLIENT, PASSWORD, host, prepared_server
+    from listflow.flows.server.reports import PATH
 
-    with prepared_server(home, port) as ready:
+    with prepared_server(home, port, reports) as ready:
         for line in (
-            f"a client connects with: . {short(ready.home / CLIENT)}",
+            f"commands in this folder find it; elsewhere a client connects with: . {short(ready.home / CLIENT)}",
             f"in a browser: {ready.url}, with the whole line in {short(ready.home / PASSWORD)}",
+            f"reports of finished runs: {ready.url}{PATH}, with user and password of that line",
         ):
             print_line(plain_console(stderr=True), line)
         host(ready)

@@ -22,7 +22,7 @@ from listflow.flows.run.tables import (
     weighed_table,
     weights_table,
 )
-from listflow.flows.server.client import RETRIES, ProgressArtifact, if_it_answers
+from listflow.flows.server.client import RETRIES, ProgressArtifact, if_it_answers, report_link
 from listflow.pipeline.method.drift import Drift
 from listflow.pipeline.results.outcome import report_of, view_reports
 from listflow.pipeline.results.rendering import final_row, pictures, trained_words
@@ -210,7 +210,9 @@ def _report(report: RunReport, run: Path) -> Iterator[str]:
     yield from pictures(run, MOST_BYTES_OF_PICTURES)
     yield from views_page(report.views)
     yield from (f"- {plain(notice)}" for notice in report.notices)
-    yield "\nOn the machine that ran it (browsers may refuse to follow such links; the paths are for copying):\n"
+    yield "\nOn the machine that ran it (browsers may refuse to follow links to files; the paths are for copying):\n"
     files = RunFolder(run)
-    for what, path in (("report", files.page), ("predictions", files.predictions), ("model", files.final)):
-        yield f"- [{what}]({path.as_uri()}): {code(str(path))}"
+    shown = report_link(files.page) or files.page.as_uri()
+    links = {"report": shown, "predictions": files.predictions.as_uri(), "model": files.final.as_uri()}
+    for (what, link), path in zip(links.items(), (files.page, files.predictions, files.final), strict=True):
+        yield f"- [{what}]({link}): {code(str(path))}"

@@ -95,7 +95,7 @@ def serve_run(wanted: Wanted, tell: Callable[[str], None]) -> None:
 def deployment_of(wanted: Wanted) -> dict[str, Any]:
     """What the runner is told: one run at a time, late ones wait, a burst of ingests starts one run."""
     status_of(wanted.run)
-    _check(wanted)
+    check_wanted(wanted)
     config = load_config(wanted.run)
     _check_corpora(wanted, config)
     triggers = [_trigger(corpus) for corpus in wanted.corpora]
@@ -119,7 +119,8 @@ def form_of(wanted: Wanted) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _check(wanted: Wanted) -> None:
+def check_wanted(wanted: Wanted) -> None:
+    """InputError for a schedule that cannot be read, two of them, or nothing that would ever start a run."""
     try:
         CronSchedule(cron=wanted.cron or "* * * * *")
     except ValueError as error:

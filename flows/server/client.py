@@ -5,32 +5,47 @@ One that is away for a while must not hold up or end a training.
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 from uuid import UUID
 
+import httpx
 from httpx import HTTPError, HTTPStatusError, TransportError
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+from prefect.settings import (
+    PREFECT_API_AUTH_STRING,
+    PREFECT_API_URL,
+    PREFECT_CLIENT_MAX_RETRIES,
+    temporary_settings,
+)
 
 from listflow.data.errors import InputError
+from listflow.flows.server.here import use_server_here
 
-HOW_TO_START = "start one with `listflow server`, then `. .server/client.env`"
+HOW_TO_START = "start one with `listflow up` or `listflow server` in this folder"
 RETRIES = 2  # a busy server gets another chance to keep a table
 SECONDS_BETWEEN_UPDATES = 5.0
+SECONDS_FOR_A_PAGE = 5.0
 
 
 def ensure_server() -> None:
-    """Where no server is configured, starts Prefect's temporary one, out of the reach of Ctrl-C.
+    """Where no server is configured, uses that of this folder, or starts Prefect's temporary one, out of the reach of
+    Ctrl-C; where that of this folder cannot be used, it says so.
 
     InputError where it does not start, and where the configured one is away or refuses this client.
     """
+    note = use_server_here()
     if PREFECT_API_URL.value():
         check_server()
         return
+    if note:
+        print(f"listflow: {note}", file=sys.stderr)
     # A command that asks another server should not wait for this import.
     from listflow.flows.server.temporary import start_temporary_server
 
@@ -38,7 +53,8 @@ def ensure_server() -> None:
 
 
 def check_server() -> None:
-    """InputError where no server is configured, none answers, or it refuses this client."""
+    """InputError where no server is configured or in this folder, none answers, or it refuses this client."""
+    use_server_here()
     with server_client() as client:
         client.api_version()
 
@@ -70,6 +86,24 @@ def if_it_answers(retries: int = 0) -> Iterator[None]:
     """Ends early where the server gives no answer, having asked ``retries`` times more after 2, 4, 8... seconds."""
     with suppress(HTTPError), temporary_settings({PREFECT_CLIENT_MAX_RETRIES: retries}):
         yield
+
+
+def report_link(page: Path) -> str | None:
+    """Where the pages of the configured server show the report in ``page``, a file RUN/report.html; None where it does
+    not: it is no server of ours, or one that shows another folder.
+
+    A link without a host: whoever follows it may have come through a tunnel.
+    """
+    api, password = PREFECT_API_URL.value(), PREFECT_API_AUTH_STRING.value()
+    if not (api and api.endswith("/api") and password):
+        return None
+    link = f"/reports/{quote(page.parent.name, safe='')}"
+    with suppress(HTTPError, OSError):
+        user, _, secret = password.partition(":")
+        answer = httpx.get(api.removesuffix("/api") + link, auth=(user, secret), timeout=SECONDS_FOR_A_PAGE)
+        if answer.is_success and answer.content == page.read_bytes():
+            return link
+    return None
 
 
 class ProgressArtifact:

@@ -18,6 +18,9 @@ def corpus_added(folder: Path) -> bool:
     """
     from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
+    from listflow.flows.server.here import use_server_here
+
+    use_server_here()
     if not PREFECT_API_URL.value():
         return False
     from prefect.events import Event

@@ -29,27 +29,24 @@ PAGES = {
     SECOND_PAGES: "false",
     "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
 }
-# That setting only says which version comes first: a button leads to the other, and a browser remembers it. Where
-# their files are not found they are not served, there is no button, and what a browser remembers is of no account.
-FIRST_PAGES_ALONE = """\
-import prefect
-from prefect.cli import app
-
-prefect.__ui_v2_static_path__ = ""
-app()
-"""
-ALL_PAGES = "from prefect.cli import app; app()"
 # In memory, its own default, a server that is killed forgets who holds the place of a deployment, and nobody gets it.
 LEASES = {"PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem"}
+
+PROGRAM = "from listflow.flows.server.program import start; start({})"
 
 
 @dataclass(frozen=True)
 class Hosted:
-    """A server that may start. ``home`` holds its password, what clients read, and all that it remembers."""
+    """A server that may start. ``home`` holds its password, what clients read, and all that it remembers.
+
+    reports: the folder whose finished runs it shows. is_beside: it ends with the process that started it.
+    """
 
     home: Path
     port: int
     password: str
+    reports: Path = Path("runs")
+    is_beside: bool = False
 
     @property
     def url(self) -> str:
@@ -62,8 +59,9 @@ class Hosted:
         It imports nothing from the current folder: it holds the password.
         """
         asked = os.environ.get(SECOND_PAGES, "").lower() in {"true", "1"}
+        given = f"{str(self.reports.absolute())!r}, first_pages_alone={not asked}, is_beside={self.is_beside}"
         return [
-            sys.executable, "-P", "-c", ALL_PAGES if asked else FIRST_PAGES_ALONE,
+            sys.executable, "-P", "-c", PROGRAM.format(given),
             "--no-prompt", "server", "start", "--host", HOST, "--port", str(self.port),
         ]  # fmt: skip
 
@@ -81,8 +79,8 @@ class Hosted:
 
 
 @contextmanager
-def prepared_server(home: Path, port: int) -> Iterator[Hosted]:
-    """A server that can start on ``port`` inside the block, the only one of ``home``.
+def prepared_server(home: Path, port: int, reports: Path = Path("runs"), is_beside: bool = False) -> Iterator[Hosted]:
+    """A server that can start on ``port`` inside the block, the only one of ``home``. The rest is as in ``Hosted``.
 
     Its password and its clients' file are written for nobody else to read. InputError where a server of ``home`` is
     running, where the port is taken, where others may read the password, where nothing can be written in ``home``, or
@@ -98,7 +96,7 @@ def prepared_server(home: Path, port: int) -> Iterator[Hosted]:
         if NAMED_DATABASE not in os.environ:
             _check_database(home / DATABASE)
         with _storing(home):
-            hosted = Hosted(home, port, _password(home / PASSWORD))
+            hosted = Hosted(home, port, _password(home / PASSWORD), reports, is_beside)
             lines = f"export PREFECT_API_URL={hosted.url}/api\nexport PREFECT_API_AUTH_STRING={hosted.password}\n"
             _write_privately(home / CLIENT, lines)
         yield hosted

@@ -114,22 +114,6 @@ def test_a_home_that_cannot_be_written_and_a_damaged_database(cli: Cli, tmp_path
     refused(cli("server", f"--home={tmp_path}"), "prefect.db: file is not a database", "move it away")
 
 
-def test_pages_that_ask_strangers_are_not_served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As the server's own settings say it; the program is the one that ``listflow server`` becomes."""
-    monkeypatch.delenv("PREFECT_SERVER_UI_V2_ENABLED", raising=False)
-    hosted = Hosted(tmp_path, 4200, "listflow:x")
-    program = hosted.command()[3].replace("app()\n", "")
-    script = (
-        f"{program}\nfrom fastapi.testclient import TestClient\nfrom prefect.server.api.server import create_ui_app\n"
-        "print(TestClient(create_ui_app(ephemeral=False)).get('/ui-settings').json()['available_uis'])"
-    )
-    command = [sys.executable, "-P", "-c", script]
-    own = hosted.environment() | {"PREFECT_UI_STATIC_DIRECTORY": str(tmp_path / "pages")}
-    assert subprocess.run(command, env=own, capture_output=True, text=True, check=True).stdout.strip() == "['v1']"
-    monkeypatch.setenv("PREFECT_SERVER_UI_V2_ENABLED", "true")
-    assert "v2" not in hosted.command()[3]  # asked for, they are there
-
-
 def test_a_server_imports_nothing_from_the_current_folder(tmp_path: Path) -> None:
     """It holds the password. The process becomes the server, which is asked for its version alone."""
     for name in ("click", "secrets", "prefect", "uvicorn"):
