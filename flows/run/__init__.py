@@ -7,10 +7,6 @@ holder.py         which flow run that is, noted in the folder, so that one that 
 naming.py         names and tags of flow runs, which tell them apart
 cancellation.py   heeding a flow run that is cancelled
 review.py         the pause in which a person answers, and what they see
-tables.py         the tables of a run as rows of cells
-log.py            what the log of a flow run says after each stage
-artifacts.py      what the Prefect pages show of a run
-lineage.py        the page of runs that went on from one another
 continuation.py   the flow that a schedule or a new corpus starts
 beginning.py      the flow of a run that a person starts from a form of the pages
 deployment.py     these two, served from one process

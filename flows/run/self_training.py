@@ -5,7 +5,7 @@ from typing import Any
 from prefect import flow
 from prefect.serializers import JSONSerializer
 
-from listflow.flows.run.artifacts import Meter, show_report, show_rounds, show_start
+from listflow.flows.pages.artifacts import Meter, show_report, show_rounds, show_start
 from listflow.flows.run.naming import introduce
 from listflow.flows.run.review import review
 from listflow.flows.run.session import session

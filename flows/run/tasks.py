@@ -17,7 +17,7 @@ from prefect.context import TaskRunContext
 from prefect.serializers import JSONSerializer
 
 from listflow.data.files import file_digest
-from listflow.flows.run.log import log_stage, without_finished
+from listflow.flows.pages.log import log_stage, without_finished
 from listflow.flows.run.session import current
 from listflow.pipeline.results import outcome
 from listflow.pipeline.run.run import Run

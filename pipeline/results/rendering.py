@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import json
-import struct
 from base64 import b64encode
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
@@ -53,8 +51,6 @@ if TYPE_CHECKING:
 _ROUND, _VERDICT = "round", "verdict"
 # Of two words each; a column of the terminal is as wide as the longer one.
 _ROWS, _CONFIDENCE, _EFFECTIVE = (name.replace(" ", "\n") for name in (PSEUDO_ROWS, CONFIDENCE, EFFECTIVE_ROWS))
-# Of a picture on a page of Prefect; a table of more than 100 classes would be no more than noise there.
-WIDTH, TALLEST, COLOURS, MOST_PIXELS = 900, 1200, 64, 40_000_000
 Cells = dict[str, str]
 NAMES: dict[str, str] = {
     "calibration_error": CALIBRATION_ERROR, "kappa": KAPPA, "pseudo_rows": PSEUDO_ROWS, "confidence": CONFIDENCE,
@@ -99,43 +95,6 @@ def page_of(report: RunReport, plots: Sequence[Plot] | None = None) -> str:
     return _PAGES.get_template("report.html.j2").render(
         report=report, plots=drawn, numbered=_numbered(report.labels), final_row=final_row(report), **NAMES, **words
     )  # fmt: skip
-
-
-def pictures(folder: Path, most: int) -> Iterator[str]:
-    """The plots of a finished run as lines of Markdown, in fewer colours and pixels: ``most`` bytes in all.
-
-    Those that are left out, as they do not fit or cannot be read, are named in a last line.
-    """
-    # Of use to those alone who show a page.
-    from listflow.pipeline.results.plots import PLOTS
-
-    left, plots = list[str](), RunFolder(folder).plots
-    for path in (path for draw in PLOTS if (path := plots / f"{draw.__name__}.png").exists()):
-        png = _smaller(path)
-        line = f"\n![{path.stem.replace('_', ' ')}](data:image/png;base64,{b64encode(png).decode()})\n"
-        if not png or len(line) > most:
-            left.append(f"plots/{path.name}")
-            continue
-        most -= len(line)
-        yield line
-    if left:
-        yield f"\nNot on this page, but in the folder of the run: {', '.join(left)}.\n"
-
-
-def _smaller(path: Path) -> bytes:
-    """The PNG of a page, as wide as its text; nothing of one that is too large for that, or damaged."""
-    from PIL import Image
-
-    content = io.BytesIO()
-    try:
-        width, height = struct.unpack(">II", path.read_bytes()[16:24])  # where a PNG says its size
-        if width * height <= MOST_PIXELS:
-            with Image.open(path) as drawn:
-                drawn.thumbnail((WIDTH, TALLEST), Image.Resampling.LANCZOS)
-                drawn.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE).save(content, "png", optimize=True)
-    except (OSError, SyntaxError, ValueError, struct.error):
-        return b""
-    return content.getvalue()
 
 
 def trained_words(report: RunReport) -> str:

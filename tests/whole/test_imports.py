@@ -34,7 +34,8 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "pipeline": ("pipeline/results",),
     "flows": (),
     "flows/server": ("data/corpora", "pipeline/storage"),
-    "flows/run": ("flows/server", "pipeline", "pipeline/pretraining"),
+    "flows/pages": ("flows/server", "pipeline/results"),
+    "flows/run": ("flows/pages", "pipeline", "pipeline/pretraining"),
     "flows/labelling": ("flows/run",),
     "flows/cli": ("flows/labelling",),
 }

@@ -314,7 +314,7 @@ def test_the_form_of_the_ui_has_sections_limits_and_help() -> None:
 
 
 def test_the_meter_updates_every_few_seconds_only(server: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    from listflow.flows.run.artifacts import Meter
+    from listflow.flows.pages.artifacts import Meter
     from listflow.flows.server import client
     from listflow.pipeline.run.run import Progress
 
@@ -341,7 +341,7 @@ def test_the_meter_updates_every_few_seconds_only(server: None, monkeypatch: pyt
 
 
 def test_a_short_training_ends_at_100_percent(server: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    from listflow.flows.run.artifacts import Meter
+    from listflow.flows.pages.artifacts import Meter
     from listflow.flows.server import client
     from listflow.pipeline.run.run import Progress
 

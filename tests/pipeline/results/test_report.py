@@ -17,7 +17,7 @@ from rich.console import Console
 from listflow.data.errors import InputError
 from listflow.pipeline.method.metrics import Metrics
 from listflow.pipeline.results.plots import PLOTS, draw_plots, progress, shown
-from listflow.pipeline.results.rendering import lineage_table, pictures, text_table, trained_words, write_report
+from listflow.pipeline.results.rendering import lineage_table, text_table, trained_words, write_report
 from listflow.pipeline.results.report import (
     BackboneFacts,
     DataFacts,
@@ -388,28 +388,6 @@ def test_a_report_that_cannot_be_written_is_one_sentence(tmp_path: Path, name: s
     told = str(raised.value)
     assert told.startswith(f"{tmp_path}: the report cannot be written there (")
     assert told.endswith("move away what is in its place, then give the same command again.")
-
-
-def test_pictures_of_a_page_are_small_and_say_what_was_left_out(written: Path, tmp_path: Path) -> None:
-    lines = list(pictures(written, 300_000))
-    assert [line[: line.index("(")].strip() for line in lines] == [
-        "![progress]", "![balance]", "![meta weights]", "![reliability]", "![confusion]",
-    ]  # fmt: skip
-    assert all("](data:image/png;base64,iVBOR" in line for line in lines)
-    assert sum(map(len, lines)) < 300_000
-    fewer = list(pictures(written, sum(map(len, lines[:2]))))
-    assert fewer[:2] == lines[:2]
-    assert fewer[2].strip() == (
-        "Not on this page, but in the folder of the run: plots/meta_weights.png, plots/reliability.png, "
-        "plots/confusion.png."
-    )
-    (tmp_path / "plots").mkdir()
-    (tmp_path / "plots" / "progress.png").write_bytes(b"\x89PNG")
-    (tmp_path / "plots" / "balance.png").write_bytes((written / "plots" / "balance.png").read_bytes()[:200])
-    assert list(pictures(tmp_path, 300_000)) == [
-        "\nNot on this page, but in the folder of the run: plots/progress.png, plots/balance.png.\n"
-    ]
-    assert list(pictures(tmp_path / "absent", 300_000)) == []
 
 
 def test_a_long_lineage_is_shown_by_its_first_its_best_and_its_latest_runs(tmp_path: Path) -> None:

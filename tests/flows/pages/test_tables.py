@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from listflow.flows.run.tables import balance_table, believed, calibration_table, weights_table
+from listflow.flows.pages.tables import balance_table, believed, calibration_table, weights_table
 from listflow.pipeline.method.metrics import ReliabilityBin
 from listflow.pipeline.results.report import ViewReport
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from listflow.flows.run.artifacts import drift_page, views_page
+from listflow.flows.pages.artifacts import drift_page, views_page
 from listflow.pipeline.method.drift import Drift, ShardAgreement, Side
 from listflow.pipeline.results.report import Candidate, TextTeacher, ViewReport
 

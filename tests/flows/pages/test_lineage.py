@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from listflow.flows.run.lineage import lineage_page
+from listflow.flows.pages.lineage import lineage_page
 from listflow.pipeline.storage.lineage import Lineage, Step
 
 

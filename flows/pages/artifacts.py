@@ -12,8 +12,9 @@ from typing import Any
 
 from prefect.artifacts import create_markdown_artifact, create_progress_artifact, create_table_artifact
 
-from listflow.flows.run.lineage import LINEAGE, lineage_page
-from listflow.flows.run.tables import (
+from listflow.flows.pages.lineage import LINEAGE, lineage_page
+from listflow.flows.pages.pictures import pictures
+from listflow.flows.pages.tables import (
     MOST_LABELS,
     balance_table,
     believed,
@@ -25,7 +26,7 @@ from listflow.flows.run.tables import (
 from listflow.flows.server.client import RETRIES, ProgressArtifact, if_it_answers, report_link
 from listflow.pipeline.method.drift import Drift
 from listflow.pipeline.results.outcome import report_of, view_reports
-from listflow.pipeline.results.rendering import final_row, pictures, trained_words
+from listflow.pipeline.results.rendering import final_row, trained_words
 from listflow.pipeline.results.report import RunReport, TextTeacher, ViewReport, headline
 from listflow.pipeline.run.run import Progress, Run
 from listflow.pipeline.run.wording import (

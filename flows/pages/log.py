@@ -13,7 +13,7 @@ from typing import Any
 
 from prefect.logging import get_run_logger
 
-from listflow.flows.run.tables import accuracy_of, verdict_of
+from listflow.flows.pages.tables import accuracy_of, verdict_of
 from listflow.pipeline.results.outcome import report_of
 from listflow.pipeline.results.report import headline
 from listflow.pipeline.run.run import Run

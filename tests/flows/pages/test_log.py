@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from listflow.data.errors import InputError
-from listflow.flows.run.log import without_finished
+from listflow.flows.pages.log import without_finished
 
 pytest_plugins = ["flow_fixtures"]
 
