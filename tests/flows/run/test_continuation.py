@@ -225,6 +225,12 @@ def test_what_could_never_run_is_refused(
         deployment_of(Wanted(first, cron, hours, corpora, "name"))
 
 
+def test_a_corpus_that_is_gone_is_refused(first: Path, corpus: Path) -> None:
+    corpus.rename(corpus.with_name("away"))
+    with pytest.raises(InputError, match="tickets holds no corpus; make one with `listflow ingest tickets FILE`"):
+        deployment_of(Wanted(first, None, None, ("tickets",), "name"))
+
+
 def test_serve_looks_once_for_what_came_before_it(first: Path, corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[str] = []
 
