@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -78,23 +79,36 @@ def train(found: Found, as_json: bool) -> None:
 def _follow(found: Found, display: Display) -> Path:
     """The folder of the finished run. Ends the process, saying how to go on, when it is interrupted."""
     from httpx import TransportError
-    from prefect import tags
 
     from listflow.flows.run.cancellation import Stopped
-    from listflow.flows.run.naming import tags_of
-    from listflow.flows.run.self_training import self_train
-    from listflow.flows.run.session import looked_up, watched_by
-    from listflow.flows.server.client import ensure_server
+    from listflow.flows.server.client import awaited_server
 
-    config = found.asked
     try:
-        with heeding_sigterm(), display, watched_by(display), looked_up(found), tags(*tags_of(config)):
-            ensure_server()
-            return Path(self_train(config)["run"])
+        with heeding_sigterm(), display:
+            with awaited_server():
+                work = _prepared(found, display)
+            return work()
     except (KeyboardInterrupt, Stopped, Terminated) as stopped:
         interrupted(stopped, _how_to_go_on(display.folder))
     except TransportError as error:
         fail(f"the Prefect server went away ({error}); {_how_to_go_on(display.folder)}", UNEXPECTED)
+
+
+def _prepared(found: Found, display: Display) -> Callable[[], Path]:
+    """What trains, with all that it takes seconds to load."""
+    from prefect import tags
+
+    from listflow.flows.run.naming import tags_of
+    from listflow.flows.run.self_training import self_train
+    from listflow.flows.run.session import looked_up, watched_by
+
+    config, ready = found.asked, found.with_backbone()
+
+    def work() -> Path:
+        with watched_by(display), looked_up(ready), tags(*tags_of(config)):
+            return Path(self_train(config)["run"])
+
+    return work
 
 
 def _how_to_go_on(folder: Path | None) -> str:

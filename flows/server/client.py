@@ -34,22 +34,31 @@ SECONDS_BETWEEN_UPDATES = 5.0
 SECONDS_FOR_A_PAGE = 5.0
 
 
-def ensure_server() -> None:
-    """Where no server is configured, uses that of this folder, or starts Prefect's temporary one, out of the reach of
-    Ctrl-C; where that of this folder cannot be used, it says so.
+@contextmanager
+def awaited_server() -> Iterator[None]:
+    """Inside the block a server starts, after it one answers: the configured one, that of this folder, or Prefect's
+    temporary one, out of the reach of Ctrl-C; where that of this folder cannot be used, it says so.
 
     InputError where it does not start, and where the configured one is away or refuses this client.
     """
     note = use_server_here()
     if PREFECT_API_URL.value():
         check_server()
+        yield
         return
     if note:
         print(f"listflow: {note}", file=sys.stderr)
     # A command that asks another server should not wait for this import.
-    from listflow.flows.server.temporary import start_temporary_server
+    from listflow.flows.server.temporary import starting_temporary_server
 
-    start_temporary_server()
+    with starting_temporary_server():
+        yield
+
+
+def ensure_server() -> None:
+    """A server answers, as after ``awaited_server``."""
+    with awaited_server():
+        pass
 
 
 def check_server() -> None:

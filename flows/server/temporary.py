@@ -13,6 +13,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import IO
 
 import httpx
@@ -44,23 +46,36 @@ SECONDS_BETWEEN_LOOKS = 0.1
 class TemporaryServer(SubprocessASGIServer):
     """Prefect's own, which every client of this process finds as soon as one was made."""
 
+    _said: IO[bytes] | None = None
+
+    def begin(self) -> None:
+        """Starts the child, and does not wait for it; it ends with this process."""
+        if not self.running:
+            atexit.register(self.stop)
+            self.running = True
+        self.port = self.find_available_port()
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115
+        self.server_process = self._begin(self._said)
+
     def start(self, timeout: int | None = None) -> None:
         """Returns when it answers; InputError, with the reason, when it has died or does not answer in time."""
-        if self.running:
+        if self.running and self._said is None:
             return
         seconds = timeout or PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS.value()
-        atexit.register(self.stop)
-        self.running = True
         try:
             for attempt in range(1, ATTEMPTS + 1):
-                self.port = self.find_available_port()
-                with tempfile.TemporaryFile() as said:
-                    self.server_process = self._begin(said)
-                    if self._answers(self.server_process, seconds):
+                if self._said is None:
+                    self.begin()
+                process, said = self.server_process, self._said
+                assert process is not None
+                assert said is not None
+                self._said = None
+                with said:
+                    if self._answers(process, seconds):
                         return
                     reason = _reason(said)
                 if attempt == ATTEMPTS or "address already in use" not in reason:
-                    raise InputError(_refusal(self.server_process.poll() is not None, reason, seconds))
+                    raise InputError(_refusal(process.poll() is not None, reason, seconds))
         except BaseException:
             self.stop()
             raise
@@ -95,17 +110,29 @@ class TemporaryServer(SubprocessASGIServer):
         return False
 
 
-def start_temporary_server() -> None:
-    """Starts it out of the reach of Ctrl-C, unless this process has one; InputError where it does not start.
+@contextmanager
+def starting_temporary_server() -> Iterator[None]:
+    """Begins it, unless this process has one, and waits for it at the end of the block, out of the reach of Ctrl-C.
 
-    A terminal sends Ctrl-C to child processes too, and then nobody is left to hear that the run was interrupted.
-    Prefect stops it when this process ends and all is said.
+    InputError where it does not start. A terminal sends Ctrl-C to child processes too, and then nobody is left to hear
+    that the run was interrupted. Prefect stops it when this process ends and all is said.
     """
     _check_home()
-    # A blocked signal stays blocked in a child process.
+    server = TemporaryServer()
+    if not server.running:
+        with _unreached():
+            server.begin()
+    yield
+    with _unreached():
+        server.start()
+
+
+@contextmanager
+def _unreached() -> Iterator[None]:
+    """A signal that is blocked stays blocked in a child process."""
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
-        TemporaryServer().start()
+        yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 

@@ -44,12 +44,18 @@ NOTICED_UNKNOWN, REFUSED_UNKNOWN = 0.05, 0.9
 
 @dataclass(frozen=True)
 class Found:
-    """What the configuration ``asked`` names, by paths that hold in any folder; no model is loaded yet."""
+    """What the configuration ``asked`` names, by paths that hold in any folder; its model where it is loaded."""
 
     asked: RunConfig
     config: RunConfig
     sources: Sources
     parent: Parent | None
+    backbone: Backbone | None = None
+
+    def with_backbone(self) -> Found:
+        """The same with its model; InputError where that cannot be loaded."""
+        named = self.config.backbone
+        return replace(self, backbone=load_backbone(named.name, named.precision, named.device))
 
     def answers(self, config: RunConfig) -> bool:
         """Whether ``config`` is what was asked, and its files are still what was found."""
@@ -90,7 +96,8 @@ def open_run(
     found = found if found is not None and found.answers(config) else look_up(config)
     config, sources, parent = found.config, found.sources, found.parent
     config = config.model_copy(update={"stage": tuple(map(_pinned, config.stage))})
-    backbone = backbone or load_backbone(config.backbone.name, config.backbone.precision, config.backbone.device)
+    backbone = backbone or found.backbone or found.with_backbone().backbone
+    assert backbone is not None
     config = suited(config, backbone, sources.task)
     sources = spell_out(sources, config)
     config = _spelled(config, sources, backbone)

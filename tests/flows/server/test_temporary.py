@@ -54,6 +54,26 @@ def test_nothing_in_the_current_folder_is_imported(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*.was_run"))
 
 
+MEANWHILE = """\
+from listflow.flows.cli.console import prepare; prepare()
+import httpx
+from listflow.flows.server.client import awaited_server
+from listflow.flows.server.temporary import TemporaryServer
+with awaited_server():
+    print(TemporaryServer().server_process.poll())
+print(httpx.get(f"{TemporaryServer().api_url}/health").status_code)
+"""
+
+
+def test_it_starts_while_something_else_is_done(tmp_path: Path) -> None:
+    own = environment(PREFECT_HOME=str(tmp_path / "home"))
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", MEANWHILE], cwd=tmp_path, env=own, capture_output=True, text=True, check=False,
+        timeout=SECONDS,
+    )  # fmt: skip
+    assert done.stdout.split() == ["None", "200"], done.stderr
+
+
 def test_it_ends_when_its_starter_is_killed(tmp_path: Path) -> None:
     script = f"{STARTS}from prefect.server.api.server import SubprocessASGIServer\nprint(SubprocessASGIServer().server_process.pid, flush=True); input()"  # noqa: E501
     own, pipe = environment(PREFECT_HOME=str(tmp_path / "home")), subprocess.PIPE
