@@ -14,6 +14,7 @@ from pathlib import Path
 
 import prefect.context
 import pytest
+from prefect.context import SettingsContext
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
 from listflow.flows.server.here import address_of, is_hosting, use_server_here
@@ -50,7 +51,10 @@ def nothing_configured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Itera
     monkeypatch.delenv("PREFECT_API_AUTH_STRING", raising=False)
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
     prefect.context.refresh_global_settings_context()
+    # A test server of this process lays its settings over the global ones.
+    over = SettingsContext.__var__.set(None)  # type: ignore[arg-type]
     yield
+    SettingsContext.__var__.reset(over)
     monkeypatch.undo()
     for name in ("PREFECT_API_URL", "PREFECT_API_AUTH_STRING"):
         os.environ.pop(name, None)
