@@ -18,12 +18,8 @@ import httpx
 from httpx import HTTPError, HTTPStatusError, TransportError
 from prefect.artifacts import create_progress_artifact, update_progress_artifact
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.settings import (
-    PREFECT_API_AUTH_STRING,
-    PREFECT_API_URL,
-    PREFECT_CLIENT_MAX_RETRIES,
-    temporary_settings,
-)
+from prefect.context import SettingsContext, get_settings_context
+from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, Settings
 
 from listflow.data.errors import InputError
 from listflow.flows.server.here import use_server_here
@@ -93,8 +89,21 @@ def server_client(**settings: Any) -> Iterator[SyncPrefectClient]:
 @contextmanager
 def if_it_answers(retries: int = 0) -> Iterator[None]:
     """Ends early where the server gives no answer, having asked ``retries`` times more after 2, 4, 8... seconds."""
-    with suppress(HTTPError), temporary_settings({PREFECT_CLIENT_MAX_RETRIES: retries}):
+    here = get_settings_context()
+    with suppress(HTTPError), SettingsContext(profile=here.profile, settings=_patient(here.settings, retries)):
         yield
+
+
+_PATIENT: dict[int, tuple[Settings, Settings]] = {}
+
+
+def _patient(settings: Settings, retries: int) -> Settings:
+    """``settings`` with so many retries: made once, as Prefect reads and checks all of them for every change."""
+    known, found = _PATIENT.get(retries, (None, settings))
+    if known is not settings:
+        found = settings.copy_with_update({PREFECT_CLIENT_MAX_RETRIES: retries})
+        _PATIENT[retries] = settings, found
+    return found
 
 
 def report_link(page: Path) -> str | None:
