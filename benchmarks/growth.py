@@ -27,7 +27,12 @@ from listflow.pipeline.self_training import self_train
 
 TASKS, OF_POOLS = ("sst2", "subj", "agnews", "trec"), ("agnews", "trec")
 LABELS, POOLS = (10, 30, 100), (300, None)
-WAYS = ("labelled_only", "final", *PEERS)
+# By what they are called in the table and the picture, and the colours of the report's plots.
+WAYS = {
+    "labelled_only": ("labels and names alone", "#E69F00"), "final": ("listflow, six rounds", "#0072B2"),
+    "lr": ("logistic regression", "#D55E00"), "spreading": ("label spreading", "#009E73"),
+    "self-training": ("self-training", "#CC79A7"),
+}  # fmt: skip
 
 
 def settings(task: str) -> Iterator[tuple[int, int | None]]:
@@ -58,7 +63,7 @@ def means(task: str, shots: int, pool: int | None) -> dict[str, float]:
 
 
 def table() -> None:
-    print("| task | labels | pool | " + " | ".join(WAYS) + " |")
+    print("| task | labels | pool | " + " | ".join(name for name, _ in WAYS.values()) + " |")
     print("|---" * (len(WAYS) + 3) + "|")
     for task in TASKS:
         for shots, pool in settings(task):
@@ -69,17 +74,21 @@ def table() -> None:
 
 def picture(path: Path) -> None:
     """Accuracy over the number of labels, a panel for each task."""
-    figure = Figure(figsize=(11, 3.2), layout="constrained")
+    figure = Figure(figsize=(11, 3.4), layout="constrained")
     for axes, task in zip(figure.subplots(1, len(TASKS)), TASKS, strict=True):
         points = {count: told for count in LABELS if (told := means(task, count, POOL))}
-        for way in WAYS:
-            axes.plot(list(points), [told[way] for told in points.values()], marker="o", label=way)
+        for way, (name, colour) in WAYS.items():
+            axes.plot(list(points), [told[way] for told in points.values()], marker="o", label=name, color=colour)
         axes.set_xscale("log")
         axes.set_xticks(LABELS, [str(count) for count in LABELS])
+        axes.set_xticks([], minor=True)
+        axes.spines[["top", "right"]].set_visible(False)
         axes.set_title(task)
         axes.set_xlabel("labels")
     figure.axes[0].set_ylabel("accuracy (%)")
-    figure.axes[-1].legend(fontsize=7)
+    figure.legend(
+        *figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=len(WAYS), frameon=False
+    )
     figure.savefig(path, dpi=110)
 
 
