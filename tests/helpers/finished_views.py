@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from merged_models import LABELS, TASK, backbone_of, of
+from merged_models import LABELS, TASK, VERBALIZER, backbone_of, of
+from pydantic import TypeAdapter
 from stage_models import perturb
 from tiny import tiny_overlay
 
@@ -18,9 +19,9 @@ from listflow.data.task import Task
 from listflow.pipeline.backbone.backbone import Backbone
 from listflow.pipeline.backbone.text_face import text_face_of
 from listflow.pipeline.model.classifier import Classifier
-from listflow.pipeline.model.config import PrototypesHead, VerbalizerHead
+from listflow.pipeline.model.config import AnyHead, PrototypesHead, VerbalizerHead
 from listflow.pipeline.model.verbalizer import label_word_ids
-from listflow.pipeline.stages.config import NoStage
+from listflow.pipeline.stages.config import AnyStage, NoStage
 from listflow.pipeline.storage.checkpoint import new_folder, save_tensors, verified, write_json
 from listflow.pipeline.storage.run_folder import MIXTURE, RunFolder
 
@@ -77,6 +78,28 @@ def saved_backbone(folder: Path, family: str = "bert") -> Path:
     backbone.model.save_pretrained(folder)
     backbone.tokenizer.save_pretrained(folder)
     return folder
+
+
+def finished(
+    folder: Path, family: str, chosen: tuple[AnyStage, ...], head: dict[str, Any] = VERBALIZER, task: Task = TASK
+) -> Path:
+    """A run's folder with a model that is far from its start."""
+    backbone = backbone_of(family)
+    backbone.model.save_pretrained(folder / "backbone")
+    backbone.tokenizer.save_pretrained(folder / "backbone")
+    config: AnyHead = TypeAdapter(AnyHead).validate_python(head)
+    words = label_word_ids(task, backbone.tokenizer)
+    model = perturb(Classifier(backbone, chosen, config, words), std=0.1)
+    facts = {"precision": "fp32", "device": "cpu", "dtype": "float32", "checksum": backbone.checksum()}
+    card = {
+        "format": 1, "task": task.model_dump(mode="json"), "max_length": 48,
+        "backbone": {"name": str(folder / "backbone"), **facts},
+        "stage": [stage.model_dump(mode="json") for stage in chosen], "head": config.model_dump(mode="json"),
+    }  # fmt: skip
+    with new_folder(folder / "run" / "final", {}) as aside:
+        save_tensors(aside / "weights.safetensors", model.tensors())
+        write_json(aside / "model.json", card)
+    return folder / "run"
 
 
 def committee_run(
