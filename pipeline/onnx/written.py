@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from listflow.data.errors import InputError
+from listflow.data.errors import InputError, shortened
 from listflow.data.task import Task
 from listflow.pipeline.backbone.batch import Encoded
 from listflow.pipeline.backbone.prompt import Prompt, Text
@@ -37,10 +37,13 @@ def write_graph(graph: nn.Module, view: View, path: Path, task: Task, temperatur
     try:
         _trace(graph.eval(), inputs_of(view.encoder, texts[:2]), path)
     except (RuntimeError, TypeError) as error:
-        raise InputError(_no_graph(view, f"torch {torch.__version__}: {str(error).splitlines()[0]}")) from error
+        raise InputError(_no_graph(view, f"torch {torch.__version__}: {_first_line(error)}")) from error
     expected = (logits_of(view.model, view.encoder.encode(texts)) / temperature).softmax(-1)
-    # In batches that it was not traced with: what was taken for fixed there shows here.
-    found = torch.cat([run(path, inputs_of(view.encoder, part)) for part in (texts[:1], texts[1:])]).softmax(-1)
+    try:
+        # In batches that it was not traced with: what was taken for fixed there shows here.
+        found = torch.cat([run(path, inputs_of(view.encoder, part)) for part in (texts[:1], texts[1:])]).softmax(-1)
+    except Exception as error:  # those of onnxruntime have no other kind in common
+        raise InputError(_no_graph(view, f"onnxruntime: {_first_line(error)}")) from error
     off = float((found - expected).abs().max())
     if not off <= AT_MOST:
         raise InputError(_no_graph(view, f"onnxruntime finds other probabilities, by up to {off:.1g}"))
@@ -81,6 +84,10 @@ def _trace(graph: nn.Module, given: dict[str, Tensor], path: Path) -> None:
 def _named(prefix: str, encoded: Encoded) -> dict[str, Tensor]:
     batch = encoded.batch(range(len(encoded)))
     return {f"{prefix}input_ids": batch.ids, f"{prefix}attention_mask": batch.attention}
+
+
+def _first_line(error: Exception) -> str:
+    return shortened((str(error).splitlines() or [type(error).__name__])[0], 200)
 
 
 def _no_graph(view: View, why: str) -> str:
