@@ -16,7 +16,7 @@ from stage_models import perturb
 from tiny import tiny_overlay
 
 from listflow.data.task import Task
-from listflow.pipeline.backbone.backbone import Backbone
+from listflow.pipeline.backbone.backbone import Backbone, load_backbone
 from listflow.pipeline.backbone.text_face import text_face_of
 from listflow.pipeline.model.classifier import Classifier
 from listflow.pipeline.model.config import AnyHead, PrototypesHead, VerbalizerHead
@@ -103,13 +103,13 @@ def finished(
 
 
 def committee_run(
-    folder: Path, backbone: Path, views: Sequence[str] = ("prompt", "text"), task: Task = TASK, family: str = "bert",
-    seed: int = 0, middle: float = 0.0, temperature: float = 1.0,
+    folder: Path, backbone: Path | str, views: Sequence[str] = ("prompt", "text"), task: Task = TASK,
+    family: str = "bert", seed: int = 0, middle: float = 0.0, temperature: float = 1.0, std: float = 0.1,
 ) -> Path:  # fmt: skip
-    """The folder of a run whose final model has these views, on the backbone in a folder of its own."""
-    made = {"prompt": _prompt, "text": partial(_text, middle=middle)}
-    tiny = backbone_of(family)
-    own = Backbone(tiny.model, tiny.tokenizer, str(backbone))
+    """The folder of a run whose final model has these views, on the backbone in a folder of its own, or of a name."""
+    made = {"prompt": partial(_prompt, std=std), "text": partial(_text, middle=middle)}
+    own = load_backbone(backbone, "fp32", "cpu") if isinstance(backbone, str) else backbone_of(family)
+    own = Backbone(own.model, own.tokenizer, str(backbone))
     tensors, cards = dict[str, torch.Tensor](), []
     for view in views:
         model, card = made[view](own, task, seed)
@@ -138,11 +138,11 @@ def code_of(folder: Path) -> dict[str, Any]:
     return names
 
 
-def _prompt(backbone: Backbone, task: Task, seed: int) -> tuple[Classifier, dict[str, Any]]:
+def _prompt(backbone: Backbone, task: Task, seed: int, std: float) -> tuple[Classifier, dict[str, Any]]:
     stages = of("none" if backbone.family.shares_layers else "list")  # the former alone merges there
     head = VerbalizerHead()
     model = Classifier(backbone, stages, head, label_word_ids(task, backbone.tokenizer), seed)
-    perturb(model, std=0.1, seed=seed)
+    perturb(model, std=std, seed=seed)
     return model, {"stage": [s.model_dump(mode="json") for s in stages], "head": head.model_dump(), "temperature": 1.3}
 
 

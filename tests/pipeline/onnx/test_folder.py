@@ -15,6 +15,7 @@ from finished_views import PAIRS, code_of, committee_run, finished, saved_backbo
 from merged_models import TASK, of
 from tiny import CONFIGS
 
+from listflow.data.task import Task
 from listflow.pipeline.results.export import export
 from listflow.pipeline.results.predictor import Predictor
 
@@ -125,3 +126,17 @@ def test_the_code_needs_no_more_than_it_says(views: tuple[str, ...], tmp_path: P
     done = subprocess.run([sys.executable, "-I", "-c", script], cwd=out, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() in {f"['{label}']" for label in TASK.labels}
+
+
+REAL: list[Any] = [
+    "Where is my parcel? It was due on Monday!", "", "  ", "[MASK] [SEP] [CLS] [PAD]", "I WANT my money back.\nNow.\t",
+    "\U0001f600\U0001f600 été 中文 \u0000\u200b", "the card was charged twice, " * 200, "a", "ﬁnal Straße İstanbul",
+]  # fmt: skip
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("task", [TASK, PAIRS], ids=["texts", "pairs"])
+def test_the_embedded_backbone(task: Task, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = committee_run(tmp_path / "run", "minilm", task=task, std=0.01)
+    rows = list(zip(REAL, reversed(REAL), strict=True)) if task.is_pair else REAL
+    check(run, tmp_path / "out", monkeypatch, rows)
