@@ -3,9 +3,9 @@
     python benchmarks/onnx_rows.py [--run RUN] [--rows 1000] [--repeats 3] [--threads 1 2]
 
 Without a run, one on the embedded backbone is trained for a moment: what it says is of no use, what it costs is what
-any costs. The rows are texts of the demo. onnxruntime takes 32 rows at a time, as they come and sorted by length, with the
-tokenizer's time; `Predictor` sorts by itself. Prints the median of the repeats, and rows a second of CPU time, which
-says more where the machine does other things too. (Not called onnx.py, as that would be taken for the package.)
+any costs. The rows are texts of the demo. onnxruntime takes 32 rows at a time, as they come and sorted by length, with
+the tokenizer's time; `Predictor` sorts by itself. Prints the median of the repeats, and rows a second of CPU time,
+which says more where the machine does other things too. (Not called onnx.py, as that would be taken for the package.)
 """
 
 from __future__ import annotations
