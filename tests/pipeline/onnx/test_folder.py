@@ -55,7 +55,11 @@ def test_every_stage_that_merges(names: list[Any], tmp_path: Path, monkeypatch: 
     check(finished(tmp_path, "bert", of(*names)), tmp_path / "out", monkeypatch, TEXTS)
 
 
-@pytest.mark.parametrize("family", [*CONFIGS, "deberta-v3"])
+LIKE_ANOTHER = ["xlm-roberta", "camembert", "ernie", "deberta-v3"]  # the graphs of roberta, bert and deberta-v2
+FAMILIES = [name for name in CONFIGS if name not in LIKE_ANOTHER]
+
+
+@pytest.mark.parametrize("family", [*FAMILIES, *(pytest.param(name, marks=pytest.mark.long) for name in LIKE_ANOTHER)])
 def test_both_views_on_every_family(family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = committee_run(tmp_path / "run", saved_backbone(tmp_path / "backbone", family), family=family, middle=0.7)
     check(run, tmp_path / "out", monkeypatch, TEXTS)
