@@ -12,6 +12,7 @@ stages/           what is trained inside the backbone
 model/            the classifier: backbone, stages and head
 run/              one run: what is asked, what is fed, what it stands on
 training/         the rounds
+onnx/             a finished model as ONNX graphs
 results/          what comes out
 pretraining/      before a run: a domain's words, a subspace of prompts
 """

@@ -1,9 +1,9 @@
-"""``predict`` and ``export``: finished runs put to use, for labels or as a plain transformers model."""
+"""``predict`` and ``export``: finished runs put to use, for labels or as a plain model."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 from typer import Argument, Option
 
@@ -41,12 +41,15 @@ def predict(
 def export(
     folder: RunPath,
     output: Annotated[Path, Option(help="A new folder for the model.")],
+    format: Annotated[
+        Literal["transformers", "onnx"], Option(help="What it is written as; onnx needs the extra of that name.")
+    ] = "transformers",
     verbose: Verbose = False,
 ) -> None:
-    """Merge a run's final model into a plain transformers folder."""
+    """Merge a run's final model into a plain transformers folder, or into ONNX graphs."""
     prepare(verbose)
     from listflow.pipeline.results.export import export as write
 
     with plain_console(stderr=True).status("merge the model"):
-        write(folder, output)
+        write(folder, output, format)
     print_line(plain_console(), f"plain model in {output}; the code to use it is in {output / 'README.md'}")

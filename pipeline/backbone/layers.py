@@ -102,7 +102,7 @@ class InShapeOfBert(nn.Module):
         """(B, H, T, T): the additive ``mask``, and what MPNet adds to scores for the distance of two tokens."""
         places = torch.arange(hidden.shape[1], device=hidden.device)
         bias = self.positions(self.bucket(places[None, :] - places[:, None])).permute(2, 0, 1)
-        return bias.expand(len(hidden), -1, -1, -1) + (0 if mask is None else mask)
+        return bias.expand(hidden.shape[0], -1, -1, -1) + (0 if mask is None else mask)
 
 
 class Layers(nn.Module):
@@ -156,7 +156,7 @@ class OnlyMask(nn.Module):
         if mask_at is None:
             whole: Tensor = self.layer(hidden, attention_mask)
             return whole
-        texts = torch.arange(len(hidden), device=hidden.device)
+        texts = torch.arange(hidden.shape[0], device=hidden.device)
         asking = hidden[texts, mask_at].unsqueeze(1)
         if attention_mask is not None and attention_mask.shape[2] > 1:
             attention_mask = attention_mask[texts, :, mask_at].unsqueeze(2)

@@ -60,7 +60,7 @@ class Pooling(Section):
         elif self.mode == "max":
             found = found.masked_fill(seen == 0, float("-inf")).amax(1)
         elif self.mode == "last":
-            found = found[torch.arange(len(found), device=found.device), attention.sum(1) - 1]
+            found = found[torch.arange(found.shape[0], device=found.device), attention.sum(1) - 1]
         elif self.mode == "mean_sqrt":
             found = (found * seen).sum(1) / seen.sum(1).clamp_min(1).sqrt()
         elif self.mode == "weighted":

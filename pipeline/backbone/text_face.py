@@ -85,10 +85,11 @@ class TextFace:
         """(N, D) fp32 sentence embeddings, on the CPU; (N, 2 D) with the middle layer's unit vectors beside them."""
         found = torch.empty(len(encoded), self.width(is_pair=False))
         for rows in by_length(encoded.lengths(), TOKENS_A_BATCH):
-            found[torch.from_numpy(rows)] = self._embed(encoded.batch(rows).to(self.device)).cpu()
+            found[torch.from_numpy(rows)] = self.embed_batch(encoded.batch(rows).to(self.device)).cpu()
         return found
 
-    def _embed(self, batch: Batch) -> Tensor:
+    def embed_batch(self, batch: Batch) -> Tensor:
+        """(B, D) or (B, 2 D), as ``embed``, where the batch is."""
         said = self.encoder(
             input_ids=batch.ids, attention_mask=batch.attention, output_hidden_states=self.middle, return_dict=True
         )

@@ -33,11 +33,12 @@ TOKENS = """
 def tokens(text):
     return tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
 """
-PROMPT = """
+ENCODE = """
 
 def encode({given}):
     pieces, room = card["pieces"], card["room"]
-{encode}
+{cut}"""
+PROMPT = """
 
 @torch.inference_mode()
 def {name}(rows):
@@ -154,7 +155,7 @@ def prompt_card(prompt: Prompt, tokens: Sequence[int], temperature: float = 1.0)
             {"label": label, "word": word, "token_id": token}
             for label, word, token in zip(task.labels, words, tokens, strict=True)
         ],
-        "pieces": _pieces(prompt),
+        "pieces": pieces_around(prompt),
         "room": prompt.budget,
     }
     return card if temperature == 1 else {**card, "temperature": temperature}
@@ -178,7 +179,7 @@ def prompt_readme(prompt: Prompt, temperature: float = 1.0) -> str:
     code = (
         "import json\n\nimport torch\nfrom transformers import AutoModelForMaskedLM, AutoTokenizer\n\n"
         + OPENED.format(file=CARD, name="card") + TOKENIZER.format(folder=".") + MODEL.format(folder=".")
-        + TOKENS + _by_prompt(prompt, "probabilities", said) + _classify(prompt.task)
+        + TOKENS + _by_prompt(prompt, "probabilities", said) + classification(prompt.task)
     )  # fmt: skip
     return README.format(name=plain(prompt.task.name), words=OF_PROMPT, code=code)
 
@@ -189,7 +190,7 @@ def text_readme(task: Task, face: TextFace) -> str:
         "import json\n\nimport torch\nimport torch.nn.functional as F\nfrom safetensors.torch import load_file\n"
         "from transformers import AutoModel, AutoTokenizer\n\n"
         + OPENED.format(file=CARD, name="card") + TOKENIZER.format(folder=".") + _encoder(face, ".")
-        + TOKENS + _by_text(task, face, "card", "probabilities", SOFTMAX) + _classify(task)
+        + TOKENS + _by_text(task, face, "card", "probabilities", SOFTMAX) + classification(task)
     )  # fmt: skip
     return README.format(name=plain(task.name), words=OF_TEXT, code=code)
 
@@ -204,18 +205,38 @@ def readme_of_both(prompt: Prompt, face: TextFace) -> str:
         + OPENED.format(file=f"{AS_PROMPT}/{CARD}", name="card")
         + OPENED.format(file=f"{AS_TEXT}/{CARD}", name="bare")
         + TOKENIZER.format(folder=AS_PROMPT) + MODEL.format(folder=AS_PROMPT) + _encoder(face, AS_TEXT)
-        + TOKENS + _by_prompt(prompt, "by_prompt") + _by_text(task, face, "bare", "by_text") + MIXED + _classify(task)
+        + TOKENS + _by_prompt(prompt, "by_prompt") + _by_text(task, face, "bare", "by_text") + MIXED
+        + classification(task)
     )  # fmt: skip
     return README.format(name=plain(task.name), words=OF_BOTH, code=code)
 
 
-def _by_prompt(prompt: Prompt, name: str, said: str = "") -> str:
-    """Makes the tokens of a text and of the words around it apart, and cuts long texts, as ``Prompt`` does."""
+def encoding(prompt: Prompt) -> str:
+    """README code that defines ``encode``: the token ids of a row, of which long texts are cut, as by ``Prompt``.
+
+    It makes the tokens of a text and of the words around it apart, and stands on ``card`` and ``tokens``.
+    """
     texts = [part for part in prompt.parts if part.kind in {"text", "pair"}]
     names = {"text": "text"} if len(texts) == 1 else {"text": "text_a", "pair": "text_b"}
     read = [_read(part, names[part.kind], prompt.task.lower) for part in texts]
     cut = CUT_ONE if len(texts) == 1 else CUT_TWO
-    return PROMPT.format(given=", ".join(names.values()), encode=cut.format(*read), name=name, said=said)
+    return ENCODE.format(given=", ".join(names.values()), cut=cut.format(*read))
+
+
+def pieces_around(prompt: Prompt) -> list[list[int]]:
+    """The token ids before, between and after the texts."""
+    pieces = [[prompt.start]]
+    for place, part in enumerate(prompt.parts):
+        if part.kind in {"text", "pair"}:
+            pieces.append([])
+        else:
+            pieces[-1] += [prompt.tokenizer.mask_token_id] if part.kind == "mask" else prompt.fixed[place]
+    pieces[-1].append(prompt.end)
+    return pieces
+
+
+def _by_prompt(prompt: Prompt, name: str, said: str = "") -> str:
+    return encoding(prompt) + PROMPT.format(name=name, said=said)
 
 
 def _by_text(task: Task, face: TextFace, card: str, name: str, said: str = "") -> str:
@@ -237,20 +258,9 @@ def _encoder(face: TextFace, folder: str) -> str:
     return ENCODER.format(folder=folder, without=without, file=VECTORS if folder == "." else f"{folder}/{VECTORS}")
 
 
-def _classify(task: Task) -> str:
+def classification(task: Task) -> str:
+    """README code that defines ``classify``, the likeliest labels of rows, and prints that of one."""
     return CLASSIFY.format(example='("a text", "another text")' if task.is_pair else '("a text",)')
-
-
-def _pieces(prompt: Prompt) -> list[list[int]]:
-    """The token ids before, between and after the texts."""
-    pieces = [[prompt.start]]
-    for place, part in enumerate(prompt.parts):
-        if part.kind in {"text", "pair"}:
-            pieces.append([])
-        else:
-            pieces[-1] += [prompt.tokenizer.mask_token_id] if part.kind == "mask" else prompt.fixed[place]
-    pieces[-1].append(prompt.end)
-    return pieces
 
 
 def _read(part: Part, name: str, lower: bool) -> str:

@@ -1,4 +1,5 @@
-"""A finished run as a folder of plain transformers files, with a README whose code needs nothing of this project.
+"""A finished run as a folder of plain transformers files, or of ONNX graphs, with a README whose code needs nothing of
+this project.
 
 A run of one view is that view's files. Of two, each has a folder, and the README mixes them.
 """
@@ -7,10 +8,10 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
@@ -35,30 +36,37 @@ from listflow.pipeline.model.plain import (
     text_readme,
 )
 from listflow.pipeline.model.prototypes import Prototypes
+from listflow.pipeline.onnx import folder as graphs
+from listflow.pipeline.onnx.installed import check_installed
+from listflow.pipeline.onnx.readme import readme_of_both as readme_of_both_graphs
 from listflow.pipeline.results.finished import Finished
 from listflow.pipeline.storage.checkpoint import save_tensors, write_json
 
 README = "README.md"
+Form = Literal["transformers", "onnx"]
 
 
-def export(run_dir: str | Path, out: str | Path) -> None:
+def export(run_dir: str | Path, out: str | Path, form: Form = "transformers") -> None:
     """Writes the fp32 models of a run, with tokenizer, listflow.json and README.md, to the new folder ``out``.
 
     Of the prompt view a merged masked LM, whose logits of the label words at the mask are the class logits; of the text
-    view the plain encoder and the label vectors. InputError where a trained part has no such form, where ``out`` holds
-    something already, and as ``Finished.open``.
+    view the plain encoder and the label vectors. In the form ``onnx`` each is a graph with class logits, which needs
+    the extra ``onnx``. InputError where a trained part has no such form, where ``out`` holds something already, where
+    the extra is not installed, and as ``Finished.open``.
     """
     out = Path(at_home(out))
     _check_new(out)
+    if form == "onnx":
+        check_installed()
     run = Finished.open(run_dir)
     _check_plain(run, str(run_dir))
     backbone = run.load_backbone("fp32", "cpu")
     committee = run.committee(backbone)
     with _aside(out) as folder:
         if len(committee.views) == 1:
-            _write(run, committee.views[0], backbone, folder, committee.temperature)
+            _write(run, committee.views[0], backbone, folder, form, committee.temperature)
         else:
-            _write_both(run, committee, backbone, folder)
+            _write_both(run, committee, backbone, folder, form)
 
 
 def _check_plain(run: Finished, name: str) -> None:
@@ -73,13 +81,13 @@ def _check_plain(run: Finished, name: str) -> None:
             )
 
 
-def _write_both(run: Finished, committee: Committee, backbone: Backbone, folder: Path) -> None:
+def _write_both(run: Finished, committee: Committee, backbone: Backbone, folder: Path, form: Form) -> None:
     """Of a pool of log-probabilities, less weight of every view is a higher temperature of the whole."""
     mixed: list[dict[str, Any]] = []
     for view in committee.views:
         name = AS_PROMPT if isinstance(view.encoder, Prompt) else AS_TEXT
         (folder / name).mkdir()
-        _write(run, view, backbone, folder / name)
+        _write(run, view, backbone, folder / name, form)
         weight = view.weight / committee.temperature
         mixed.append({"folder": name, "weight": weight, "temperature": view.temperature})
     prompt, face = (view.encoder for view in committee.views)
@@ -87,23 +95,27 @@ def _write_both(run: Finished, committee: Committee, backbone: Backbone, folder:
     assert isinstance(face, TextFace)
     labels = [{"label": label} for label in run.task.labels]
     write_json(folder / CARD, {"format": 1, "task": run.task.name, "labels": labels, "views": mixed})
-    (folder / README).write_text(readme_of_both(prompt, face), "utf-8")
+    readme = readme_of_both if form == "transformers" else readme_of_both_graphs
+    (folder / README).write_text(readme(prompt, face), "utf-8")
 
 
-def _write(run: Finished, view: View, backbone: Backbone, folder: Path, temperature: float = 1.0) -> None:
+def _write(run: Finished, view: View, backbone: Backbone, folder: Path, form: Form, temperature: float = 1.0) -> None:
     if isinstance(view.encoder, Prompt):
-        _write_prompt(view, view.encoder, run.word_ids(backbone), backbone, folder, temperature)
+        words = run.word_ids(backbone)
+        merged, tokens = merge(view.model, backbone, words), label_tokens(words, backbone)
+        write = _write_prompt if form == "transformers" else graphs.write_prompt
+        write(view, view.encoder, merged, tokens, folder, temperature)
     else:
-        _write_text(view, view.encoder, run.task, folder, temperature)
+        write_text = _write_text if form == "transformers" else graphs.write_text
+        write_text(view, view.encoder, run.task, folder, temperature)
 
 
 def _write_prompt(
-    view: View, prompt: Prompt, words: tuple[tuple[int, ...], ...], backbone: Backbone, folder: Path, temperature: float
+    view: View, prompt: Prompt, merged: Backbone, tokens: Sequence[int], folder: Path, temperature: float
 ) -> None:
-    merged = merge(view.model, backbone, words)
     merged.model.save_pretrained(folder)
     merged.tokenizer.save_pretrained(folder)
-    write_json(folder / CARD, prompt_card(prompt, label_tokens(words, backbone), temperature))
+    write_json(folder / CARD, prompt_card(prompt, tokens, temperature))
     (folder / README).write_text(prompt_readme(prompt, temperature), "utf-8")
 
 

@@ -10,17 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from merged_models import LABELS, TASK, backbone_of, of
+from merged_models import LABELS, TASK, VERBALIZER, backbone_of, of
+from pydantic import TypeAdapter
 from stage_models import perturb
 from tiny import tiny_overlay
 
 from listflow.data.task import Task
-from listflow.pipeline.backbone.backbone import Backbone
+from listflow.pipeline.backbone.backbone import Backbone, load_backbone
 from listflow.pipeline.backbone.text_face import text_face_of
 from listflow.pipeline.model.classifier import Classifier
-from listflow.pipeline.model.config import PrototypesHead, VerbalizerHead
+from listflow.pipeline.model.config import AnyHead, PrototypesHead, VerbalizerHead
 from listflow.pipeline.model.verbalizer import label_word_ids
-from listflow.pipeline.stages.config import NoStage
+from listflow.pipeline.stages.config import AnyStage, NoStage
 from listflow.pipeline.storage.checkpoint import new_folder, save_tensors, verified, write_json
 from listflow.pipeline.storage.run_folder import MIXTURE, RunFolder
 
@@ -79,14 +80,36 @@ def saved_backbone(folder: Path, family: str = "bert") -> Path:
     return folder
 
 
+def finished(
+    folder: Path, family: str, chosen: tuple[AnyStage, ...], head: dict[str, Any] = VERBALIZER, task: Task = TASK
+) -> Path:
+    """A run's folder with a model that is far from its start."""
+    backbone = backbone_of(family)
+    backbone.model.save_pretrained(folder / "backbone")
+    backbone.tokenizer.save_pretrained(folder / "backbone")
+    config: AnyHead = TypeAdapter(AnyHead).validate_python(head)
+    words = label_word_ids(task, backbone.tokenizer)
+    model = perturb(Classifier(backbone, chosen, config, words), std=0.1)
+    facts = {"precision": "fp32", "device": "cpu", "dtype": "float32", "checksum": backbone.checksum()}
+    card = {
+        "format": 1, "task": task.model_dump(mode="json"), "max_length": 48,
+        "backbone": {"name": str(folder / "backbone"), **facts},
+        "stage": [stage.model_dump(mode="json") for stage in chosen], "head": config.model_dump(mode="json"),
+    }  # fmt: skip
+    with new_folder(folder / "run" / "final", {}) as aside:
+        save_tensors(aside / "weights.safetensors", model.tensors())
+        write_json(aside / "model.json", card)
+    return folder / "run"
+
+
 def committee_run(
-    folder: Path, backbone: Path, views: Sequence[str] = ("prompt", "text"), task: Task = TASK, family: str = "bert",
-    seed: int = 0, middle: float = 0.0, temperature: float = 1.0,
+    folder: Path, backbone: Path | str, views: Sequence[str] = ("prompt", "text"), task: Task = TASK,
+    family: str = "bert", seed: int = 0, middle: float = 0.0, temperature: float = 1.0, std: float = 0.1,
 ) -> Path:  # fmt: skip
-    """The folder of a run whose final model has these views, on the backbone in a folder of its own."""
-    made = {"prompt": _prompt, "text": partial(_text, middle=middle)}
-    tiny = backbone_of(family)
-    own = Backbone(tiny.model, tiny.tokenizer, str(backbone))
+    """The folder of a run whose final model has these views, on the backbone in a folder of its own, or of a name."""
+    made = {"prompt": partial(_prompt, std=std), "text": partial(_text, middle=middle)}
+    own = load_backbone(backbone, "fp32", "cpu") if isinstance(backbone, str) else backbone_of(family)
+    own = Backbone(own.model, own.tokenizer, str(backbone))
     tensors, cards = dict[str, torch.Tensor](), []
     for view in views:
         model, card = made[view](own, task, seed)
@@ -115,11 +138,11 @@ def code_of(folder: Path) -> dict[str, Any]:
     return names
 
 
-def _prompt(backbone: Backbone, task: Task, seed: int) -> tuple[Classifier, dict[str, Any]]:
+def _prompt(backbone: Backbone, task: Task, seed: int, std: float) -> tuple[Classifier, dict[str, Any]]:
     stages = of("none" if backbone.family.shares_layers else "list")  # the former alone merges there
     head = VerbalizerHead()
     model = Classifier(backbone, stages, head, label_word_ids(task, backbone.tokenizer), seed)
-    perturb(model, std=0.1, seed=seed)
+    perturb(model, std=std, seed=seed)
     return model, {"stage": [s.model_dump(mode="json") for s in stages], "head": head.model_dump(), "temperature": 1.3}
 
 

@@ -109,6 +109,21 @@ def test_export_and_its_refusals(cli: Cli, finished: tuple[Path, Result], tmp_pa
     refused(cli("export", folder, f"--output={output}"), "is not an empty folder")
     refused(cli("export", tmp_path, f"--output={tmp_path / 'b'}"), "is no run and holds no finished model")
     refused(cli("export", tmp_path / "nope", f"--output={tmp_path / 'b'}"), "there is no folder", "nope")
+    other = cli("export", folder, f"--output={tmp_path / 'b'}", "--format=tflite")
+    assert other.returncode == 2
+    assert "'onnx'" in other.stderr
+
+
+def test_export_as_onnx(cli: Cli, finished: tuple[Path, Result], tmp_path: Path) -> None:
+    pytest.importorskip("onnx", reason="the extra onnx is not installed")
+    pytest.importorskip("onnxruntime", reason="the extra onnx is not installed")
+    folder, output = finished[0], tmp_path / "plain"
+    result = cli("export", folder, f"--output={output}", "--format=onnx")
+    assert result.returncode == 0, result.stderr
+    assert str(output / "README.md") in result.stdout
+    assert (output / "model.onnx").exists()
+    assert result.stderr == ""
+    refused(cli("export", folder, f"--output={output}", "--format=onnx"), "is not an empty folder")
 
 
 def test_plan_trains_nothing_and_keeps_nothing(cli: Cli, asked: list[str], tmp_path: Path) -> None:

@@ -12,49 +12,22 @@ from typing import Any
 
 import pytest
 import torch
-from finished_views import PAIRS, code_of, committee_run, saved_backbone, sentence_files
+from finished_views import PAIRS, code_of, committee_run, finished, saved_backbone, sentence_files
 from merged_models import LEARNED, TASK, VERBALIZER, backbone_of, of
-from pydantic import TypeAdapter
-from stage_models import perturb
 from tiny import CONFIGS
 from transformers import AutoModelForMaskedLM
 
 from listflow.data.errors import InputError
 from listflow.data.task import Task
-from listflow.pipeline.model.classifier import Classifier
-from listflow.pipeline.model.config import AnyHead
-from listflow.pipeline.model.verbalizer import label_word_ids
 from listflow.pipeline.results import export as plain_model
 from listflow.pipeline.results.export import export
 from listflow.pipeline.results.predictor import Predictor
 from listflow.pipeline.stages.config import AnyStage
 from listflow.pipeline.stages.presets import stages
-from listflow.pipeline.storage.checkpoint import new_folder, save_tensors, write_json
+from listflow.pipeline.storage.checkpoint import new_folder, write_json
 
 TEXTS: list[Any] = ["w1 w2 good", "w3 [MASK] w5 w6 poor w7 w8 w9 w10 ", "w9", "w1 " * 70]
 TWO = [("w1 w2 good .", "W3 w4"), ("w9 ", "w1 " * 70), ("w1 " * 70, "w2 " * 70), ("w1 " * 70, "W2"), ("", "w1")]
-
-
-def finished(
-    folder: Path, family: str, chosen: tuple[AnyStage, ...], head: dict[str, Any] = VERBALIZER, task: Task = TASK
-) -> Path:
-    """A run's folder with a model that is far from its start."""
-    backbone = backbone_of(family)
-    backbone.model.save_pretrained(folder / "backbone")
-    backbone.tokenizer.save_pretrained(folder / "backbone")
-    config: AnyHead = TypeAdapter(AnyHead).validate_python(head)
-    words = label_word_ids(task, backbone.tokenizer)
-    model = perturb(Classifier(backbone, chosen, config, words), std=0.1)
-    facts = {"precision": "fp32", "device": "cpu", "dtype": "float32", "checksum": backbone.checksum()}
-    card = {
-        "format": 1, "task": task.model_dump(mode="json"), "max_length": 48,
-        "backbone": {"name": str(folder / "backbone"), **facts},
-        "stage": [stage.model_dump(mode="json") for stage in chosen], "head": config.model_dump(mode="json"),
-    }  # fmt: skip
-    with new_folder(folder / "run" / "final", {}) as aside:
-        save_tensors(aside / "weights.safetensors", model.tensors())
-        write_json(aside / "model.json", card)
-    return folder / "run"
 
 
 def check(run: Path, out: Path, monkeypatch: pytest.MonkeyPatch, texts: list[Any], tolerance: float = 1e-5) -> None:
