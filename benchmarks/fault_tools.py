@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -287,6 +288,7 @@ def start(command: list[str], environment: dict[str, str], out: Any = subprocess
 
 
 def kill_group(process: subprocess.Popen[bytes]) -> None:
-    """SIGKILL to a process and to all that it started."""
-    os.killpg(process.pid, signal.SIGKILL)
+    """SIGKILL to a process and to all that it started; nothing where it was waited for before."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
     process.wait()
