@@ -69,11 +69,11 @@ def _train(config: RunConfig, as_json: bool) -> None:
     train(look_up(config), as_json)
 
 
-def train(found: Found, as_json: bool) -> None:
-    """Trains what was looked up, and shows what it came to."""
+def train(found: Found, as_json: bool, goes_on: bool = False) -> None:
+    """Trains what was looked up, and shows what it came to, and how to go on unless it ``goes_on`` by itself."""
     config = found.asked
     folder = _follow(found, Display(plain_console(stderr=as_json), config.rounds.count))
-    _show_outcome(folder, as_json)
+    _show_outcome(folder, as_json, goes_on)
 
 
 def _follow(found: Found, display: Display) -> Path:
@@ -118,7 +118,7 @@ def _how_to_go_on(folder: Path | None) -> str:
     return f"what is finished is kept. Go on with: listflow resume {short(folder)}"
 
 
-def _show_outcome(folder: Path, as_json: bool) -> None:
+def _show_outcome(folder: Path, as_json: bool, goes_on: bool = False) -> None:
     from listflow.pipeline.results.outcome import report_of
     from listflow.pipeline.results.rendering import text_table
     from listflow.pipeline.run.record import load_config
@@ -130,7 +130,7 @@ def _show_outcome(folder: Path, as_json: bool) -> None:
     files = RunFolder(folder)
     for path in (files.page, files.predictions):
         print_line(console, short(path))
-    if grown := rows_since(load_config(folder)):
+    if not goes_on and (grown := rows_since(load_config(folder))):
         words = f"{counted(grown, 'row')} ingested since this run began; learn from what is new with"
         print_line(console, f"{words}: listflow run --continue {short(folder)}")
     if as_json:

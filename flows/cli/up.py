@@ -239,7 +239,7 @@ def _go_on(plan: Plan) -> None:
     from listflow.flows.run.deployment import serve_run
 
     if plan.first:
-        train(plan.first, as_json=False)
+        train(plan.first, as_json=False, goes_on=True)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         # A Ctrl-C that finds Prefect's runner half begun is lost; this one waits until it has begun.
         signal.signal(signal.SIGINT, _as_sigterm)
@@ -277,6 +277,8 @@ def _screen(server: Server, home: Path, joins: bool, plan: Plan | None, begun: l
 
 
 def _what_is_served(plan: Plan | None, begun: list[Path]) -> Iterator[str]:
+    from listflow.pipeline.storage.run_folder import is_run
+
     if plan is None:
         if begun:
             yield f"  no run         is served; of {', '.join(map(str, begun))}, name one: listflow up RUN"
@@ -290,4 +292,5 @@ def _what_is_served(plan: Plan | None, begun: list[Path]) -> Iterator[str]:
     yield f"  goes on        from {wanted.run}, {' and '.join(when)}"
     yield from (f"  more text      listflow ingest {corpus} FILE" for corpus in wanted.corpora)
     if plan.first:
-        yield f"  first          {wanted.run} is not finished: it is trained now"
+        state = "is not finished: it is trained now" if is_run(wanted.run) else "is made now"
+        yield f"  first          {wanted.run} {state}"

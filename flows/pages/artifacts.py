@@ -87,11 +87,13 @@ def show_start(run: Run) -> None:
 
 def show_rounds(run: Run, history: Sequence[Facts]) -> None:
     """The tables of all rounds so far; each item of ``history`` holds what a round's stages found."""
-    _table(rounds_table(run, history), ROUNDS, _on_rounds(run))
-    _table(balance_table(history), BALANCE, f"{explained(PSEUDO_ROWS, CONFIDENCE)} Then those of every class.")
-    _table(weights_table(history), WEIGHTS, explained(ZERO_WEIGHTS, EFFECTIVE_ROWS, UNIFORM_STEPS))
+    # Every round leaves tables of its own in the list of a flow run.
+    when = f"After round {len(history)} of {run.config.rounds.count}." if history else "At the start."
+    _table(rounds_table(run, history), ROUNDS, f"{when} {_on_rounds(run)}")
+    _table(balance_table(history), BALANCE, f"{when} {explained(PSEUDO_ROWS, CONFIDENCE)} Then those of every class.")
+    _table(weights_table(history), WEIGHTS, f"{when} {explained(ZERO_WEIGHTS, EFFECTIVE_ROWS, UNIFORM_STEPS)}")
     words = (
-        "The rows of the last round that its meta weights spoke for, above an equal share of 1, then those against, "
+        f"{when} The rows that its meta weights spoke for, above an equal share of 1, then those against, "
         "near 0: their labels would not have helped on labelled rows. Of equal ones the least sure come first."
     )
     _table(weighed_table(run, len(history)) if history else (), WEIGHED, words)

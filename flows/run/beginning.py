@@ -12,7 +12,7 @@ from listflow.data.schema import Section
 from listflow.flows.run.naming import introduce
 from listflow.flows.run.self_training import train
 from listflow.flows.run.session import looked_up
-from listflow.pipeline.run.config import BackboneConfig, RunConfig
+from listflow.pipeline.run.config import BackboneConfig, RoundsConfig, RunConfig
 from listflow.pipeline.run.opening import look_up
 from listflow.pipeline.run.presets import build_config
 
@@ -43,7 +43,9 @@ class NewRun(Section):
         if backbone != BackboneConfig().name:
             settings["backbone"] = {"name": backbone}
         texts = {"labelled": data.labelled, "unlabelled": list(data.unlabelled), "test": data.test, "task": config.task}
-        return {name: value for name, value in {**texts, "settings": settings}.items() if value}
+        rounds = config.rounds.count if config.rounds.count != RoundsConfig().count else None
+        own = {**texts, "rounds": rounds, "settings": settings}
+        return {name: value for name, value in own.items() if value}
 
     def to_config(self) -> RunConfig:
         """Preset, then the fields, then the settings; InputError for what does not fit."""

@@ -31,6 +31,7 @@ from listflow.pipeline.run.lineage import lineage
 from listflow.pipeline.run.record import load_config
 from listflow.pipeline.run.status import status_of
 from listflow.pipeline.storage.markdown import plain
+from listflow.pipeline.storage.run_folder import runs_below
 
 SECONDS_BETWEEN_LOOKS = 0.1
 
@@ -82,7 +83,9 @@ def serve_run(wanted: Wanted, tell: Callable[[str], None]) -> None:
     runner.add_flow(start, **form_of(wanted))
     # Before a run that was killed with its server process, and holds the one place, makes the next one wait.
     newest = lineage(wanted.run.resolve())[-1].folder
-    end_killed(newest, f"`listflow serve` was started again, and goes on with {newest.name}")
+    for run in runs_below(newest.parent):  # those of the form, too
+        goes_on = f"and goes on with {run.path.name}" if run.path == newest else "and Retry goes on with it"
+        end_killed(run.path, f"`listflow serve` was started again, {goes_on}")
     deployment = f"{go_on.name}/{wanted.name}"
     # From here on an event starts a run. One that came before, or that no server heard, is made good.
     if wanted.corpora and has_news(wanted.run):

@@ -59,7 +59,7 @@ td + td, th + th { white-space: nowrap; }
 <h1>{{ title }}</h1>
 <p>{{ words }}</p>
 {% if runs %}<table>
-<tr><th>run</th><th>task</th><th>accuracy</th><th>finished</th></tr>
+<tr><th>run</th><th>task</th><th>accuracy</th><th>page drawn</th></tr>
 {% for run in runs %}<tr><td><a href="{{ run.link }}">{{ run.name }}</a></td><td>{{ run.task }}</td>
 <td>{{ run.accuracy }}</td><td>{{ run.time }}</td></tr>
 {% endfor %}</table>{% endif %}
@@ -172,6 +172,6 @@ def _outcome(report: Path) -> tuple[str, str]:
         found: Any = json.loads(_read(report))
         final = found["final"] or {}
         accuracy = final.get("accuracy")
-        return str(found["task"]), "not known" if accuracy is None else f"{accuracy:.1%}"
+        return str(found["task"]), "not known" if accuracy is None else f"{100 * accuracy:.1f} %"
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return "", "cannot be read"

@@ -229,11 +229,13 @@ def advice(report: RunReport) -> str:
     if not points:
         return ""
     words = report.beginning[0]
-    return (
+    told = (
         f"The {words} {'was' if report.parent else 'were'} better by {points:.1f} points: "
-        "label the rows that a run with `--set review.rows=20` asks about, "
-        "or try `--promote gated`, which refuses a student that is worse on labelled rows."
+        "label the rows that a run with `--set review.rows=20` asks about"
     )
+    if report.parent:  # a run that goes on is gated
+        return f"{told}."
+    return f"{told}, or try `--promote gated`, which refuses a student that is worse on labelled rows."
 
 
 def summary(report: RunReport) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -20,6 +20,7 @@ from listflow.pipeline.storage.run_folder import MIXTURE, RoundFolder, RunFolder
 
 State = Literal["running", "interrupted", "done"]
 Part = Literal["complete", "damaged", "begun", "left"]
+PARTS = ("stage", "head", "face", "second")  # of a configuration: what is trained
 Accuracy = float | None
 
 
@@ -106,9 +107,9 @@ def _status_of(folder: Path) -> RunStatus:
     final = _read(files.report)["final"] if done else None
     task = _read(files.inputs)["task"]["name"]
     accuracy = final["accuracy"] if final else None
-    names = _trained(stored["config"])
     waiting = _waiting(folder, rounds) if state == "running" else None
     run_id, views = stored["fingerprint"][:12], _believed(files)
+    names = _trained(stored["config"], views)
     before = stored["config"].get("continues")
     lineage = read_lineage(folder if done else Path(before)) if before else None
     return RunStatus(folder, run_id, task, state, reached, rounds, accuracy, *names, waiting, views, lineage)
@@ -119,13 +120,19 @@ def _waiting(folder: Path, rounds: int) -> Waiting | None:
     return next((Waiting(number, until) for number, until in found if until), None)
 
 
-def _trained(config: Any) -> tuple[str, str]:
-    """Stage and head by name; a run of another version may have some that this one cannot read."""
+def _trained(config: Any, believed: Mapping[str, float]) -> tuple[str, str]:
+    """Stage and head by name, of the views that have a say; a run of another version may have some that this one
+    cannot read.
+    """
     try:
-        read = RunConfig.model_validate({"stage": config["stage"], "head": config["head"]})
+        read = RunConfig.model_validate({part: config[part] for part in PARTS if part in config})
     except ValidationError:
         return "unknown", "unknown"
-    return name_of(read.stage), name_of_head(read.head)
+    views = [read, *([read.text_alone()] if read.second else [])]
+    heard = [view for view in views if believed.get(view.face, 1.0) > 0]
+    stages = [name_of(view.stage) for view in heard]
+    stage = " + ".join(name for name in stages if name != "none") or "none"
+    return stage, " + ".join(name_of_head(view.head) for view in heard)
 
 
 def rounds_of(folder: Path, count: int) -> list[RoundStatus]:

@@ -26,7 +26,7 @@ ACCURACY, MACRO_F1, CALIBRATION_ERROR = "accuracy", "macro F1", "calibration err
 KAPPA, PSEUDO_ROWS, CONFIDENCE = "kappa", "pseudo rows", "mean confidence"
 ZERO_WEIGHTS, EFFECTIVE_ROWS, UNIFORM_STEPS = "zero weights", "effective rows", "steps with uniform weights"
 MEANS = {
-    CALIBRATION_ERROR: "by how much confidence and accuracy differ on average, 0 % is best",
+    CALIBRATION_ERROR: "by how much confidence and accuracy differ, 0 % is best; of final models, once cooled",
     KAPPA: "how alike the student and its teacher label unlabelled texts, 1 is equal and 0 is chance",
     PSEUDO_ROWS: "unlabelled texts that the teacher labelled",
     CONFIDENCE: "the teacher's, of these labels",
@@ -86,7 +86,8 @@ def estimate_told(found: Estimate) -> str:
     """A sentence: the estimate, what it is of, and what it is from."""
     return (
         f"Estimated from the labels: {interval(found)} accuracy on texts like the labelled ones, the range with 90 % "
-        f"certainty; {found.right} of {found.rows} held-out rows were right without their own label."
+        f"certainty; {found.right} of {found.rows} held-out rows were right without their own label, which few rows "
+        "can be by luck, so the estimate is drawn towards half."
     )
 
 

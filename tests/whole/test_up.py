@@ -64,9 +64,8 @@ def test_from_nothing_to_a_run_that_a_corpus_started(stranger: Client, first: li
         print(f"a corpus event: its run was done {wait_until(report.exists, 240):.0f} s after the ingest")
         client = connected(stranger)
         wait_until(lambda: client.runs("listflow-continue", "Completed", "AUTOMATION"), 60)
-        assert [run["state_name"] for run in client.runs("listflow")] == [
-            "Completed"
-        ]  # what is served has its rounds itself
+        # The run that `up` made; what is served has its rounds itself.
+        assert [run["state_name"] for run in client.runs("listflow")] == ["Completed"]
         assert len(client.ask("automations")) >= 3
         # Again, and from another shell: it is served already; another name joins the server.
         refused(stranger.listflow("up", "runs/tickets", "--every=24"), "tickets is served already")

@@ -297,6 +297,14 @@ def test_a_loss_is_called_one(make: Any, tmp_path: Path) -> None:
     assert '<p class="loss">The labels alone were better by 1.2 points' in page_of(tmp_path)
 
 
+def test_a_run_that_is_gated_already_is_not_told_to_be() -> None:
+    lost = replace(make_report(), final=Metrics(0.5, 0.5, 0.1))
+    assert "or try `--promote gated`" in headline(lost)
+    onward = replace(lost, parent="tickets", adopted=Metrics(0.7, 0.7, 0.1))
+    assert "--promote gated" not in headline(onward)
+    assert "label the rows that a run with `--set review.rows=20` asks about." in headline(onward)
+
+
 def test_what_is_no_loss_is_called_none() -> None:
     for report in (make_report(), make_report(final=make_report().labelled_only), make_report(with_test=False)):
         assert "loss" not in headline(report)

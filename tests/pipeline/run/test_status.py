@@ -58,7 +58,11 @@ def test_both_views_are_told(run: Path) -> None:
 
 
 def test_a_view_without_a_say_trains_no_student(run: Path) -> None:
+    before = status_of(run)
     believe(run, prompt=0.0, text=1.0)
+    assert (before.stage.partition(" ")[0], status_of(run).stage) == ("list", "none")
+    assert before.head.startswith("verbalizer + prototypes")
+    assert status_of(run).head.startswith("prototypes")
     shutil.rmtree(run / "round-01" / "student")
     first, second = rounds_of(run, 1)
     assert (parts(first), parts(second)) == ({"prompt": "complete", "text": "complete"}, {"text": "complete"})

@@ -71,7 +71,8 @@ def test_an_estimate_says_what_it_is_of_and_what_it_is_from() -> None:
     found = Estimate(0.765, 0.645, 0.884, 24, 30)
     assert estimate_told(found) == (
         "Estimated from the labels: 76.5 % (64.5 to 88.4 %) accuracy on texts like the labelled ones, the range with "
-        "90 % certainty; 24 of 30 held-out rows were right without their own label."
+        "90 % certainty; 24 of 30 held-out rows were right without their own label, which few rows "
+        "can be by luck, so the estimate is drawn towards half."
     )
     assert accuracy_told(0.8, found) == "80.0 % accuracy"
     assert accuracy_told(None, found) == "an estimated accuracy of 76.5 % (64.5 to 88.4 %)"
