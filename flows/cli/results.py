@@ -130,7 +130,7 @@ def _show_lineage(found: Lineage, folder: Path, console: Console) -> None:
 
 
 def _runs_table(found: list[RunStatus]) -> Table:
-    lineages = [slid(run.lineage) for run in found]
+    lineages = [slid(run.lineage, run.state == "done") for run in found]
     table = Table("run", "id", "task", "round", "state", "final accuracy", *(["lineage"] if any(lineages) else []))
     for run, words in zip(found, lineages, strict=True):
         round_words = f"{run.reached} of {run.rounds}"

@@ -130,10 +130,15 @@ def lineage_told(found: Lineage) -> list[str]:
     return [*told, *([capitalised(found.ended)] if found.ended else [])]
 
 
-def slid(found: Lineage | None) -> str:
-    """``slides, 3.5 points below tickets``; else which run of a lineage it is, and nothing without one."""
+def slid(found: Lineage | None, is_done: bool = True) -> str:
+    """``slides, 3.5 points below tickets``; else which run of a lineage it is, and nothing without one.
+
+    Of a run that is not done, ``found`` ends before it.
+    """
     if found is None or not found.steps:
         return ""
+    if not is_done:
+        return f"run {len(found.steps) + 1}"
     if found.slide is None or found.best is None:
         return f"run {len(found.steps)}" if len(found.steps) > 1 else ""
     return f"slides, {found.slide.points:.1f} points below {found.best.run}"

@@ -43,6 +43,7 @@ def test_six_runs_that_lose_a_little_each_are_a_slide() -> None:
 def test_two_runs_below_are_none_unless_they_lost_more_than_a_standard_error() -> None:
     assert not slide_told(weeks(*WEEKS[:3]))
     assert slid(weeks(*WEEKS[:3])) == "run 3"
+    assert slid(weeks(*WEEKS[:3]), is_done=False) == "run 4"
     paired = replace(weeks(*WEEKS[:3]), error=0.012)
     assert "more than chance allows (a standard error is 1.2 points over the same rows); go" in slide_told(paired)
     assert "chance alone may do that (a standard error is 2.0 points over" in slide_told(replace(paired, error=0.02))
