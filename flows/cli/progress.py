@@ -159,4 +159,4 @@ def _work(plan: Plan) -> Iterator[str]:
     yield "steps"
     yield f"  teacher   {plan.teacher_steps:,}"
     yield f"  student   {phases}, in each of {plan.rounds} rounds"
-    yield f"  in all    {plan.total_steps:,}, about {duration(plan.seconds)} on this machine"
+    yield f"  in all    {plan.total_steps:,}, about {duration(plan.seconds)} of work on this machine"
