@@ -13,6 +13,7 @@ import pytest
 from prefect import flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import State
+from prefect.serializers import JSONSerializer
 from prefect.states import Completed, Paused, Running
 from tiny import tiny_overlay
 
@@ -57,7 +58,8 @@ def leave_note(folder: Path, flow_run: UUID) -> Path:
     return note
 
 
-@flow(persist_result=False)
+# Prefect pickles what a failed flow raised if it is not told otherwise.
+@flow(persist_result=False, result_serializer=JSONSerializer())
 def hold(folder: Path, meanwhile: Callable[[], None]) -> None:
     with single_writer(folder), holding(folder):
         meanwhile()
