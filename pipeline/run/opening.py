@@ -54,8 +54,7 @@ class Found:
 
     def with_backbone(self) -> Found:
         """The same with its model; InputError where that cannot be loaded."""
-        named = self.config.backbone
-        return replace(self, backbone=load_backbone(named.name, named.precision, named.device))
+        return replace(self, backbone=_load(self.config))
 
     def answers(self, config: RunConfig) -> bool:
         """Whether ``config`` is what was asked, and its files are still what was found."""
@@ -96,8 +95,7 @@ def open_run(
     found = found if found is not None and found.answers(config) else look_up(config)
     config, sources, parent = found.config, found.sources, found.parent
     config = config.model_copy(update={"stage": tuple(map(_pinned, config.stage))})
-    backbone = backbone or found.backbone or found.with_backbone().backbone
-    assert backbone is not None
+    backbone = backbone or found.backbone or _load(config)
     config = suited(config, backbone, sources.task)
     sources = spell_out(sources, config)
     config = _spelled(config, sources, backbone)
@@ -122,6 +120,10 @@ def open_run(
         keep_rows(folder, reviewed)
         write_record(run, sources)
         yield _read(run) if keep_features else run
+
+
+def _load(config: RunConfig) -> Backbone:
+    return load_backbone(config.backbone.name, config.backbone.precision, config.backbone.device)
 
 
 def _read(run: Run) -> Run:
