@@ -14,7 +14,6 @@ import argparse
 import os
 import time
 from collections.abc import Callable, Sequence
-from importlib import resources
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -22,10 +21,9 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import onnxruntime
 import torch
+from demo_texts import demo_texts
 from label import finished_run
 
-from listflow.data.rows import read_rows
-from listflow.data.task import Columns
 from listflow.pipeline.backbone.prompt import Prompt, Text
 from listflow.pipeline.method.mixture import mixed
 from listflow.pipeline.model.committee import Committee
@@ -108,12 +106,6 @@ def compare(ways: dict[str, tuple[Label, bool]], texts: list[Text], repeats: int
         print(f"  {name:38} {rates[0]:7.0f} rows/s {rates[1]:7.0f} rows/CPU s", flush=True)
     off = np.abs(said["onnxruntime, as they come"] - said["Predictor, float32"]).max()
     print(f"  most that a probability differs from float32: {off:.1e}")
-
-
-def demo_texts(count: int) -> list[Text]:
-    path = resources.files("listflow.data") / "demo" / "unlabelled.jsonl"
-    texts = [(row.text, None) for row in read_rows(str(path), Columns(), is_pair=False)]
-    return [texts[number % len(texts)] for number in range(count)]
 
 
 if __name__ == "__main__":

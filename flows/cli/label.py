@@ -47,6 +47,7 @@ def label(
     threads: Annotated[
         int, Option(min=1, max=1024, help="CPU threads of each; another number changes the last digits.")
     ] = 1,
+    int8: Annotated[bool, Option("--int8", help="Multiply in 8 bits: faster, and some labels may differ.")] = False,
     address: Annotated[str | None, Option(help="A dask scheduler; without it, --runner dask starts one here.")] = None,
     pool_deployment: Annotated[
         str | None, Option(metavar="NAME", help="With --runner pool: a deployment of listflow-label-shards.")
@@ -63,11 +64,11 @@ def label(
     run, corpus, output = (path.resolve() for path in (folder, corpus, output))
     request = LabelRequest(
         run=str(run), corpus=str(corpus), output=str(output), runner=runner, workers=workers, threads=threads,
-        address=address, deployment=pool_deployment,
+        int8=int8, address=address, deployment=pool_deployment,
     )  # fmt: skip
     # Bad input should not have to wait until Prefect is up.
     check_request(request)
-    Labelling.open(run, corpus, output)
+    Labelling.open(run, corpus, output, int8)
     check_scheduler(request)
     console = plain_console(stderr=as_json)
     facts = _follow(request, console)

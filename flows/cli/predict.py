@@ -17,6 +17,7 @@ def predict(
     output: Annotated[Path, Option(help="Where they go: csv, tsv, jsonl or parquet.")],
     columns: TextColumns = None,
     task_column: Annotated[str | None, Option(help="Column that names the one run to label each row.")] = None,
+    int8: Annotated[bool, Option("--int8", help="Multiply in 8 bits: faster, and some labels may differ.")] = False,
     force: Annotated[bool, Option("--force", help="Replace any file that has the name of the output.")] = False,
     verbose: Verbose = False,
 ) -> None:
@@ -26,7 +27,7 @@ def predict(
     from listflow.pipeline.results.predictors import Predictors
 
     with counting(plain_console(stderr=True), "load the model", "rows") as on_rows:
-        predictors = Predictors.open(folders)
+        predictors = Predictors.open(folders, "int8" if int8 else None)
         for notice in predictors.notices(input, columns):
             say(notice)
         if task_column is None:

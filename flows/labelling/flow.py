@@ -55,7 +55,10 @@ def label_corpus(request: LabelRequest) -> dict[str, Any]:
     if request.runner == "pool":
         check_pool(request)
     check_scheduler(request)
-    work, began = Labelling.open(Path(request.run), Path(request.corpus), Path(request.output)), time.monotonic()
+    work, began = (
+        Labelling.open(Path(request.run), Path(request.corpus), Path(request.output), request.int8),
+        time.monotonic(),
+    )
     introduce(request.title, work.run)
     heed = Heed()
     with cancellable(heed, "the same request labels what is left."), work.begun():

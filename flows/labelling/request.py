@@ -35,6 +35,9 @@ class LabelRequest(Section):
     threads: int = Field(
         1, ge=1, le=1024, description="CPU threads of each worker; another number changes the last digits."
     )
+    int8: bool = Field(
+        False, description="Whether frozen layers are multiplied in 8 bits: faster, and some labels may differ."
+    )
     address: str | None = Field(
         None, description="A dask scheduler, such as tcp://10.0.0.1:8786; without it, one here."
     )

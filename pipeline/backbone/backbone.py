@@ -42,6 +42,8 @@ class Backbone(nn.Module):
         self.name = name
         self.has_head = has_head
         self.family = family_of(model.config)
+        # What was made of its weights for finished models that share them (model/arithmetic.py).
+        self.maps: dict[Any, Any] = {}
 
     @property
     def hidden_size(self) -> int:

@@ -22,9 +22,11 @@ from listflow.data.task import Columns, Task, parse_columns
 from listflow.pipeline.backbone.backbone import Backbone, Identity, Precision, load_backbone
 from listflow.pipeline.backbone.prompt import Prompt
 from listflow.pipeline.backbone.text_face import TextFace, text_face_of
+from listflow.pipeline.model.arithmetic import Arithmetic
 from listflow.pipeline.model.classifier import Classifier, flat
 from listflow.pipeline.model.committee import Committee, View
 from listflow.pipeline.model.config import AnyHead, reads_middle
+from listflow.pipeline.model.unpadded import unpadded
 from listflow.pipeline.model.verbalizer import word_ids_for
 from listflow.pipeline.run.presets import build_config
 from listflow.pipeline.run.run import Run
@@ -154,13 +156,14 @@ class Finished:
                 "restore its sentence files (modules.json, 1_Pooling/config.json and those beside them)."
             )
 
-    def committee(self, backbone: Backbone) -> Committee:
-        """The trained views, on ``backbone``."""
+    def committee(self, backbone: Backbone, arithmetic: Arithmetic = "padded") -> Committee:
+        """The trained views, on ``backbone``, whose frozen layers are read by ``arithmetic``."""
         with undisturbed():
             tensors = load(self.files[WEIGHTS])
-        return Committee(tuple(self._view(view, backbone, tensors) for view in self.views), self.temperature)
+        views = tuple(self._view(view, backbone, tensors, arithmetic) for view in self.views)
+        return Committee(views, self.temperature)
 
-    def _view(self, view: FinishedView, backbone: Backbone, tensors: dict[str, Tensor]) -> View:
+    def _view(self, view: FinishedView, backbone: Backbone, tensors: dict[str, Tensor], arithmetic: Arithmetic) -> View:
         model = Classifier(backbone, view.stage, view.head, word_ids_for(view.head, self.task, backbone))
         others = [other.prefix for other in self.views if other.prefix and other is not view]
         own = {
@@ -169,7 +172,15 @@ class Finished:
             if name.startswith(view.prefix) and not name.startswith(tuple(others))
         }
         model.load(own)
-        return View(model, self._encoder(view, backbone), view.weight, view.temperature)
+        encoder = self._encoder(view, backbone)
+        if model.below is not None:
+            model.below = unpadded(model.below, backbone, arithmetic)
+        if isinstance(encoder, TextFace):
+            # One for all models on this backbone, which read a text together (predictors.py).
+            encoder.encoder = backbone.maps.setdefault(
+                ("text face", arithmetic), unpadded(encoder.encoder, backbone, arithmetic)
+            )
+        return View(model, encoder, view.weight, view.temperature)
 
     def _encoder(self, view: FinishedView, backbone: Backbone) -> Prompt | TextFace:
         if view.face == "text":

@@ -111,12 +111,13 @@ def _schema(labels: list[str]) -> pa.Schema:
 
 def _predictor(work: Labelling) -> Predictor:
     """The model of ``work``: a backbone for all threads of this process, around it a classifier for this one."""
-    if _LOADED.model != work.model or _LOADED.predictor is None:
+    key = f"{work.model} {work.arithmetic}"
+    if key != _LOADED.model or _LOADED.predictor is None:
         with _LOADING:
             if work.model not in _BACKBONES:
                 _BACKBONES.clear()
                 # In the precision of its training, so that it does not matter which machine labels a shard.
                 _BACKBONES[work.model] = work.run.load_backbone(PRECISIONS[work.run.trained_on["dtype"]])
-            _LOADED.predictor = Predictor.of(work.run, _BACKBONES[work.model])
-        _LOADED.model = work.model
+            _LOADED.predictor = Predictor.of(work.run, _BACKBONES[work.model], work.arithmetic)
+        _LOADED.model = key
     return _LOADED.predictor

@@ -20,13 +20,17 @@ from typing import Any
 from uuid import uuid4
 
 from filelock import FileLock, Timeout
+from pydantic import TypeAdapter
 
 from listflow.data.errors import InputError
 from listflow.data.files import file_digest, replacing_shared, storing
 from listflow.data.shards import Manifest, Shard, is_corpus, read_manifest
+from listflow.pipeline.backbone.backbone import resolve_device
+from listflow.pipeline.model.arithmetic import Arithmetic, check_here, fastest
 from listflow.pipeline.results.finished import Finished
 
 FORMAT = 1
+ARITHMETIC: TypeAdapter[Arithmetic] = TypeAdapter(Arithmetic)
 CARD, RECORDS, LOCK, DRIVER = "_labelling.json", "_shards", ".lock", ".driver"
 
 
@@ -60,7 +64,8 @@ class Standing:
 class Labelling:
     """The corpus in ``corpus``, labelled in ``folder`` by the model of ``run``, whose digest is ``model``.
 
-    ``driver`` is the id of who gives out the work: a new one, for it may do so.
+    ``driver`` is the id of who gives out the work: a new one, for it may do so. ``arithmetic`` is that of all of its
+    workers, so that a shard's file is the same whoever makes it.
     """
 
     run: Finished
@@ -69,11 +74,12 @@ class Labelling:
     manifest: Manifest
     folder: Path
     driver: str = field(default_factory=lambda: uuid4().hex)
+    arithmetic: Arithmetic = "padded"
 
     @staticmethod
-    def open(run: Path, corpus: Path, folder: Path) -> Labelling:
+    def open(run: Path, corpus: Path, folder: Path, int8: bool = False) -> Labelling:
         """Nothing is written yet. InputError when the run is not finished, the corpus is none or of another kind of
-        rows, or ``folder`` holds something else, such as labels by another model.
+        rows, or ``folder`` holds something else, such as labels by another model, or that this machine cannot make.
         """
         if not is_corpus(str(corpus)):
             raise InputError(
@@ -89,7 +95,8 @@ class Labelling:
         if not manifest.shards:
             raise InputError(f"{corpus} has no rows; add some with `listflow ingest`.")
         labelling = Labelling(found, found.digest(), corpus, manifest, folder)
-        labelling._check_folder()
+        labelling = replace(labelling, arithmetic=labelling._check_folder(int8))
+        check_here(labelling.arithmetic)
         return labelling
 
     def driven_by(self, driver: str) -> Labelling:
@@ -176,17 +183,22 @@ class Labelling:
     def _card(self) -> dict[str, Any]:
         made_of = {"model": self.model, "corpus": self.manifest.name, "labels": self.labels}
         named = {"format": FORMAT, **made_of, "run": str(self.run.run), "task": self.run.task.name}
+        named["arithmetic"] = self.arithmetic
         return {**named, "shards": [shard.sha256 for shard in self.manifest.shards]}
 
-    def _check_folder(self) -> None:
+    def _check_folder(self, int8: bool) -> Arithmetic:
+        """How what is there was multiplied, or how to begin: in 8 bits, or by what is fastest here."""
         path = self.folder / CARD
+        trained_on = self.run.trained_on
+        fast = fastest(trained_on["dtype"], resolve_device(trained_on["device"]))
         if not path.exists():
             if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.glob("[!.]*"))):
                 raise InputError(f"{self.folder} holds something else; choose another --output.")
-            return
+            return "int8" if int8 else fast
         try:
             card = json.loads(path.read_text("utf-8"))
             pinned = card["format"], card["model"], card["corpus"]
+            there = ARITHMETIC.validate_python(card.get("arithmetic", "padded"))
             # Cards of earlier versions have none. A corpus only ever gets shards behind those that it has.
             both = zip(self.manifest.shards, card.get("shards", ()), strict=False)
             is_same_text = all(ours.sha256 == theirs for ours, theirs in both)
@@ -204,6 +216,11 @@ class Labelling:
         for file in self.folder.glob("[0-9]*.parquet"):
             if file.name not in known:
                 raise InputError(f"{file} is of no shard of {self.corpus}; choose another --output.")
+        if int8 and there != "int8":
+            raise InputError(
+                f"{self.folder} holds labels made without --int8; leave it out, or choose another --output."
+            )
+        return there
 
     def _believed(self, shard: Shard) -> Record | None:
         try:

@@ -27,8 +27,10 @@ from listflow.pipeline.backbone.backbone import (
 )
 from listflow.pipeline.backbone.prompt import Prompt, Text
 from listflow.pipeline.backbone.text_face import TextFace
+from listflow.pipeline.model.arithmetic import Arithmetic, check_here, fastest
 from listflow.pipeline.model.classifier import Classifier
 from listflow.pipeline.model.committee import Committee
+from listflow.pipeline.model.unpadded import is_unpadded
 from listflow.pipeline.results.finished import Files, Finished, are_whole
 from listflow.pipeline.results.tables import Shape, write_tables
 
@@ -52,6 +54,7 @@ class Predictor:
     run: Finished
     backbone: Backbone
     committee: Committee
+    arithmetic: Arithmetic = "padded"
 
     @property
     def model(self) -> Classifier:
@@ -79,29 +82,36 @@ class Predictor:
         return self.prompt.met.share
 
     @staticmethod
-    def open(run_dir: str | Path, backbone: Backbone | None = None) -> Predictor:
+    def open(run_dir: str | Path, backbone: Backbone | None = None, arithmetic: Arithmetic | None = None) -> Predictor:
         """The final model of a run, or of its ``final`` folder moved elsewhere.
 
+        ``arithmetic`` is by default the fastest one here that loses nothing; ``int8`` is faster and may change labels.
         InputError when the folder is no finished run, a file of it is damaged, or the backbone is another one.
         """
-        return Predictor.of(Finished.open(run_dir), backbone)
+        return Predictor.of(Finished.open(run_dir), backbone, arithmetic)
 
     @staticmethod
-    def of(run: Finished, backbone: Backbone | None = None) -> Predictor:
+    def of(run: Finished, backbone: Backbone | None = None, arithmetic: Arithmetic | None = None) -> Predictor:
         """The model of ``run`` on ``backbone``, by default its own; InputError when that is another one now."""
         backbone = backbone or run.load_backbone()
-        return Predictor(run, backbone, run.committee(backbone))
+        arithmetic = arithmetic or fastest(backbone.dtype_name, backbone.device.type)
+        check_here(arithmetic)
+        committee = run.committee(backbone, arithmetic)
+        if arithmetic == "int8" and not any(is_unpadded(view.model.below, view.encoder) for view in committee.views):
+            raise InputError(f"{run.run} has no frozen layers that are multiplied in 8 bits; leave --int8 out.")
+        return Predictor(run, backbone, committee, arithmetic)
 
     def __copy__(self) -> Predictor:
         return replace(self)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Predictor:
-        return Predictor.of(self.run, self.backbone)
+        return Predictor.of(self.run, self.backbone, self.arithmetic)
 
     def __reduce__(self) -> tuple[Any, ...]:
         run = self.run
         where = str(run.run.resolve()), str(run.folder.resolve())
-        return _unpickled, (*where, dict(run.files), _home(self), run.columns.model_dump())
+        rounded: Arithmetic | None = "int8" if self.arithmetic == "int8" else None
+        return _unpickled, (*where, dict(run.files), _home(self), run.columns.model_dump(), rounded)
 
     def logits(self, texts: Sequence[Text | str]) -> np.ndarray:
         """(N, C) fp32 class logits of a list of texts, or of (text, second text) pairs where the task reads two.
@@ -185,7 +195,9 @@ def _home(predictor: Predictor) -> Home:
 _SHARED: WeakValueDictionary[tuple[str, ...], Backbone] = WeakValueDictionary()
 
 
-def _unpickled(run: str, folder: str, files: Files, home: Home, columns: dict[str, str]) -> Predictor:
+def _unpickled(
+    run: str, folder: str, files: Files, home: Home, columns: dict[str, str], arithmetic: Arithmetic | None
+) -> Predictor:
     """The ``Predictor`` again; InputError where its files are damaged, or its backbone is another one here."""
     if not are_whole(files, Path(folder)):
         raise InputError(f"the pickled model of {run} is damaged; open the run and pickle it again.")
@@ -198,4 +210,4 @@ def _unpickled(run: str, folder: str, files: Files, home: Home, columns: dict[st
         found.check_text(backbone)  # it came with a model that does not read it
     backbone = backbone or found.load_backbone(precision, device, name)
     _SHARED[key] = _SHARED[rest] = backbone
-    return Predictor.of(found, backbone)
+    return Predictor.of(found, backbone, arithmetic)

@@ -22,6 +22,7 @@ from listflow.data.task import Columns
 from listflow.data.values import listed, texts_of
 from listflow.pipeline.backbone.prompt import Text
 from listflow.pipeline.backbone.text_face import SharedFace, TextFace
+from listflow.pipeline.model.arithmetic import Arithmetic
 from listflow.pipeline.results.finished import Finished
 from listflow.pipeline.results.predictor import BY_TASK, ROWS_AT_ONCE, Predictor
 from listflow.pipeline.results.tables import Shape, write_tables
@@ -39,7 +40,7 @@ class Predictors:
     by_name: Mapping[str, Predictor]
 
     @staticmethod
-    def open(run_dirs: Sequence[str | Path]) -> Predictors:
+    def open(run_dirs: Sequence[str | Path], arithmetic: Arithmetic | None = None) -> Predictors:
         """The final models of runs that were trained on the same backbone, which is loaded once.
 
         InputError as for ``Predictor.open``, for runs of different backbones, and for two runs with one name.
@@ -52,7 +53,9 @@ class Predictors:
         for run in runs:
             _check_backbone(whole, run)
         backbone = whole.load_backbone()
-        return Predictors.of({name: Predictor.of(run, backbone) for name, run in zip(names, runs, strict=True)})
+        return Predictors.of(
+            {name: Predictor.of(run, backbone, arithmetic) for name, run in zip(names, runs, strict=True)}
+        )
 
     @staticmethod
     def of(by_name: Mapping[str, Predictor]) -> Predictors:

@@ -24,7 +24,9 @@ from listflow.data.errors import InputError
 from listflow.data.files import file_digest
 from listflow.data.shards import MANIFEST, dump_manifest, read_manifest
 from listflow.data.task import Columns
-from listflow.pipeline.results import label_worker
+from listflow.pipeline.model import arithmetic
+from listflow.pipeline.model.arithmetic import quantises
+from listflow.pipeline.results import label_worker, labelling
 from listflow.pipeline.results.finished import Finished
 from listflow.pipeline.results.label_worker import label_range
 from listflow.pipeline.results.labelling import Labelling, Stopped
@@ -330,3 +332,43 @@ def test_the_digest_of_a_model_covers_every_view_and_how_they_are_mixed(tmp_path
         save_tensors(aside / "weights.safetensors", tensors)
         write_json(aside / "model.json", card)
     assert Finished.open(tmp_path / "other").digest() != Finished.open(run).digest()
+
+
+def test_all_workers_multiply_as_the_first(
+    run: Path, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    monkeypatch.setattr(labelling, "fastest", lambda dtype, device: "packed")
+    monkeypatch.setattr(arithmetic, "packs", lambda: True)
+    with Labelling.open(run, corpus, out).begun():
+        assert read_json(out / "_labelling.json")["arithmetic"] == "packed"
+    monkeypatch.setattr(arithmetic, "packs", lambda: False)
+    with pytest.raises(InputError, match="packed bfloat16 weights"):
+        label_range(run, corpus, out, 1, 4)
+    assert not list(out.glob("*.parquet"))
+
+
+def test_labels_of_an_earlier_version_go_on_as_they_were(run: Path, corpus: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with Labelling.open(run, corpus, out).begun():
+        card = read_json(out / "_labelling.json")
+    assert card.pop("arithmetic") == "unpadded"
+    (out / "_labelling.json").write_text(json.dumps(card), "utf-8")
+    assert Labelling.open(run, corpus, out).arithmetic == "padded"
+
+
+def test_eight_bits_are_one_labelling_s_own(run: Path, corpus: Path, tmp_path: Path) -> None:
+    if not quantises():
+        pytest.skip("this processor multiplies no 8-bit numbers")
+    committee = committee_run(tmp_path / "run", saved_backbone(tmp_path / "backbone"))
+    plain, rounded = tmp_path / "plain", tmp_path / "rounded"
+    label(committee, corpus, plain)
+    with pytest.raises(InputError, match="made without --int8"):
+        Labelling.open(committee, corpus, plain, int8=True)
+    with Labelling.open(committee, corpus, rounded, int8=True).begun():
+        label_range(committee, corpus, rounded, 1, 4)  # a worker is told by the folder
+    both = [ds.dataset(str(out)).to_table().to_pandas() for out in (plain, rounded)]
+    off = np.abs(both[0]["confidence"] - both[1]["confidence"])
+    assert 0 < off.max() < 0.1
+    with pytest.raises(InputError, match="no frozen layers"):
+        Predictor.open(run, arithmetic="int8")

@@ -1,0 +1,129 @@
+"""Frozen layers of BERT's shape on the tokens of a batch alone: the padding of shorter texts costs nothing.
+
+Everything but attention works on each token by itself, so these maps see the real tokens of all texts in a row. For
+attention the texts are laid side by side again, to a width that the processor's vectors divide: a softmax over 26
+numbers in bfloat16 takes four times as long as one over 32.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers.modeling_outputs import BaseModelOutput
+
+from listflow.pipeline.backbone.backbone import Backbone
+from listflow.pipeline.backbone.layers import SHAPED_LIKE_BERT
+from listflow.pipeline.model.arithmetic import Arithmetic, Map, map_of
+
+# Numbers of a vector register of 64 bytes.
+VECTOR = {torch.bfloat16: 32, torch.float16: 32, torch.float32: 16}
+
+
+def unpadded(encoder: nn.Module, backbone: Backbone, arithmetic: Arithmetic) -> nn.Module:
+    """``encoder``, a view of ``backbone`` or of its lower layers, by that ``arithmetic``; the same numbers to rounding.
+
+    As it is for a family whose layers are of another shape, which are read ``padded``.
+    """
+    is_known = backbone.model.config.model_type in SHAPED_LIKE_BERT and not backbone.family.own
+    return Unpadded(encoder, backbone, arithmetic) if is_known and arithmetic != "padded" else encoder
+
+
+def is_unpadded(*parts: Any) -> bool:
+    """Whether one of these, layers or faces of a text, reads without padding."""
+    return any(isinstance(part, Unpadded) or isinstance(getattr(part, "encoder", None), Unpadded) for part in parts)
+
+
+class Unpadded(nn.Module):
+    """Ids and attention (B, T) -> ``last_hidden_state`` (B, T, D), 0 at padding; all ``hidden_states`` where asked."""
+
+    def __init__(self, encoder: Any, backbone: Backbone, arithmetic: Arithmetic) -> None:
+        super().__init__()
+        self.encoder, self.config, self.multiple = encoder, encoder.config, VECTOR.get(backbone.dtype, 16)
+        layers = encoder.get_submodule(backbone.layers_in_view)
+        self.layers = [_Layer(layer, arithmetic, backbone.maps) for layer in layers]
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, output_hidden_states: bool = False, **_: Any
+    ) -> BaseModelOutput:
+        seats = Seats.of(attention_mask, self.multiple)
+        hidden = self.encoder.embeddings(input_ids=input_ids)
+        if hasattr(self.encoder, "embeddings_project"):
+            hidden = self.encoder.embeddings_project(hidden)
+        tokens = seats.tokens(hidden)
+        found = [tokens]
+        for layer in self.layers:
+            tokens = layer(tokens, seats)
+            found.append(tokens)
+        kept = tuple(map(seats.padded, found)) if output_hidden_states else None
+        return BaseModelOutput(last_hidden_state=kept[-1] if kept else seats.padded(tokens), hidden_states=kept)
+
+
+@dataclass(frozen=True)
+class Seats:
+    """Where N real tokens are in a batch (B, T), and in a layout (B, W) for attention.
+
+    ``places`` (N,) of the batch; ``laid`` (B * W,) the token in each place of the layout, any one where there is none,
+    which ``hidden`` (B, 1, 1, W) keeps away; ``back`` (N,) where each token is laid.
+    """
+
+    attention: Tensor
+    places: Tensor
+    laid: Tensor
+    back: Tensor
+    hidden: Tensor | None
+
+    @staticmethod
+    def of(attention: Tensor, multiple: int) -> Seats:
+        """The seats of a right-padded batch, laid out to a multiple of ``multiple`` tokens."""
+        lengths = attention.sum(1)
+        wide = -(-int(lengths.max()) // multiple) * multiple
+        firsts = lengths.cumsum(0) - lengths
+        steps = torch.arange(wide)
+        is_token = steps < lengths[:, None]
+        laid = torch.where(is_token, firsts[:, None] + steps, 0).flatten()
+        hidden = None if bool(is_token.all()) else ~is_token[:, None, None, :]
+        return Seats(
+            attention, attention.flatten().nonzero().flatten(), laid, is_token.flatten().nonzero().flatten(), hidden
+        )
+
+    def tokens(self, hidden: Tensor) -> Tensor:
+        """(N, D) of (B, T, D)."""
+        return hidden.flatten(0, 1).index_select(0, self.places)
+
+    def padded(self, tokens: Tensor) -> Tensor:
+        """(B, T, D) of (N, D)."""
+        found = tokens.new_zeros(self.attention.numel(), tokens.shape[1])
+        return found.index_copy_(0, self.places, tokens).unflatten(0, self.attention.shape)
+
+
+class _Layer:
+    """One layer of BERT's shape; tokens (N, D) -> (N, D)."""
+
+    def __init__(self, own: Any, arithmetic: Arithmetic, made: dict[Any, Map]) -> None:
+        attention, seen, inner, output = own.attention.self, own.attention.output, own.intermediate, own.output
+        self.head_size = int(attention.attention_head_size)
+        asked = (attention.query, attention.key, attention.value)
+        self.query, self.key, self.value = (map_of(part, arithmetic, made) for part in asked)
+        self.mixed, self.mixed_norm = map_of(seen.dense, arithmetic, made), seen.LayerNorm
+        self.inner = map_of(inner.dense, arithmetic, made, inner.intermediate_act_fn)
+        self.outer, self.outer_norm = map_of(output.dense, arithmetic, made), output.LayerNorm
+
+    def __call__(self, tokens: Tensor, seats: Seats) -> Tensor:
+        seen = self.mixed_norm(self.mixed(self._attention(tokens, seats), tokens))
+        return self.outer_norm(self.outer(self.inner(seen), seen))
+
+    def _attention(self, tokens: Tensor, seats: Seats) -> Tensor:
+        """(N, D): softmax(q k^T / sqrt(d_h)) v by head, within each text."""
+        query, key, value = (self._heads(part(tokens), seats) for part in (self.query, self.key, self.value))
+        scores = (query * self.head_size**-0.5) @ key.transpose(-1, -2)
+        if seats.hidden is not None:
+            scores = scores.masked_fill_(seats.hidden, float("-inf"))
+        found = (scores.softmax(-1) @ value).transpose(1, 2).flatten(2)
+        return found.flatten(0, 1).index_select(0, seats.back)
+
+    def _heads(self, projected: Tensor, seats: Seats) -> Tensor:
+        laid = projected.index_select(0, seats.laid)
+        return laid.view(len(seats.attention), -1, laid.shape[1] // self.head_size, self.head_size).transpose(1, 2)
