@@ -12,7 +12,7 @@ from coolname.data import config as slugs
 from prefect.client.orchestration import get_client
 from prefect.context import FlowRunContext
 
-from listflow.data.pool import source_names
+from listflow.data.rows import source_names
 from listflow.data.shards import is_corpus, read_manifest
 from listflow.flows.server.client import RETRIES, if_it_answers
 from listflow.pipeline.run.config import RunConfig
@@ -64,7 +64,7 @@ def title_of(run: Run) -> str:
     if run.parent is None:
         return run.config.title
     again = ", resumed" if any(run.files.rounds()) else ""
-    return f"{run.folder.name}: +{len(run.fresh_rows()):,} rows of {_joined(list(_news(run)))}{again}"
+    return f"{run.folder.name}: +{run.news:,} rows of {_joined(list(_news(run)))}{again}"
 
 
 def _is_slug(name: str) -> bool:

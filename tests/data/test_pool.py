@@ -7,7 +7,9 @@ import pyarrow as pa
 import pytest
 
 from listflow.data.errors import InputError
-from listflow.data.pool import ROWS_AT_ONCE, BuiltPool, Pool, build_pool, source_names, text_key
+from listflow.data.pool import ROWS_AT_ONCE, BuiltPool, Pool
+from listflow.data.pools.sample import build_pool
+from listflow.data.rows import Unlabelled, source_names, text_key
 from listflow.data.task import Columns
 
 
@@ -18,7 +20,7 @@ def texts_file(path: Path, texts: list[str]) -> str:
 
 
 def build(folder: Path, *sources: str, exclude: frozenset[str] = frozenset()) -> BuiltPool:
-    return build_pool(sources, Columns(), is_pair=False, out=folder / "pool.arrow", exclude=exclude)
+    return build_pool(Unlabelled(sources, Columns(), False, exclude), folder / "pool.arrow")
 
 
 def test_rows_of_several_sources_keep_their_names_and_numbers(tmp_path: Path) -> None:
@@ -42,7 +44,7 @@ def test_names_stay_unique() -> None:
 def test_pairs(tmp_path: Path) -> None:
     path = tmp_path / "x.csv"
     path.write_text("text_a,text_b\none,two\nthree,\n", "utf-8")
-    built = build_pool([str(path)], Columns(), is_pair=True, out=tmp_path / "pool.arrow")
+    built = build_pool(Unlabelled((str(path),), Columns(), True), tmp_path / "pool.arrow")
     assert built.pool.texts(range(1)) == [("one", "two")]
     assert (len(built.pool), built.skipped_blank) == (1, 1)
 
