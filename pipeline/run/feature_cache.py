@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 
 from listflow.pipeline.backbone.backbone import Backbone
 from listflow.pipeline.backbone.batch import Encoded
-from listflow.pipeline.backbone.cache import bytes_needed, content_key, with_features
+from listflow.pipeline.backbone.cache import Carried, bytes_needed, content_key, with_features
 from listflow.pipeline.model.classifier import first_tuned_layer
 from listflow.pipeline.run.run import Run, counter
 from listflow.pipeline.storage.checkpoint import MANIFEST
@@ -103,7 +103,11 @@ def _kept(run: Run, name: str, encoded: Encoded, made_by: str, in_use: set[str])
     on_rows, depth = counter(run.notify, 0, "read", len(encoded)), _depth(run)
     if not run.config.backbone.cache_dir:
         before = () if run.parent is None else (_own(run.parent.folder, name),)
-        return with_features(encoded, run.backbone, depth, _own(run.folder, name), made_by, on_rows, lambda: before)
+        return with_features(
+            encoded, run.backbone, depth, _own(run.folder, name), made_by, on_rows, lambda: before,
+            carried=lambda: _carried(run) if name == "corpus" else None,
+        )  # fmt: skip
+    # A folder that runs share holds what depends on the texts alone: nothing is copied into it text by text.
     shared = _shared(run)
     folder, most = shared / content_key(encoded, made_by), run.config.backbone.cache_gb * 1e9
 
@@ -116,6 +120,14 @@ def _kept(run: Run, name: str, encoded: Encoded, made_by: str, in_use: set[str])
         forget_oldest(shared, most, in_use)
 
     return with_features(encoded, run.backbone, depth, folder, made_by, on_rows, lambda: _kept_before(shared), holding)
+
+
+def _carried(run: Run) -> Carried | None:
+    """What the run before has of the texts of the pool."""
+    places = run.carried()
+    if places is None or run.parent is None:
+        return None
+    return Carried(places, RunFolder(run.parent.folder).tokens, _own(run.parent.folder, "corpus"))
 
 
 def _kept_before(folder: Path) -> list[Path]:
