@@ -80,6 +80,8 @@ class Pool:
 
     def texts(self, indices: Sequence[int]) -> Texts:
         """Return (text, second text or None) for each index."""
+        if isinstance(indices, range) and indices.step == 1 and 0 <= indices.start < indices.stop <= len(self):
+            return [(text, pair) for _, _, text, pair in self.rows(np.array(indices))]
         return list(self._cells(indices, "text", "pair"))
 
     def batches(self, size: int) -> Iterator[tuple[range, Texts]]:
@@ -90,10 +92,11 @@ class Pool:
 
     def rows(self, indices: np.ndarray | None = None) -> Iterator[PoolRow]:
         """Yield the rows of ascending `indices`, or all, in order and a batch at a time."""
-        for batch, bounds in zip(self._batches, pairwise(self._starts), strict=True):
-            if indices is not None:
-                first, end = np.searchsorted(indices, bounds)
-                batch = batch.take(pa.array(indices[first:end] - bounds[0]))
+        indices = np.arange(len(self)) if indices is None else indices
+        for place in np.unique(np.searchsorted(self._starts, indices, side="right") - 1):
+            begin, stop = self._starts[place : place + 2]
+            first, end = np.searchsorted(indices, [begin, stop])
+            batch = self._batches[place].take(pa.array(indices[first:end] - begin))
             yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
 
     def _cells(self, indices: Sequence[int], left: str, right: str) -> Iterator[tuple[Any, Any]]:

@@ -2,8 +2,7 @@
 
 All layers below the first tuned one see the same texts with the same weights in every round, so their output is
 kept on disk and training starts above them. It is kept in pieces of texts, each named by what it was made of: a corpus
-that has grown copies the old ones. A sample of a corpus that has grown has other pieces, and copies text by text what
-the run before it has of them.
+that has grown copies the old ones, and a sample of one copies text by text.
 
 tokens:    ids.bin  lengths.bin  mask_at.bin
 features:  values.bin  pieces.json
@@ -42,27 +41,49 @@ _STORED: dict[torch.dtype, np.dtype[Any]] = {torch.float32: np.dtype(np.float32)
 
 
 def encode_pool(
-    pool: Pool, prompt: Prompt, folder: Path, key: str, on_rows: Callable[[int], None] = lambda rows: None
+    pool: Pool,
+    prompt: Prompt,
+    folder: Path,
+    key: str,
+    on_rows: Callable[[int], None] = lambda rows: None,
+    carried: Carried | None = None,
 ) -> Encoded:
-    """The pool as ``Encoded`` over memory-mapped files in ``folder``; made only if ``key`` is not there yet."""
+    """The pool as ``Encoded`` over memory-mapped files in ``folder``; made only if ``key`` is not there yet.
+
+    What is ``carried`` is copied, where its tokens are by the same prompt.
+    """
     manifest = verified(folder)
     if manifest is None or manifest["key"] != key:
-        with new_folder(folder, {"key": key, "rows": len(pool)}) as aside:
-            _write_tokens(pool, prompt, aside, on_rows)
+        facts = {"key": key, "rows": len(pool), "prompt": prompt.key()}
+        before = None if carried is None else verified(carried.tokens)
+        if not facts["prompt"] or before is None or before.get("prompt") != facts["prompt"]:
+            carried = None
+        with new_folder(folder, facts) as aside:
+            _write_tokens(pool, prompt, aside, on_rows, carried)
     return _tokens_in(folder, prompt.tokenizer.pad_token_id)
 
 
 def _tokens_in(folder: Path, pad_id: int) -> Encoded:
-    ids, lengths, mask_at = (np.memmap(folder / f"{n}.bin", dtype=t, mode="r") for n, t in _TOKEN_FILES.items())
+    # As plain arrays, of which a slice takes a third of the time.
+    read = (np.asarray(np.memmap(folder / f"{n}.bin", dtype=t, mode="r")) for n, t in _TOKEN_FILES.items())
+    ids, lengths, mask_at = read
     offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
     return Encoded(ids, offsets, mask_at, pad_id)
 
 
-def _write_tokens(pool: Pool, prompt: Prompt, folder: Path, on_rows: Callable[[int], None]) -> None:
+def _write_tokens(
+    pool: Pool, prompt: Prompt, folder: Path, on_rows: Callable[[int], None], carried: Carried | None
+) -> None:
+    before = None if carried is None else _tokens_in(carried.tokens, prompt.tokenizer.pad_token_id)
     with ExitStack() as stack:
         ids, lengths, mask_at = (stack.enter_context((folder / f"{name}.bin").open("wb")) for name in _TOKEN_FILES)
-        for _, texts in pool.batches(TEXTS_AT_ONCE):
-            encoded = prompt.encode(texts)
+        for rows, texts in pool.batches(TEXTS_AT_ONCE):
+            places = None if carried is None else carried.places[rows.start : rows.stop]
+            if before is None or places is None or (places < 0).all():
+                encoded = prompt.encode(texts)
+            else:
+                new = [text for text, place in zip(texts, places.tolist(), strict=True) if place < 0]
+                encoded = before.merged(places, prompt.encode(new) if new else None)
             # Not tofile, which does not say that the disk is full.
             ids.write(encoded.ids.tobytes())
             lengths.write(encoded.lengths().astype(np.int32).tobytes())
@@ -74,9 +95,7 @@ def _write_tokens(pool: Pool, prompt: Prompt, folder: Path, on_rows: Callable[[i
 class Carried:
     """Texts that the run before has: the place there of each text here, -1 for a new one; its folders of them.
 
-    The last bits of a value may depend on the texts that were computed with it. So what is copied text by text is what
-    the run before has in its folder, which is an input of the run that goes on from it; where that holds nothing, all
-    is computed as in a first run.
+    A value's last bits may depend on the texts that were computed with it: the folder of that run is an input of this.
     """
 
     places: np.ndarray
@@ -105,7 +124,8 @@ def with_features(
     def read() -> np.ndarray:
         with holding():
             _keep_features(encoded, backbone, depth, folder, made_by, on_rows, earlier(), carried)
-        return np.memmap(folder / VALUES, dtype=_STORED[backbone.dtype], mode="r").reshape(-1, backbone.hidden_size)
+        values = np.memmap(folder / VALUES, dtype=_STORED[backbone.dtype], mode="r")
+        return np.asarray(values).reshape(-1, backbone.hidden_size)
 
     return replace(encoded, features=LateFeatures(read, np.asarray(encoded.offsets[:-1])))
 
@@ -250,30 +270,19 @@ def _taken(
     wanted = facts | {"key": content_key(before, made_by)}
     if found is None or any(found[name] != value for name, value in wanted.items()):
         return None
-    places = np.array([_same(encoded, row, before, place) for row, place in enumerate(carried.places.tolist())])
+    places = before.alike(carried.places, encoded)
     values = np.memmap(carried.values / VALUES, dtype=_STORED[backbone.dtype], mode="r")
     return _Taken(values.reshape(-1, backbone.hidden_size), before.offsets, places)
-
-
-def _same(encoded: Encoded, row: int, before: Encoded, place: int) -> int:
-    """``place``, or -1 where the text there has other tokens than that of ``row``."""
-    if place < 0:
-        return place
-    one, two = (texts.ids[texts.offsets[at] : texts.offsets[at + 1]] for texts, at in ((encoded, row), (before, place)))
-    return place if np.array_equal(one, two) else -1
 
 
 def _completed(piece: Encoded, taken: _Taken, places: np.ndarray, backbone: Backbone, below: nn.Module) -> np.ndarray:
     """(tokens, D) of a piece: what is taken, and the rest computed."""
     values = np.empty((int(piece.offsets[-1]), backbone.hidden_size), dtype=_STORED[backbone.dtype])
-    new, lengths = np.flatnonzero(places < 0), piece.lengths()
-    sources = [(taken.values, taken.starts[place], row) for row, place in enumerate(places) if place >= 0]
-    if len(new):
-        rest = piece.take(new)
-        computed = _computed(rest, backbone, below)
-        sources += [(computed, start, row) for start, row in zip(rest.offsets.tolist(), new.tolist(), strict=False)]
-    for source, start, row in sources:
-        values[piece.offsets[row] : piece.offsets[row + 1]] = source[start : start + lengths[row]]
+    is_new, lengths = np.repeat(places < 0, piece.lengths()), piece.lengths()[places >= 0]
+    starts = np.repeat(taken.starts[places[places >= 0]] - np.cumsum(lengths) + lengths, lengths)
+    values[~is_new] = taken.values[starts + np.arange(len(starts))]
+    if is_new.any():
+        values[is_new] = _computed(piece.take(np.flatnonzero(places < 0)), backbone, below)
     return values
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from listflow.data.errors import InputError, NothingNew
@@ -118,6 +119,21 @@ class Parent:
         kept = load_tensors(self.model_of(view).model / EVIDENCE).get("labelled")
         same = self._drew_as(config) and labelled == self.digests["labelled"]
         return kept if same and kept is not None and len(kept) == rows else None
+
+    def places_of(self, built: BuiltPool) -> np.ndarray | None:
+        """The place in its own pool of each row of a pool, -1 for a new row; None where that is no sample of its rows.
+
+        Of the old rows of such a sample all are from there.
+        """
+        if self.before is None or built.known is None:
+            return None
+        ours, pool, places = self.before.built.pool, built.pool, np.full(len(built.pool), -1)
+        spans = ours.spans()
+        for name, span in pool.spans().items():
+            old = span[: pool.upto(span, built.known.get(name, 0))]
+            if old:
+                places[old.start : old.stop] = ours.find(spans[name], pool.numbers[old.start : old.stop])
+        return places
 
     def knowing(self, built: BuiltPool) -> Parent:
         """Itself, without the sources whose rows in a pool are other ones: another file under an old name."""

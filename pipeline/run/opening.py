@@ -23,7 +23,7 @@ from listflow.pipeline.model.label_names import silent_notice
 from listflow.pipeline.model.verbalizer import word_ids_for, word_notices
 from listflow.pipeline.run.config import RunConfig
 from listflow.pipeline.run.continuation import Parent, digest_of, keep_rows, nothing_new, pinned_parent
-from listflow.pipeline.run.feature_cache import keeps_features, room_notices, with_kept_features
+from listflow.pipeline.run.feature_cache import carried_from, keeps_features, room_notices, with_kept_features
 from listflow.pipeline.run.lineage import check_familiar
 from listflow.pipeline.run.record import check_owner, fingerprint_of, strangers_in, write_record
 from listflow.pipeline.run.run import Notify, Run, counter
@@ -161,7 +161,8 @@ def _assemble(
     if len(inputs.pool) == 0:
         raise InputError("no unlabelled row is left to learn from; pass a file with other texts to --unlabelled.")
     on_rows = counter(notify, 0, "tokenise", len(inputs.pool))
-    corpus = encode_pool(inputs.pool, prompt, files.tokens, fingerprint, on_rows)
+    carried = carried_from(parent, inputs.built)
+    corpus = encode_pool(inputs.pool, prompt, files.tokens, fingerprint, on_rows, carried)
     index = {label: i for i, label in enumerate(task.labels)}
     test = prompt.encode([(row.text, row.pair) for row in inputs.test]) if inputs.test else None
     return Run(

@@ -169,22 +169,6 @@ class Run:
         built = self.inputs.built
         return len(self.fresh_rows()) if built.news is None else built.news
 
-    def carried(self) -> np.ndarray | None:
-        """The place in the pool of ``parent`` of each row of this one, -1 for a new row; None where that was no sample.
-
-        Of the old rows of a sample all are from there.
-        """
-        built = self.inputs.built
-        if self.parent is None or self.parent.before is None or built.known is None:
-            return None
-        before, pool, places = self.parent.before.built.pool, built.pool, np.full(len(built.pool), -1)
-        spans = before.spans()
-        for name, span in pool.spans().items():
-            old = span[: pool.upto(span, built.known.get(name, 0))]
-            if old:
-                places[old.start : old.stop] = before.find(spans[name], pool.numbers[old.start : old.stop])
-        return places
-
     def test_sample(self, number: int) -> np.ndarray | None:
         """The test rows that a round's student is measured on; None for all, as for the round-0 teacher."""
         wanted = self.config.rounds.test_rows

@@ -99,7 +99,7 @@ def _kept(run: Run, face: TextFace, name: str, texts: Texts) -> Encoded:
 
 def _carried(run: Run) -> CarriedTexts | None:
     """What the run before has of the texts of the pool."""
-    places = run.carried()
+    places = None if run.parent is None else run.parent.places_of(run.inputs.built)
     if places is None or run.parent is None or run.parent.before is None:
         return None
     return CarriedTexts(places, run.parent.before.built.pool, RunFolder(run.parent.folder).vectors / "corpus")
