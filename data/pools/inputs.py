@@ -97,7 +97,7 @@ def open_inputs(
         *_row_notices(rows, test_rows, keys),
         *_pool_notices(built),
         *_sampled_notices(built),
-        *(_sameness_notices(built.pool, len(task.labels)) if unlabelled else (LONE,)),
+        *(_sameness_notices(built, len(task.labels)) if unlabelled else (LONE,)),
     )
     return Inputs(rows, test_rows, built, asked, task, notices, digests)
 
@@ -226,15 +226,16 @@ def _sampled_notices(built: BuiltPool) -> Iterator[str]:
         )
 
 
-def _sameness_notices(pool: Pool, classes: int) -> Iterator[str]:
+def _sameness_notices(built: BuiltPool, classes: int) -> Iterator[str]:
     """A sentence where the rows are fewer than the classes, or copies of fewer texts. Reads no further than it must."""
     different: set[str] = set()
-    for _, texts in pool.batches(ROWS_AT_ONCE):
+    for _, texts in built.pool.batches(ROWS_AT_ONCE):
         for text in texts:
             different.add(text_key(*text))
             if len(different) >= classes:
                 return
+    rows = f"{len(built.pool):,} {'sampled ' if built.is_sample else ''}unlabelled row(s)"
     yield (
-        f"The {len(pool):,} unlabelled row(s) hold {len(different)} text(s), fewer than the {classes} labels, "
+        f"The {rows} hold {len(different)} text(s), fewer than the {classes} labels, "
         "so next to nothing can be learned from them; pass more text with --unlabelled."
     )

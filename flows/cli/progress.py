@@ -147,7 +147,8 @@ def _words(plan: Plan) -> Iterator[str]:
 
 
 def _lengths(plan: Plan) -> Iterator[str]:
-    yield "tokens per unlabelled row"
+    read = sum(found.rows for found in plan.lengths)
+    yield f"tokens per unlabelled row{f', of a sample of {read:,}' if read < plan.unlabelled else ''}"
     most = max(found.rows for found in plan.lengths)
     for found in plan.lengths:
         bar = "#" * -(-WIDTH * found.rows // most)

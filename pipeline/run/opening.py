@@ -219,7 +219,8 @@ def _check_known(run: Run, sources: Sources) -> None:
         if run.unknown[name] >= REFUSED_UNKNOWN and not run.files.config.exists():
             raise InputError(
                 f"{file}: backbone '{run.backbone.name}' does not know {percent(run.unknown[name])} of the tokens of "
-                f"the {name} rows, and cannot tell them apart; pass --backbone with an encoder of their language."
+                f"the {_called(run, name)} rows, and cannot tell them apart; pass --backbone with an encoder of their "
+                "language."
             )
 
 
