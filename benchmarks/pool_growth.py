@@ -33,6 +33,7 @@ from label import peak, texts, tiny_backbone
 
 from listflow.data.corpora.ingest import ingest
 from listflow.data.task import Columns
+from listflow.pipeline.backbone.backbone import load_backbone
 from listflow.pipeline.run.config import RunConfig
 from listflow.pipeline.run.lineage import continued
 from listflow.pipeline.run.presets import build_config
@@ -112,6 +113,7 @@ def take_step(step: str, folder: Path, backbone: str, threads: int) -> None:
     """One run; prints what it took as JSON. Neither imports nor the start of Python count."""
     torch.set_num_threads(threads)
     config = first_config(folder, backbone) if step == "run" else continued(folder / "run", folder / "next")
+    load_backbone(config.backbone.name, "fp32", "cpu")  # what is imported for it takes seconds, once
     watch, clock = OwnMemory(), Clock()
     began = time.process_time()
     with watch:
