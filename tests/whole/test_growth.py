@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from committees import both_heard, without_plots
-from interruptions import hashed
+from interruptions import hashed, killed_and_resumed
 from tiny import TEXT_VIEW, sentences, tiny_overlay, write_jsonl
 
 from listflow.data.corpora.ingest import ingest
@@ -169,6 +169,15 @@ def test_a_continuation_that_was_interrupted_ends_with_the_same_bytes(first: Pat
     self_train(load_config(first.with_name("halves")))
     whole, halves = (hashed(first.with_name(name)) for name in ("whole", "halves"))
     assert whole == halves
+
+
+@pytest.mark.long
+def test_kills_change_no_byte_of_a_run_that_reads_a_sample(tiny_files: dict[str, Path], tmp_path: Path) -> None:
+    data = {name: str(tiny_files[name]) for name in ("labelled", "test")}
+    rows = write_jsonl(tmp_path / "many.jsonl", sentences(300, 2, labelled=False))
+    killed_and_resumed(
+        tiny_files, tmp_path, kills=5, dropout=True, seed=13, data=data | {"unlabelled": [str(rows)], "pool": POOL}
+    )
 
 
 def test_without_what_a_sample_was_drawn_from_nothing_goes_on(first: Path) -> None:
