@@ -5,11 +5,11 @@
 
 For each number of rows it ingests a corpus, runs the fast preset on it, ingests 1 % new rows and goes on from that run;
 every run is made in a new process, so that its peak of memory is its own. Printed are the seconds before the first
-training step (the first that tells a loss), of the rounds, of labelling every row, and in all; CPU seconds; the peak of
-resident memory, of which `own` leaves out pages of files, which the system takes back when it needs them; MB of the
-run's folder, and of kept features and vectors in it. Then the exponent of seconds over rows between neighbours from
-10,000 up and over all of these, what memory grows by from there, and what share of the first run's time before its
-first step the one that goes on takes.
+training step (the first that tells a loss) and before the first step of a student, of all rounds from the first step
+on, of labelling every row, and in all; CPU seconds; the peak of resident memory, of which `own` leaves out pages of
+files, which the system takes back when it needs them; MB of the run's folder, and of kept features and vectors in it.
+Then the exponent of seconds over rows between neighbours from 10,000 up and over all of these, what memory grows by
+from there, and what share of the first run's time before its first step the one that goes on takes.
 """
 
 from __future__ import annotations
@@ -61,7 +61,9 @@ def main() -> None:
 def compare(sizes: Sequence[int], backbone: str, threads: int) -> None:
     """Prints a line for each run, then what grows with the rows."""
     print(f"{backbone}, {threads} thread(s), load {os.getloadavg()[0]:.1f}")
-    print("      rows run       before   rounds   labels    whole    CPU s  peak MB   own MB   run MB features MB")
+    print(
+        "      rows run       before  student   rounds   labels    whole    CPU s  peak MB   own MB   run MB features MB"
+    )
     found: dict[int, dict[str, Any]] = {}
     for rows in sizes:
         with TemporaryDirectory() as name:
@@ -103,7 +105,7 @@ def told(rows: int, step: str, folder: Path, backbone: str, threads: int) -> dic
     command += ["--backbone", backbone, "--threads", str(threads)]
     done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    seconds = (f"{found[name]:>8.1f}" for name in ("before", "rounds", "labels", "whole", "cpu"))
+    seconds = (f"{found[name]:>8.1f}" for name in ("before", "student", "rounds", "labels", "whole", "cpu"))
     sizes = (f"{found[name]:>8.0f}" for name in ("peak", "own", "run", "features"))
     print(f"{rows:>10,} {step:8}", *seconds, *sizes, flush=True)
     return found
@@ -122,17 +124,17 @@ def take_step(step: str, folder: Path, backbone: str, threads: int) -> None:
     made = Path(config.run_dir or "")
     kept = sum(size(made / "inputs" / name) for name in ("features", "vectors"))
     print(json.dumps({
-        "before": clock.first, "labels": clock.last - clock.labels, "rounds": clock.labels - clock.first,
+        "before": clock.first, "student": clock.student, "labels": clock.last - clock.labels, "rounds": clock.labels - clock.first,
         "whole": whole, "cpu": cpu, "peak": peak(), "own": watch.most, "run": size(made), "features": kept,
     }))  # fmt: skip
 
 
 class Clock:
-    """When the first step was taken, and when labelling every row began and ended, in seconds."""
+    """When the first step and the first of a student were taken, and when labelling every row began and ended."""
 
     def __init__(self) -> None:
         self.began = time.perf_counter()
-        self.first = self.labels = self.last = math.nan
+        self.first = self.student = self.labels = self.last = math.nan
 
     def seconds(self) -> float:
         return time.perf_counter() - self.began
@@ -140,6 +142,8 @@ class Clock:
     def __call__(self, now: Progress) -> None:
         if now.loss is not None and math.isnan(self.first):
             self.first = self.seconds()
+        if now.loss is not None and now.round and math.isnan(self.student):
+            self.student = self.seconds()
         if now.phase == "predict":
             self.last = self.seconds()
         elif math.isnan(self.last):
@@ -187,16 +191,18 @@ def grown(found: dict[int, dict[str, Any]]) -> list[str]:
     lines = []
     pairs = list(pairwise(large))
     for one, two in [*pairs, *([(large[0], large[-1])] if len(pairs) > 1 else [])]:
-        power = math.log(found[two]["whole"] / found[one]["whole"]) / math.log(two / one)
-        lines.append(f"{one:,} to {two:,} rows: seconds grow by the power of {power:.2f} (goal {GOAL_EXPONENT})")
+        power, cpu = (math.log(found[two][of] / found[one][of]) / math.log(two / one) for of in ("whole", "cpu"))
+        told = f"seconds grow by the power of {power:.2f}, those of CPU by {cpu:.2f} (goal {GOAL_EXPONENT})"
+        lines.append(f"{one:,} to {two:,} rows: {told}")
     if pairs:
         first, last = found[large[0]], found[large[-1]]
         more = {name: last[name] - first[name] for name in ("peak", "own")}
         lines.append(f"memory: {more['peak']:+.0f} MB, its own {more['own']:+.0f} MB (goal within {GOAL_MB})")
     for rows, each in found.items():
-        took, whole = each["continued"]["before"], each["before"]
-        share = f"{took:.1f} of {whole:.1f} s before the first step, {took / whole:.0%} (goal {GOAL_SHARE:.0%})"
-        lines.append(f"{rows:,} rows, then 1 % more: {share}")
+        parts = [(each["continued"][name], each[name]) for name in ("before", "student")]
+        first, student = (f"{took:.1f} of {whole:.1f} s, {took / whole:.0%}" for took, whole in parts)
+        lines.append(f"{rows:,} rows, then 1 % more, before the first step: {first} (goal {GOAL_SHARE:.0%})")
+        lines.append(f"{rows:,} rows, then 1 % more, before the first step of a student: {student}")
     return lines
 
 

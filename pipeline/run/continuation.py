@@ -87,7 +87,7 @@ class Parent:
         digests = [model.weights for model in models] + (digests if len(models) > 1 else [])
         pool = Pool(files.kept_inputs / POOL_FILE)
         before = before_of(files.kept_inputs, inputs["digests"])
-        if before is None and inputs["rows"]["unlabelled"] > len(pool):
+        if before is None and inputs.get("rows", {}).get("unlabelled", 0) > len(pool):
             raise InputError(
                 f"{files.kept_inputs / RECORD_FILE} is damaged or missing, and which rows {folder} had is not known "
                 "without it; restore it from a copy, or start anew."
