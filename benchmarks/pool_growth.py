@@ -61,9 +61,8 @@ def main() -> None:
 def compare(sizes: Sequence[int], backbone: str, threads: int) -> None:
     """Prints a line for each run, then what grows with the rows."""
     print(f"{backbone}, {threads} thread(s), load {os.getloadavg()[0]:.1f}")
-    print(
-        "      rows run       before  student   rounds   labels    whole    CPU s  peak MB   own MB   run MB features MB"
-    )
+    columns = ("before", "student", "rounds", "labels", "whole", "CPU s", "peak MB", "own MB", "run MB", "kept MB")
+    print("      rows run     ", *(f"{column:>8}" for column in columns))
     found: dict[int, dict[str, Any]] = {}
     for rows in sizes:
         with TemporaryDirectory() as name:
@@ -124,7 +123,8 @@ def take_step(step: str, folder: Path, backbone: str, threads: int) -> None:
     made = Path(config.run_dir or "")
     kept = sum(size(made / "inputs" / name) for name in ("features", "vectors"))
     print(json.dumps({
-        "before": clock.first, "student": clock.student, "labels": clock.last - clock.labels, "rounds": clock.labels - clock.first,
+        "before": clock.first, "student": clock.student, "rounds": clock.labels - clock.first,
+        "labels": clock.last - clock.labels,
         "whole": whole, "cpu": cpu, "peak": peak(), "own": watch.most, "run": size(made), "features": kept,
     }))  # fmt: skip
 
