@@ -3,6 +3,7 @@
 import tracemalloc
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
@@ -121,3 +122,22 @@ def test_memory_stays_small_however_many_rows(tmp_path: Path) -> None:
     assert len(pool) == rows == sum(len(texts) for _, texts in pool.batches(5000))
     assert pool.texts([rows - 1]) == [(f"{rows - 1} {filler}".strip(), None)]
     assert pa.total_allocated_bytes() - arrow_before < 2e6
+
+
+def test_rows_are_read_by_ranges_lists_and_numbers(tmp_path: Path) -> None:
+    texts = ["" if number % 3 == 0 else f"text {number}" for number in range(3 * ROWS_AT_ONCE)]
+    sources = [texts_file(tmp_path / "x.csv", texts), texts_file(tmp_path / "y.csv", texts[:10])]
+    pool = build(tmp_path, *sources).pool
+    rows = list(pool.rows())
+    assert [f"{name}:{number}" for name, number, *_ in rows] == pool.row_ids(range(len(pool)))
+    some = np.array([0, 5, ROWS_AT_ONCE, ROWS_AT_ONCE + 1, len(pool) - 1])
+    assert list(pool.rows(some)) == [rows[index] for index in some]
+    for indices in (range(5, ROWS_AT_ONCE + 9), range(0), range(len(pool))):
+        assert pool.texts(indices) == pool.texts(list(indices)) == [rows[index][2:] for index in indices]
+    with pytest.raises(IndexError):
+        pool.texts(range(len(pool) - 1, len(pool) + 1))
+    spans = pool.spans()
+    assert pool.find(spans["x"], np.array([1, 2, 3, 5, 10**6])).tolist() == [-1, 0, 1, 2, -1]
+    assert pool.find(spans["y"], np.array([2, 4])).tolist() == [spans["y"].start, -1]
+    assert pool.find(range(0), np.array([2, 4])).tolist() == [-1, -1]
+    assert [pool.upto(spans["x"], row) for row in (0, 1, 2, 4, 10**6)] == [0, 0, 1, 2, len(spans["x"])]
