@@ -59,7 +59,10 @@ class DataConfig(Section):
     shots: int | None = Field(None, ge=2, description="draw this many labelled rows in total; empty: all")
     balanced: bool = Field(True, description="draw the same number per class; off: as they come")
     pool: int = Field(
-        20_000, ge=10, le=1_000_000_000, description="unlabelled rows that the rounds read: a seeded sample of more"
+        20_000,
+        ge=10,
+        le=1_000_000_000,
+        description="unlabelled rows that the rounds read: a seeded sample where there are more",
     )
 
 
