@@ -15,7 +15,7 @@ from typing import Any
 
 from real import OUT, SHOTS
 
-from listflow.data.pool import text_key
+from listflow.data.rows import text_key
 from listflow.data.splits import draw
 
 TASKS = (

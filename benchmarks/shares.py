@@ -23,7 +23,7 @@ from peer_data import Draw, Line, draw_of, lines_of
 from peers import PEERS, parsed, scored, task_of
 from real import OUT
 
-from listflow.data.pool import text_key
+from listflow.data.rows import text_key
 from listflow.pipeline.run.presets import build_config
 from listflow.pipeline.self_training import self_train
 

@@ -11,7 +11,7 @@ formats.py      csv, tsv, jsonl, json, parquet and hub data sets, record by reco
 shards.py       a corpus that grows: its shards and its manifest
 rows.py         rows of texts and labels from any of these sources
 pool.py         the unlabelled rows of one run, as a memory-mapped table
-splits.py       seeded, nested draws of K labelled rows
-inputs.py       everything that a run is fed, checked together
+splits.py       seeded, nested draws: K labelled rows, a sample of a stream
 corpora/        adding texts to a corpus
+pools/          what a run is fed, checked together
 """

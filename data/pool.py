@@ -1,25 +1,24 @@
-"""The pool of a run: the unlabelled rows of all its sources as one memory-mapped Arrow table.
+"""The pool of a run: the unlabelled rows of all its sources, or a sample of them, as one memory-mapped Arrow table.
 
 Any number of rows takes next to no memory. A source is a file, a hub data set, or a corpus, which grows: the pool has
-the rows that it had when the run was first opened.
+the rows that it had when the run was first opened. It is made in pools/sample.py.
 """
 
 from __future__ import annotations
 
-import hashlib
 from bisect import bisect_right
-from collections.abc import Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass, field
-from itertools import accumulate, count, islice, pairwise
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate, islice, pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from listflow.data.errors import InputError
-from listflow.data.files import replacing
-from listflow.data.rows import Row, read_rows, stem
-from listflow.data.task import Columns
+from listflow.data.rows import Counted
 
 ROWS_AT_ONCE = 1024  # rows of a record batch, the most that building holds in memory
 SCHEMA = pa.schema(
@@ -31,10 +30,11 @@ SCHEMA = pa.schema(
     ]
 )
 Texts = list[tuple[str, str | None]]
+PoolRow = tuple[str, int, str, str | None]  # the name of its source, the number that it has there, its texts
 
 
 class Pool:
-    """The rows of a file that `build_pool` wrote, in order; texts are read from disk when asked for.
+    """The rows of a file that `write_rows` wrote, in order; texts are read from disk when asked for.
 
     Raises InputError if the file is missing or broken.
     """
@@ -65,10 +65,23 @@ class Pool:
 
     def upto(self, span: range, row: int) -> int:
         """Return how many indices of a source's `span` have a row number of `row` at most: rows of a source ascend."""
-        return bisect_right(span, row, key=lambda index: next(self._cells([index], "row", "row"))[0])
+        return int(np.searchsorted(self.numbers[span.start : span.stop], row, side="right"))
+
+    def find(self, span: range, rows: np.ndarray) -> np.ndarray:
+        """Return the index of each row number of a source's `span`, -1 where it is not in the pool."""
+        numbers = self.numbers[span.start : span.stop]
+        places = np.searchsorted(numbers, rows).clip(max=max(len(numbers) - 1, 0))
+        return np.where(numbers[places] == rows, places + span.start, -1) if len(numbers) else np.full(len(rows), -1)
+
+    @cached_property
+    def numbers(self) -> np.ndarray:
+        """The number of every row in its source."""
+        return np.concatenate([np.empty(0, dtype=np.int64), *(batch["row"].to_numpy() for batch in self._batches)])
 
     def texts(self, indices: Sequence[int]) -> Texts:
         """Return (text, second text or None) for each index."""
+        if isinstance(indices, range) and indices.step == 1 and 0 <= indices.start < indices.stop <= len(self):
+            return [(text, pair) for _, _, text, pair in self.rows(np.array(indices))]
         return list(self._cells(indices, "text", "pair"))
 
     def batches(self, size: int) -> Iterator[tuple[range, Texts]]:
@@ -76,6 +89,15 @@ class Pool:
         for start in range(0, len(self), size):
             indices = range(start, min(start + size, len(self)))
             yield indices, self.texts(indices)
+
+    def rows(self, indices: np.ndarray | None = None) -> Iterator[PoolRow]:
+        """Yield the rows of ascending `indices`, or all, in order and a batch at a time."""
+        indices = np.arange(len(self)) if indices is None else indices
+        for place in np.unique(np.searchsorted(self._starts, indices, side="right") - 1):
+            begin, stop = self._starts[place : place + 2]
+            first, end = np.searchsorted(indices, [begin, stop])
+            batch = self._batches[place].take(pa.array(indices[first:end] - begin))
+            yield from zip(*(column.to_pylist() for column in batch.columns), strict=True)
 
     def _cells(self, indices: Sequence[int], left: str, right: str) -> Iterator[tuple[Any, Any]]:
         for index in indices:
@@ -88,84 +110,60 @@ class Pool:
 
 @dataclass(frozen=True)
 class BuiltPool:
-    """A pool and what building it left out: blank rows, excluded rows; rows kept by the name of their source."""
+    """A pool, and what its sources had by their names.
+
+    Of a run whose sample goes on from another one's: `known` has the sources that are the same ones still, and of each
+    the last row that the other run had; `news` counts the rows behind these, in the pool or not.
+    """
 
     pool: Pool
-    skipped_blank: int
-    excluded: int
-    per_source: dict[str, int]
+    sources: dict[str, Counted]
+    known: dict[str, int] | None = None
+    news: int | None = None
+
+    @property
+    def skipped_blank(self) -> int:
+        """Blank rows, which were left out."""
+        return sum(source.blank for source in self.sources.values())
+
+    @property
+    def excluded(self) -> int:
+        """Rows that repeat a labelled text, which were left out."""
+        return sum(source.excluded for source in self.sources.values())
+
+    @property
+    def per_source(self) -> dict[str, int]:
+        """The rows of each source that were not left out, in the pool or not."""
+        return {name: source.kept for name, source in self.sources.items()}
+
+    @property
+    def rows(self) -> int:
+        """All of these rows."""
+        return sum(self.per_source.values())
+
+    @property
+    def is_sample(self) -> bool:
+        """Whether some of these are not in the pool."""
+        return self.rows > len(self.pool)
 
 
-def build_pool(
-    sources: Sequence[str],
-    columns: Columns,
-    *,
-    is_pair: bool,
-    out: Path,
-    exclude: Set[str] = frozenset(),
-    digests: Mapping[str, str] | None = None,
-    labelled: Set[str] = frozenset(),
-) -> BuiltPool:
-    """Stream all sources once into `out`, leaving out blank texts and rows whose `text_key` is in `exclude`.
-
-    digests: the content of sources by their `source_names`; one that is a growing corpus is read as it was then.
-    labelled: those of `source_names` that have labels too, and of which only the rows without one are taken.
-    The file appears only when it is complete. Raises InputError for a bad source or if no row is left.
+@dataclass(frozen=True)
+class Before:
+    """What the run had that this one goes on from: `contents` are the digests of its sources by their names,
+    `excluded_keys` the `keys_digest` of what was left out, `sha256` that of its pool.
     """
-    tally = _Tally()
-    named = zip(source_names(sources), sources, strict=True)
-    read = {n: _rows_of(source, columns, is_pair, (digests or {}).get(n), n in labelled) for n, source in named}
-    rows = _kept_rows(read, exclude, tally)
-    with replacing(out) as aside:
-        with pa.OSFile(str(aside), "wb") as file, pa.ipc.new_stream(file, SCHEMA) as writer:
-            while some := list(islice(rows, ROWS_AT_ONCE)):
-                writer.write_batch(pa.record_batch([list(cells) for cells in zip(*some, strict=True)], SCHEMA))
-        if not any(tally.kept.values()):
-            lost = f"{tally.blank} blank, {tally.excluded} among the labelled rows"
-            raise InputError(f"{', '.join(sources)}: no unlabelled row is left ({lost}); add more rows.")
-    return BuiltPool(Pool(out), tally.blank, tally.excluded, tally.kept)
+
+    built: BuiltPool
+    contents: Mapping[str, str]
+    excluded_keys: str
+    sha256: str
 
 
-def source_names(sources: Sequence[str]) -> list[str]:
-    """Return a name for each source: its stem, with -2, -3, ... where an earlier one has taken it."""
-    names: list[str] = []
-    for source in sources:
-        base = stem(source)
-        tries = (base if number == 1 else f"{base}-{number}" for number in count(1))
-        names.append(next(name for name in tries if name not in names))
-    return names
-
-
-def text_key(text: str, pair: str | None) -> str:
-    """Return 32 hex digits, equal for texts that differ in case and white space only."""
-    folded = "\0".join(" ".join(part.casefold().split()) for part in (text, pair) if part is not None)
-    return hashlib.blake2b(folded.encode(), digest_size=16).hexdigest()
-
-
-@dataclass
-class _Tally:
-    blank: int = 0
-    excluded: int = 0
-    kept: dict[str, int] = field(default_factory=dict)
-
-
-def _rows_of(source: str, columns: Columns, is_pair: bool, as_of: str | None, has_labels: bool) -> Iterator[Row]:
-    if not has_labels:
-        return read_rows(source, columns, is_pair=is_pair, as_of=as_of)
-    rows = read_rows(source, columns, is_pair=is_pair, want_label=True, may_lack_label=True)
-    return (row for row in rows if row.label is None)
-
-
-def _kept_rows(
-    sources: Mapping[str, Iterator[Row]], exclude: Set[str], tally: _Tally
-) -> Iterator[tuple[str, int, str, str | None]]:
-    for name, rows in sources.items():
-        tally.kept[name] = 0
-        for row in rows:
-            if not row.text or row.pair == "":
-                tally.blank += 1
-            elif exclude and text_key(row.text, row.pair) in exclude:
-                tally.excluded += 1
-            else:
-                tally.kept[name] += 1
-                yield name, row.number, row.text, row.pair
+def write_rows(path: Path, rows: Iterator[PoolRow]) -> int:
+    """Write the file of a pool with these rows; return how many they are."""
+    written = 0
+    with pa.OSFile(str(path), "wb") as file, pa.ipc.new_stream(file, SCHEMA) as writer:
+        while some := list(islice(rows, ROWS_AT_ONCE)):
+            writer.write_batch(pa.record_batch([list(cells) for cells in zip(*some, strict=True)], SCHEMA))
+            written += len(some)
+    return written

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 
 from listflow.data.errors import InputError, did_you_mean
@@ -35,6 +37,7 @@ def read_rows(
     may_lack_label: bool = False,
     task_column: str | None = None,
     as_of: str | None = None,
+    after: int = 0,
 ) -> Iterator[Row]:
     """Yield the rows of a file (csv, tsv, jsonl, json, parquet), a hub data set (`owner/name[:config:split]`), a corpus
     folder, or standard input (`-`).
@@ -43,10 +46,12 @@ def read_rows(
     it labels are not read and blank texts are left to the caller. With `may_lack_label` a row without a label is no
     error: it has None. `task_column` is where rows name their task.
     `as_of`: what `digest` said of a corpus, which has the rows of then, however much it has grown since.
+    `after`: of a corpus, a row number up to which rows are left out; shards that hold no other ones are not read.
     Raises InputError as soon as it meets a source, column or row that it cannot use.
     """
     if is_corpus(source):
-        yield from _corpus_rows(source, is_pair=is_pair, named=want_label or task_column is not None, as_of=as_of)
+        named = want_label or task_column is not None
+        yield from _corpus_rows(source, is_pair=is_pair, named=named, as_of=as_of, after=after)
         return
     parts = ("text_a", "text_b") if is_pair else ("text",)
     names = [getattr(columns, part) for part in parts]
@@ -105,6 +110,67 @@ class LabelledFile:
         return Labelled(rows, self.without)
 
 
+@dataclass
+class Counted:
+    """What a source had: its rows, the number of the last one, and how many were left out and why."""
+
+    rows: int = 0
+    last: int = 0
+    blank: int = 0
+    excluded: int = 0
+
+    @property
+    def kept(self) -> int:
+        """Those that were not left out."""
+        return self.rows - self.blank - self.excluded
+
+
+@dataclass(frozen=True)
+class Unlabelled:
+    """The unlabelled sources of a run, and which of their rows it reads.
+
+    contents: their digests by name; one that is a growing corpus is read as it was then. labelled: those of the names
+    that have labels too, and of which only the rows without one are taken. A row whose `text_key` is in `exclude` is
+    left out.
+    """
+
+    sources: tuple[str, ...]
+    columns: Columns
+    is_pair: bool
+    exclude: Set[str] = frozenset()
+    contents: Mapping[str, str] = field(default_factory=dict)
+    labelled: Set[str] = frozenset()
+
+    @property
+    def names(self) -> dict[str, str]:
+        """Each source by its name."""
+        return dict(zip(source_names(self.sources), self.sources, strict=True))
+
+    def read(self, tally: dict[str, Counted]) -> Iterator[tuple[str, Row]]:
+        """Yield the rows of all sources that are not left out, and count them in `tally`."""
+        for name in self.names:
+            for row in self.kept(name, tally.setdefault(name, Counted())):
+                yield name, row
+
+    def kept(self, name: str, counted: Counted, after: int = 0) -> Iterator[Row]:
+        """Yield the rows of a source that are not left out; of a corpus those behind row `after`."""
+        for row in self._rows(name, after):
+            counted.rows, counted.last = counted.rows + 1, row.number
+            if not row.text or row.pair == "":
+                counted.blank += 1
+            elif self.exclude and text_key(row.text, row.pair) in self.exclude:
+                counted.excluded += 1
+            else:
+                yield row
+
+    def _rows(self, name: str, after: int) -> Iterator[Row]:
+        source, columns, is_pair = self.names[name], self.columns, self.is_pair
+        if name not in self.labelled:
+            return read_rows(source, columns, is_pair=is_pair, as_of=self.contents.get(name), after=after)
+        rows = read_rows(source, columns, is_pair=is_pair, want_label=True, may_lack_label=True)
+        return (row for row in rows if row.label is None)
+
+
 def columns_that_fit(source: str, choices: Sequence[Columns], *, is_pair: bool) -> Columns:
     """Return the first of `choices` that the first row of a source can be read by; the first of all if none can."""
     for columns in choices if len(set(choices)) > 1 else ():
@@ -141,7 +207,28 @@ def stem(source: str) -> str:
     return Path(path.stem).stem if path.suffix.lower() == ".gz" and ending_of(source) else path.stem
 
 
-def _corpus_rows(source: str, *, is_pair: bool, named: bool, as_of: str | None) -> Iterator[Row]:
+def source_names(sources: Sequence[str]) -> list[str]:
+    """Return a name for each source: its stem, with -2, -3, ... where an earlier one has taken it."""
+    names: list[str] = []
+    for source in sources:
+        base = stem(source)
+        tries = (base if number == 1 else f"{base}-{number}" for number in count(1))
+        names.append(next(name for name in tries if name not in names))
+    return names
+
+
+def text_key(text: str, pair: str | None) -> str:
+    """Return 32 hex digits, equal for texts that differ in case and white space only."""
+    folded = "\0".join(" ".join(part.casefold().split()) for part in (text, pair) if part is not None)
+    return hashlib.blake2b(folded.encode(), digest_size=16).hexdigest()
+
+
+def keys_digest(keys: Set[str]) -> str:
+    """Return the sha256 of a set of keys."""
+    return hashlib.sha256("".join(sorted(keys)).encode()).hexdigest()
+
+
+def _corpus_rows(source: str, *, is_pair: bool, named: bool, as_of: str | None, after: int) -> Iterator[Row]:
     """The rows of a corpus, numbered over all of its shards, so that a row keeps its number as the corpus grows."""
     present = read_manifest(Path(source))
     manifest = present if as_of is None else present.as_of(as_of)
@@ -153,8 +240,10 @@ def _corpus_rows(source: str, *, is_pair: bool, named: bool, as_of: str | None) 
         kinds = ("one text", "two texts")
         raise InputError(f"{source}: has {kinds[manifest.is_pair]} a row where the task wants {kinds[is_pair]}.")
     for shard in manifest.shards:
-        for row in shard_rows(Path(source), shard):
-            yield Row(row["text"], row["pair"], None, row["row"])
+        if shard.first + shard.rows - 1 > after:
+            for row in shard_rows(Path(source), shard):
+                if row["row"] > after:
+                    yield Row(row["text"], row["pair"], None, row["row"])
 
 
 def _column(where: str, name: str) -> str:

@@ -66,7 +66,7 @@ class Display(MovingLine):
         self.folder = run.folder
         teacher, student = steps_of(run)
         backbone = f"{run.backbone.name}, {run.backbone.parameter_count():,} parameters, frozen"
-        rows = f"{len(run.gold)} labelled, {len(run.corpus):,} unlabelled, {len(run.inputs.test):,} test"
+        rows = f"{len(run.gold)} labelled, {run.inputs.built.rows:,} unlabelled, {len(run.inputs.test):,} test"
         for name, value in {
             "task": f"{run.inputs.task.name} ({len(run.labels)} classes)",
             "rows": rows,
@@ -147,7 +147,8 @@ def _words(plan: Plan) -> Iterator[str]:
 
 
 def _lengths(plan: Plan) -> Iterator[str]:
-    yield "tokens per unlabelled row"
+    read = sum(found.rows for found in plan.lengths)
+    yield f"tokens per unlabelled row{f', of a sample of {read:,}' if read < plan.unlabelled else ''}"
     most = max(found.rows for found in plan.lengths)
     for found in plan.lengths:
         bar = "#" * -(-WIDTH * found.rows // most)

@@ -12,7 +12,7 @@ from coolname.data import config as slugs
 from prefect.client.orchestration import get_client
 from prefect.context import FlowRunContext
 
-from listflow.data.pool import source_names
+from listflow.data.rows import source_names
 from listflow.data.shards import is_corpus, read_manifest
 from listflow.flows.server.client import RETRIES, if_it_answers
 from listflow.pipeline.run.config import RunConfig
@@ -64,7 +64,7 @@ def title_of(run: Run) -> str:
     if run.parent is None:
         return run.config.title
     again = ", resumed" if any(run.files.rounds()) else ""
-    return f"{run.folder.name}: +{len(run.fresh_rows()):,} rows of {_joined(list(_news(run)))}{again}"
+    return f"{run.folder.name}: +{run.news:,} rows of {_joined(list(_news(run)))}{again}"
 
 
 def _is_slug(name: str) -> bool:
@@ -81,13 +81,14 @@ def _words_of_slugs() -> frozenset[str]:
 def _news(run: Run) -> Iterator[str]:
     """Where new rows came from: files that a corpus took in, and the corpus where the run is not called after it."""
     assert run.parent is not None
-    pool, sources = run.inputs.pool, run.config.data.unlabelled
+    built, sources = run.inputs.built, run.config.data.unlabelled
+    pool = built.pool
     for name, span in pool.spans().items():
         last = run.parent.last_rows.get(name, 0)
         if pool.upto(span, last) == len(span):
             continue
         corpus = Path(sources[source_names(sources).index(name)])
-        newest = int(pool.row_ids([span[-1]])[0].rpartition(":")[2])
+        newest = built.sources[name].last if built.is_sample else int(pool.numbers[span[-1]])
         files = _files_of(corpus, last + 1, newest) if is_corpus(str(corpus)) else []
         yield _joined(files) if files and run.folder.name.startswith(name) else _within(name, files)
 

@@ -19,6 +19,7 @@ from listflow.pipeline.method.sampling import round_up
 IDS_AT_ONCE = 2**22  # of a pool, which may not fit into memory
 # What one more pass costs besides its tokens, as so many tokens: on a processor, and on anything else.
 A_PASS = {True: 32, False: 4096}
+TEXTS_AT_ONCE = 2048  # that are compared
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,26 @@ class Encoded:
             kept = self.features.join(self.lengths(), other.features, other.lengths())
         ids, masks = (np.concatenate(pair) for pair in ((self.ids, other.ids), (self.mask_at, other.mask_at)))
         return Encoded(ids, offsets, masks, self.pad_id, kept)
+
+    def merged(self, places: np.ndarray, other: Encoded | None) -> Encoded:
+        """The texts at ``places``, in memory, and for every -1 among these the next one of ``other``."""
+        old, found = places >= 0, self.take(places[places >= 0])
+        if other is None:
+            return found
+        order = np.where(old, np.cumsum(old) - 1, len(found) + np.cumsum(~old) - 1)
+        return found.join(other).take(order)
+
+    def alike(self, places: np.ndarray, other: Encoded) -> np.ndarray:
+        """``places``, of a text here for each of ``other``, with -1 where the two have other tokens."""
+        found = np.array(places)
+        for start in range(0, len(places), TEXTS_AT_ONCE):
+            rows = start + np.flatnonzero(places[start : start + TEXTS_AT_ONCE] >= 0)
+            same = self.lengths()[places[rows]] == other.lengths()[rows]
+            found[rows[~same]] = -1
+            if len(rows := rows[same]):
+                one, two = self.take(places[rows]), other.take(rows)
+                found[rows[np.logical_or.reduceat(one.ids != two.ids, one.offsets[:-1])]] = -1
+        return found
 
     def batch(self, rows: Sequence[int] | np.ndarray) -> Batch:
         """The given rows, right padded to the longest of them and a little further: see ``sampling.round_up``."""

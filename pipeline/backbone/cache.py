@@ -2,7 +2,7 @@
 
 All layers below the first tuned one see the same texts with the same weights in every round, so their output is
 kept on disk and training starts above them. It is kept in pieces of texts, each named by what it was made of: a corpus
-that has grown copies the old ones.
+that has grown copies the old ones, and a sample of one copies text by text.
 
 tokens:    ids.bin  lengths.bin  mask_at.bin
 features:  values.bin  pieces.json
@@ -34,34 +34,73 @@ TEXTS_AT_ONCE = 2048  # that are tokenised before they are written
 TEXTS_A_PIECE = 2048
 TOKENS_A_BATCH = 2048
 VALUES, PIECES = "values.bin", "pieces.json"
+MIXED = ""  # the key of a piece of which some texts were copied: no piece is looked for by it
 _TOKEN_FILES = {"ids": np.int32, "lengths": np.int32, "mask_at": np.int32}
 # numpy has no bfloat16: its bits are kept as whole numbers.
 _STORED: dict[torch.dtype, np.dtype[Any]] = {torch.float32: np.dtype(np.float32), torch.bfloat16: np.dtype(np.int16)}
 
 
 def encode_pool(
-    pool: Pool, prompt: Prompt, folder: Path, key: str, on_rows: Callable[[int], None] = lambda rows: None
+    pool: Pool,
+    prompt: Prompt,
+    folder: Path,
+    key: str,
+    on_rows: Callable[[int], None] = lambda rows: None,
+    carried: Carried | None = None,
 ) -> Encoded:
-    """The pool as ``Encoded`` over memory-mapped files in ``folder``; made only if ``key`` is not there yet."""
+    """The pool as ``Encoded`` over memory-mapped files in ``folder``; made only if ``key`` is not there yet.
+
+    What is ``carried`` is copied, where its tokens are by the same prompt.
+    """
     manifest = verified(folder)
     if manifest is None or manifest["key"] != key:
-        with new_folder(folder, {"key": key, "rows": len(pool)}) as aside:
-            _write_tokens(pool, prompt, aside, on_rows)
-    ids, lengths, mask_at = (np.memmap(folder / f"{n}.bin", dtype=t, mode="r") for n, t in _TOKEN_FILES.items())
+        facts = {"key": key, "rows": len(pool), "prompt": prompt.key()}
+        before = None if carried is None else verified(carried.tokens)
+        if not facts["prompt"] or before is None or before.get("prompt") != facts["prompt"]:
+            carried = None
+        with new_folder(folder, facts) as aside:
+            _write_tokens(pool, prompt, aside, on_rows, carried)
+    return _tokens_in(folder, prompt.tokenizer.pad_token_id)
+
+
+def _tokens_in(folder: Path, pad_id: int) -> Encoded:
+    # As plain arrays, of which a slice takes a third of the time.
+    read = (np.asarray(np.memmap(folder / f"{n}.bin", dtype=t, mode="r")) for n, t in _TOKEN_FILES.items())
+    ids, lengths, mask_at = read
     offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
-    return Encoded(ids, offsets, mask_at, prompt.tokenizer.pad_token_id)
+    return Encoded(ids, offsets, mask_at, pad_id)
 
 
-def _write_tokens(pool: Pool, prompt: Prompt, folder: Path, on_rows: Callable[[int], None]) -> None:
+def _write_tokens(
+    pool: Pool, prompt: Prompt, folder: Path, on_rows: Callable[[int], None], carried: Carried | None
+) -> None:
+    before = None if carried is None else _tokens_in(carried.tokens, prompt.tokenizer.pad_token_id)
     with ExitStack() as stack:
         ids, lengths, mask_at = (stack.enter_context((folder / f"{name}.bin").open("wb")) for name in _TOKEN_FILES)
-        for _, texts in pool.batches(TEXTS_AT_ONCE):
-            encoded = prompt.encode(texts)
+        for rows, texts in pool.batches(TEXTS_AT_ONCE):
+            places = None if carried is None else carried.places[rows.start : rows.stop]
+            if before is None or places is None or (places < 0).all():
+                encoded = prompt.encode(texts)
+            else:
+                new = [text for text, place in zip(texts, places.tolist(), strict=True) if place < 0]
+                encoded = before.merged(places, prompt.encode(new) if new else None)
             # Not tofile, which does not say that the disk is full.
             ids.write(encoded.ids.tobytes())
             lengths.write(encoded.lengths().astype(np.int32).tobytes())
             mask_at.write(encoded.mask_at.tobytes())
             on_rows(len(texts))
+
+
+@dataclass(frozen=True)
+class Carried:
+    """Texts that the run before has: the place there of each text here, -1 for a new one; its folders of them.
+
+    A value's last bits may depend on the texts that were computed with it: the folder of that run is an input of this.
+    """
+
+    places: np.ndarray
+    tokens: Path
+    values: Path
 
 
 def with_features(
@@ -73,17 +112,20 @@ def with_features(
     on_rows: Callable[[int], None],
     earlier: Callable[[], Sequence[Path]] = tuple,
     holding: Callable[[], AbstractContextManager[None]] = nullcontext,
+    carried: Callable[[], Carried | None] = lambda: None,
 ) -> Encoded:
     """``encoded`` with the output of the first ``depth`` layers, from ``folder``, or made into it when it is needed.
 
     ``made_by`` says what besides the texts, depth and dtype decides the values. What folders of ``earlier`` runs hold
-    of the same texts is copied from there. ``holding`` is held while ``folder`` is looked at and made.
+    of the same pieces is copied from there, and text by text what is ``carried``. ``holding`` is held while ``folder``
+    is looked at and made.
     """
 
     def read() -> np.ndarray:
         with holding():
-            _keep_features(encoded, backbone, depth, folder, made_by, on_rows, earlier())
-        return np.memmap(folder / VALUES, dtype=_STORED[backbone.dtype], mode="r").reshape(-1, backbone.hidden_size)
+            _keep_features(encoded, backbone, depth, folder, made_by, on_rows, earlier(), carried)
+        values = np.memmap(folder / VALUES, dtype=_STORED[backbone.dtype], mode="r")
+        return np.asarray(values).reshape(-1, backbone.hidden_size)
 
     return replace(encoded, features=LateFeatures(read, np.asarray(encoded.offsets[:-1])))
 
@@ -96,14 +138,16 @@ def _keep_features(
     made_by: str,
     on_rows: Callable[[int], None],
     earlier: Sequence[Path],
+    carried: Callable[[], Carried | None],
 ) -> None:
     """Makes ``folder`` unless it holds them already."""
     facts = {"key": content_key(encoded, made_by), "depth": depth, "dtype": backbone.dtype_name}
     manifest = verified(folder)
     if manifest is None or any(manifest[name] != value for name, value in facts.items()):
         known = known_spans(earlier, {piece.key for piece in pieces_of(encoded, made_by)}) if earlier else {}
+        taken = _taken(encoded, carried(), made_by, facts, backbone)
         with new_folder(folder, facts) as aside:
-            _write_values(encoded, backbone, depth, aside, made_by, known, on_rows)
+            _write_values(encoded, backbone, depth, aside, made_by, known, taken, on_rows)
 
 
 def bytes_needed(backbone: Backbone, *texts: Encoded | None) -> int:
@@ -189,18 +233,57 @@ def _write_values(
     folder: Path,
     made_by: str,
     known: dict[str, Span],
+    taken: _Taken | None,
     on_rows: Callable[[int], None],
 ) -> None:
     """Piece by piece in the order of the texts, so that memory does not grow and bytes do not depend on the past."""
-    below, kept = lower(backbone, depth), list[tuple[str, int]]()
+    below, kept, first = lower(backbone, depth), list[tuple[str, int]](), 0
     with (folder / VALUES).open("wb") as file:
         for piece in pieces_of(encoded, made_by):
-            values = values_at(known.get(piece.key), backbone)
+            values, key, end = values_at(known.get(piece.key), backbone), piece.key, first + len(piece.texts)
+            if values is None and taken is not None and (taken.places[first:end] >= 0).any():
+                values, key = _completed(piece.texts, taken, taken.places[first:end], backbone, below), MIXED
             values = _computed(piece.texts, backbone, below) if values is None else values
             file.write(values.data)  # not tofile, which does not say that the disk is full
-            kept.append((piece.key, piece.tokens))
+            kept.append((key, piece.tokens))
+            first = end
             on_rows(len(piece.texts))
     write_json(folder / PIECES, kept)
+
+
+@dataclass(frozen=True)
+class _Taken:
+    """``values`` of the texts of an earlier run, where each begins, and the place there of each text here, or -1."""
+
+    values: np.ndarray
+    starts: np.ndarray
+    places: np.ndarray
+
+
+def _taken(
+    encoded: Encoded, carried: Carried | None, made_by: str, facts: dict[str, Any], backbone: Backbone
+) -> _Taken | None:
+    """What is carried of texts that have the same tokens still, where it was made by the same layers."""
+    if carried is None or verified(carried.tokens) is None:
+        return None
+    before, found = _tokens_in(carried.tokens, encoded.pad_id), verified(carried.values)
+    wanted = facts | {"key": content_key(before, made_by)}
+    if found is None or any(found[name] != value for name, value in wanted.items()):
+        return None
+    places = before.alike(carried.places, encoded)
+    values = np.memmap(carried.values / VALUES, dtype=_STORED[backbone.dtype], mode="r")
+    return _Taken(values.reshape(-1, backbone.hidden_size), before.offsets, places)
+
+
+def _completed(piece: Encoded, taken: _Taken, places: np.ndarray, backbone: Backbone, below: nn.Module) -> np.ndarray:
+    """(tokens, D) of a piece: what is taken, and the rest computed."""
+    values = np.empty((int(piece.offsets[-1]), backbone.hidden_size), dtype=_STORED[backbone.dtype])
+    is_new, lengths = np.repeat(places < 0, piece.lengths()), piece.lengths()[places >= 0]
+    starts = np.repeat(taken.starts[places[places >= 0]] - np.cumsum(lengths) + lengths, lengths)
+    values[~is_new] = taken.values[starts + np.arange(len(starts))]
+    if is_new.any():
+        values[is_new] = _computed(piece.take(np.flatnonzero(places < 0)), backbone, below)
+    return values
 
 
 @torch.inference_mode()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
 from typing import Any
@@ -49,6 +51,15 @@ class Prompt:
         offsets = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
         self.met.meet(flat, len(rows), self.around, self.tokenizer.unk_token_id)
         return Encoded(flat, offsets, np.array([at for _, at in rows], dtype=np.int32), self.tokenizer.pad_token_id)
+
+    def key(self) -> str:
+        """What decides the tokens of a text, as a sha256; empty for a tokenizer that cannot say it."""
+        backend = getattr(self.tokenizer, "backend_tokenizer", None)
+        if backend is None:
+            return ""
+        said = json.loads(backend.to_str()) | {"truncation": None, "padding": None}  # which every call sets anew
+        facts = [self.task.lower, list(map(repr, self.parts)), self.max_length, self.around, self.start, self.end]
+        return hashlib.sha256(json.dumps([facts, said]).encode()).hexdigest()
 
     def tally(self, encoded: Encoded) -> Tally:
         """The tokens of texts that were ``encoded`` with this prompt, and how many of them are unknown."""

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from pydantic import TypeAdapter
 from torch import Tensor
 
 from listflow.data.errors import InputError
-from listflow.data.files import file_digest, replacing
+from listflow.data.files import file_digest
 from listflow.pipeline.method import metrics as evaluate
 from listflow.pipeline.method.drift import Drift
 from listflow.pipeline.method.metrics import Estimate
@@ -48,13 +45,11 @@ from listflow.pipeline.storage.checkpoint import (
     verified,
     write_json,
 )
-from listflow.pipeline.storage.pseudo_labels import PseudoLabels, look_up
 from listflow.pipeline.storage.review import review_notices
 from listflow.pipeline.storage.run_folder import CARD, TEST_LOGITS, WEIGHTS, RunFolder
 from listflow.pipeline.training.baselines import baselines_of
 from listflow.pipeline.training.committee import (
     Voice,
-    mean_meta_weights,
     meta_weights_of,
     mixture_of,
     reached,
@@ -66,9 +61,8 @@ from listflow.pipeline.training.committee import (
 from listflow.pipeline.training.estimate import accuracy_and_temperature
 from listflow.pipeline.training.label_vectors import curve_of, has_label_vectors
 from listflow.pipeline.training.models import forget_steps, metrics_of
-from listflow.pipeline.training.rounds import committee_logits, load_model
-
-ROWS_AT_ONCE = 8192
+from listflow.pipeline.training.predictions import write_predictions
+from listflow.pipeline.training.rounds import load_model
 
 
 def publish(run: Run, last: int) -> dict[str, Any]:
@@ -94,7 +88,7 @@ def publish(run: Run, last: int) -> dict[str, Any]:
     predictions = run.files.predictions
     marker = run.files.predictions_record
     if not predictions.exists() or _marked(marker) != _marker(inputs, predictions):
-        _write_predictions(run, winner, last, predictions)
+        write_predictions(run, winner, last, _temperature_of(run), predictions)
         write_json(marker, _marker(inputs, predictions))
     if run.parent is not None and not run.files.drift.exists():
         drift = measure_drift(run, winner)
@@ -190,7 +184,7 @@ def _text_teacher(view: Run, made: dict[str, Any]) -> TextTeacher | None:
 
 
 def _data(run: Run) -> DataFacts:
-    unlabelled = 0 if run.lone else len(run.corpus)
+    unlabelled = 0 if run.lone else run.inputs.built.rows
     return DataFacts(len(run.gold), unlabelled, len(run.inputs.test), names_of_files(run.config))
 
 
@@ -226,46 +220,8 @@ def _test_logits(run: Run, winner: int, temperature: float) -> Tensor | None:
     return mixture_of(run).logits(winner, found) / temperature
 
 
-def _write_predictions(run: Run, winner: int, last: int, path: Path) -> None:
-    writer: pq.ParquetWriter | None = None
-    with replacing(path) as aside:
-        for table in _prediction_tables(run, winner, last):
-            writer = writer or pq.ParquetWriter(aside, table.schema)
-            writer.write_table(table)
-        assert writer is not None
-        writer.close()
-
-
-def _prediction_tables(run: Run, winner: int, last: int) -> Iterator[pa.Table]:
-    total, temperature = len(run.corpus), _temperature_of(run)
-    told = [_taught(run, number) for number in range(1, last + 1)]
-    weight_rows, weight_means = mean_meta_weights(run, *range(1, last + 1))
-    on_rows = counter(run.notify, last, "predict", total * len(speaking(run)))
-    for start in range(0, total, ROWS_AT_ONCE):
-        rows = np.arange(start, min(start + ROWS_AT_ONCE, total))
-        soft = (committee_logits(run, winner, rows, on_rows) / temperature).softmax(-1).numpy()
-        top, ids = soft.argmax(1), run.inputs.pool.row_ids(rows.tolist())
-        columns: dict[str, Any] = {
-            "row_id": ids,
-            "corpus": [row_id.rpartition(":")[0] for row_id in ids],
-            "label": [run.labels[i] for i in top],
-        }
-        columns |= {f"p_{label}": soft[:, i] for i, label in enumerate(run.labels)}
-        for number, labels in enumerate(told, 1):
-            chosen = look_up(labels.rows, np.arange(len(labels.rows)), rows)
-            value = np.where(chosen >= 0, labels.soft[chosen.astype(int), top], np.nan)
-            columns[f"teacher_round_{number}"] = pa.array(value.astype(np.float32), mask=chosen < 0)
-        weight = look_up(weight_rows, weight_means, rows)
-        columns["meta_weight"] = pa.array(weight.astype(np.float32), mask=weight < 0)
-        yield pa.table(columns)
-
-
 def _temperature_of(run: Run) -> float:
     return float((verified(run.files.final) or {}).get("temperature", 1.0))
-
-
-def _taught(run: Run, number: int) -> PseudoLabels:
-    return PseudoLabels.load(run.round(number).labels, len(run.labels))
 
 
 def _round_report(run: Run, number: int) -> RoundReport:

@@ -58,6 +58,12 @@ class DataConfig(Section):
     columns: str | None = Field(None, description="column names, such as text=body,label=intent")
     shots: int | None = Field(None, ge=2, description="draw this many labelled rows in total; empty: all")
     balanced: bool = Field(True, description="draw the same number per class; off: as they come")
+    pool: int = Field(
+        20_000,
+        ge=10,
+        le=1_000_000_000,
+        description="unlabelled rows that the rounds read: a seeded sample where there are more",
+    )
 
 
 class BackboneConfig(Section):
@@ -177,6 +183,11 @@ class RunConfig(Section):
     seed: int = Field(1, ge=0, le=2**31)
     checkpoint_seconds: float = Field(20.0, ge=0, description="least time between two step checkpoints")
     run_dir: Homed | None = Field(None, description="where the run is kept; empty: runs/<task>-<fingerprint>")
+
+    @property
+    def most_rows(self) -> int:
+        """Unlabelled rows that the rounds read at most: as many as one of them draws, if that is more."""
+        return max(self.data.pool, self.student.steps * self.student.batch, self.rounds.sample)
 
     def text_alone(self) -> RunConfig:
         """The view of the text face by itself, as the only one."""

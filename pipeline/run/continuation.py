@@ -12,11 +12,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 
 from listflow.data.errors import InputError, NothingNew
-from listflow.data.inputs import POOL_FILE
-from listflow.data.pool import Pool
+from listflow.data.pool import Before, BuiltPool, Pool
+from listflow.data.pools.record import POOL_FILE, RECORD_FILE, before_of
 from listflow.data.rows import Row
 from listflow.pipeline.backbone.backbone import absolute_backbone
 from listflow.pipeline.run.config import RunConfig
@@ -52,6 +53,7 @@ class LastModel:
 class Parent:
     """``models`` are the last promoted ones of the views that go on, ``weights`` the sha256 that names them.
 
+    ``before`` is what it had of its unlabelled sources, None where a version before it did not write that down.
     ``config`` is that of these views; ``silent`` the view of a run of two that had no say. ``voices`` say how far each
     of two was believed. ``last_rows``: the highest row number that it had of every corpus. ``reviewed``: rows that
     persons labelled in it and in the runs before it.
@@ -68,6 +70,7 @@ class Parent:
     silent: str = ""
     voices: tuple[dict[str, Any], ...] = ()
     decided_by: str = ""
+    before: Before | None = None
 
     @staticmethod
     def open(folder: Path) -> Parent:
@@ -83,11 +86,17 @@ class Parent:
         models = tuple(_last_model(files, view, final["round"], voices) for view in heard)
         digests = [model.weights for model in models] + (digests if len(models) > 1 else [])
         pool = Pool(files.kept_inputs / POOL_FILE)
+        before = before_of(files.kept_inputs, inputs["digests"])
+        if before is None and inputs.get("rows", {}).get("unlabelled", 0) > len(pool):
+            raise InputError(
+                f"{files.kept_inputs / RECORD_FILE} is damaged or missing, and which rows {folder} had is not known "
+                "without it; restore it from a copy, or start anew."
+            )
         return Parent(
             folder, models, digests[0] if len(digests) == 1 else hashlib.sha256(" ".join(digests).encode()).hexdigest(),
-            tuple(inputs["task"]["labels"]), inputs["digests"], _as_heard(config, heard), _last_rows(pool),
+            tuple(inputs["task"]["labels"]), inputs["digests"], _as_heard(config, heard), _last_rows(pool, before),
             reviewed_rows(folder, config["rounds"]["count"], pool), "".join(voices.keys() - set(heard)),
-            tuple(voices.values()) if len(models) > 1 else (), mixture.get("decided_by", ""),
+            tuple(voices.values()) if len(models) > 1 else (), mixture.get("decided_by", ""), before,
         )  # fmt: skip
 
     def model_of(self, view: str) -> LastModel:
@@ -111,8 +120,26 @@ class Parent:
         same = self._drew_as(config) and labelled == self.digests["labelled"]
         return kept if same and kept is not None and len(kept) == rows else None
 
-    def knowing(self, pool: Pool) -> Parent:
-        """Itself, without the sources whose rows in ``pool`` are other ones: another file under an old name."""
+    def places_of(self, built: BuiltPool) -> np.ndarray | None:
+        """The place in its own pool of each row of a pool, -1 for a new row; None where that is no sample of its rows.
+
+        Of the old rows of such a sample all are from there.
+        """
+        if self.before is None or built.known is None:
+            return None
+        ours, pool, places = self.before.built.pool, built.pool, np.full(len(built.pool), -1)
+        spans = ours.spans()
+        for name, span in pool.spans().items():
+            old = span[: pool.upto(span, built.known.get(name, 0))]
+            if old:
+                places[old.start : old.stop] = ours.find(spans[name], pool.numbers[old.start : old.stop])
+        return places
+
+    def knowing(self, built: BuiltPool) -> Parent:
+        """Itself, without the sources whose rows in a pool are other ones: another file under an old name."""
+        if built.known is not None:
+            return replace(self, last_rows=built.known)
+        pool = built.pool
         before, spans = Pool(RunFolder(self.folder).kept_inputs / POOL_FILE), pool.spans()
         old = {name: span for name, span in before.spans().items() if name in spans}
         same = {name for name, span in old.items() if not _differ(before, span, pool, spans[name])}
@@ -260,5 +287,7 @@ def _number(pool: Pool, index: int) -> int:
     return int(pool.row_ids([index])[0].rpartition(":")[2])
 
 
-def _last_rows(pool: Pool) -> dict[str, int]:
+def _last_rows(pool: Pool, before: Before | None) -> dict[str, int]:
+    if before is not None and before.built.is_sample:
+        return {name: counted.last for name, counted in before.built.sources.items()}
     return {name: _number(pool, span[-1]) for name, span in pool.spans().items()}

@@ -16,10 +16,12 @@ import torch
 import transformers
 from filelock import FileLock, Timeout
 
+from listflow.data.pool import BuiltPool
 from listflow.pipeline.backbone.backbone import Backbone
 from listflow.pipeline.backbone.batch import Encoded
-from listflow.pipeline.backbone.cache import bytes_needed, content_key, with_features
+from listflow.pipeline.backbone.cache import Carried, bytes_needed, content_key, with_features
 from listflow.pipeline.model.classifier import first_tuned_layer
+from listflow.pipeline.run.continuation import Parent
 from listflow.pipeline.run.run import Run, counter
 from listflow.pipeline.storage.checkpoint import MANIFEST
 from listflow.pipeline.storage.run_folder import RunFolder
@@ -57,6 +59,14 @@ def with_kept_features(run: Run) -> Run:
     return replace(
         run, labelled=kept["labelled"], corpus=kept["corpus"], test=kept.get("test"), sampled=kept.get("sample")
     )
+
+
+def carried_from(parent: Parent | None, built: BuiltPool) -> Carried | None:
+    """What the run before has of the texts of a pool; None where nothing is to be copied text by text."""
+    places = None if parent is None else parent.places_of(built)
+    if parent is None or places is None:
+        return None
+    return Carried(places, RunFolder(parent.folder).tokens, _own(parent.folder, "corpus"))
 
 
 def frozen_layers(backbone: Backbone, depth: int) -> str:
@@ -103,7 +113,11 @@ def _kept(run: Run, name: str, encoded: Encoded, made_by: str, in_use: set[str])
     on_rows, depth = counter(run.notify, 0, "read", len(encoded)), _depth(run)
     if not run.config.backbone.cache_dir:
         before = () if run.parent is None else (_own(run.parent.folder, name),)
-        return with_features(encoded, run.backbone, depth, _own(run.folder, name), made_by, on_rows, lambda: before)
+        return with_features(
+            encoded, run.backbone, depth, _own(run.folder, name), made_by, on_rows, lambda: before,
+            carried=lambda: carried_from(run.parent, run.inputs.built) if name == "corpus" else None,
+        )  # fmt: skip
+    # A folder that runs share holds what depends on the texts alone: nothing is copied into it text by text.
     shared = _shared(run)
     folder, most = shared / content_key(encoded, made_by), run.config.backbone.cache_gb * 1e9
 

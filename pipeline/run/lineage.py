@@ -12,8 +12,8 @@ from torch import Tensor
 
 from listflow.data.errors import InputError, shortened
 from listflow.data.files import short
-from listflow.data.inputs import POOL_FILE
 from listflow.data.pool import Pool, Texts
+from listflow.data.pools.record import POOL_FILE
 from listflow.pipeline.method.drift import LEAST, ROWS, Words, drawn, is_foreign, unseen_share, words_of
 from listflow.pipeline.run.config import RunConfig
 from listflow.pipeline.run.record import BEFORE_RECORD, load_config
@@ -139,7 +139,7 @@ def lineage_of(run: Run, report: dict[str, Any]) -> Lineage | None:
         return None
     before = read_lineage(run.parent.folder)
     inputs = {"digests": run.inputs.digests}
-    own = replace(step_of(run.folder.name, report, inputs), new_rows=len(run.fresh_rows()))
+    own = replace(step_of(run.folder.name, report, inputs), new_rows=run.news)
     return _with_error(run, Lineage((*before.steps, own), before.ended))
 
 

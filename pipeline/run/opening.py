@@ -14,8 +14,7 @@ import torch
 
 from listflow.data.errors import InputError
 from listflow.data.files import missing, take_back
-from listflow.data.inputs import open_inputs
-from listflow.data.rows import Row
+from listflow.data.pools.inputs import open_inputs
 from listflow.pipeline.backbone.backbone import Backbone, load_backbone
 from listflow.pipeline.backbone.cache import encode_pool
 from listflow.pipeline.backbone.prompt import Prompt
@@ -24,7 +23,7 @@ from listflow.pipeline.model.label_names import silent_notice
 from listflow.pipeline.model.verbalizer import word_ids_for, word_notices
 from listflow.pipeline.run.config import RunConfig
 from listflow.pipeline.run.continuation import Parent, digest_of, keep_rows, nothing_new, pinned_parent
-from listflow.pipeline.run.feature_cache import keeps_features, room_notices, with_kept_features
+from listflow.pipeline.run.feature_cache import carried_from, keeps_features, room_notices, with_kept_features
 from listflow.pipeline.run.lineage import check_familiar
 from listflow.pipeline.run.record import check_owner, fingerprint_of, strangers_in, write_record
 from listflow.pipeline.run.run import Notify, Run, counter
@@ -108,8 +107,8 @@ def open_run(
     check_owner(folder, fingerprint, config, sources)
     absent = missing(folder)
     with single_writer(folder), _leaving_no_stub(folder, absent), claim(folder):
-        run = _assemble(config, sources, reviewed, backbone, folder, fingerprint, notify)
-        run = replace(run, parent=parent and parent.knowing(run.inputs.pool))
+        run = _assemble(config, sources, parent, backbone, folder, fingerprint, notify)
+        run = replace(run, parent=parent and parent.knowing(run.inputs.built))
         check_subspace(config.stage, backbone, run.prompt)
         check_start(config.stage, backbone)
         run = replace(run, unknown=_unknown(run))
@@ -145,7 +144,7 @@ def _leaving_no_stub(folder: Path, absent: Sequence[Path]) -> Iterator[None]:
 def _assemble(
     config: RunConfig,
     sources: Sources,
-    reviewed: tuple[Row, ...],
+    parent: Parent | None,
     backbone: Backbone,
     folder: Path,
     fingerprint: str,
@@ -156,12 +155,14 @@ def _assemble(
     inputs = open_inputs(
         task, sources.labelled, sources.unlabelled, sources.test, columns=sources.columns, shots=sources.shots,
         balanced=data.balanced, seed=config.seed, folder=files.kept_inputs, digests=sources.digests,
-        known=sources.rows, reviewed=reviewed,
+        known=sources.rows, reviewed=parent.reviewed if parent else (), most=config.most_rows,
+        before=parent.before if parent else None,
     )  # fmt: skip
     if len(inputs.pool) == 0:
         raise InputError("no unlabelled row is left to learn from; pass a file with other texts to --unlabelled.")
     on_rows = counter(notify, 0, "tokenise", len(inputs.pool))
-    corpus = encode_pool(inputs.pool, prompt, files.tokens, fingerprint, on_rows)
+    carried = carried_from(parent, inputs.built)
+    corpus = encode_pool(inputs.pool, prompt, files.tokens, fingerprint, on_rows, carried)
     index = {label: i for i, label in enumerate(task.labels)}
     test = prompt.encode([(row.text, row.pair) for row in inputs.test]) if inputs.test else None
     return Run(
@@ -218,17 +219,24 @@ def _check_known(run: Run, sources: Sources) -> None:
         if run.unknown[name] >= REFUSED_UNKNOWN and not run.files.config.exists():
             raise InputError(
                 f"{file}: backbone '{run.backbone.name}' does not know {percent(run.unknown[name])} of the tokens of "
-                f"the {name} rows, and cannot tell them apart; pass --backbone with an encoder of their language."
+                f"the {_called(run, name)} rows, and cannot tell them apart; pass --backbone with an encoder of their "
+                "language."
             )
 
 
 def _unknown_notices(run: Run) -> Iterator[str]:
-    many = [f"{percent(share)} of the {name}" for name, share in run.unknown.items() if share > NOTICED_UNKNOWN]
+    shares = ((_called(run, name), share) for name, share in run.unknown.items())
+    many = [f"{percent(share)} of the {called}" for called, share in shares if share > NOTICED_UNKNOWN]
     if many:
         yield (
             f"backbone '{run.backbone.name}' does not know {' and '.join(many)} tokens: rows that differ in these "
             "alone are the same to it, and an encoder of their language would tell them apart (--backbone)."
         )
+
+
+def _called(run: Run, name: str) -> str:
+    """The ``name`` of a kind of rows, which says where only a sample of them was looked at."""
+    return f"sampled {name}" if name == "unlabelled" and run.inputs.built.is_sample else name
 
 
 def _word_notices(run: Run) -> Iterator[str]:
@@ -240,14 +248,15 @@ def _new_notices(run: Run) -> Iterator[str]:
     """What a continued run has that its parent had not; InputError where it is nothing."""
     if run.parent is None:
         return
-    fresh = len(run.fresh_rows())
+    fresh = run.news
     if not fresh:
         raise nothing_new(run.parent.folder)
     if run.parent.silent:
         yield f"the {run.parent.silent} view had no say in {run.parent.folder.name}, and is not computed here."
     if run.parent.reviewed:
         yield f"{len(run.parent.reviewed)} rows that were labelled in earlier reviews are labelled rows here."
-    yield f"{fresh:,} of {len(run.corpus):,} unlabelled rows are new since {run.parent.folder.name}, which goes on."
+    rows, parent = run.inputs.built.rows, run.parent.folder.name
+    yield f"{fresh:,} of {rows:,} unlabelled rows are new since {parent}, which goes on."
 
 
 def _cut_notices(run: Run) -> Iterator[str]:
@@ -255,7 +264,8 @@ def _cut_notices(run: Run) -> Iterator[str]:
     for name, encoded in (("labelled", run.labelled), ("unlabelled", run.corpus), ("test", run.test)):
         full = 0 if encoded is None else int((encoded.lengths() >= limit).sum())
         if full:
-            yield f"{full} {name} text(s) fill all {limit} tokens: what lies beyond is not read (backbone.max_length)."
+            what = f"{full} {_called(run, name)} text(s) fill all {limit} tokens"
+            yield f"{what}: what lies beyond is not read (backbone.max_length)."
 
 
 def _sample_notices(run: Run) -> Iterator[str]:

@@ -15,7 +15,7 @@ from typing import Any
 from listflow.data.errors import InputError
 from listflow.pipeline.backbone.backbone import Backbone
 from listflow.pipeline.backbone.text_face import text_face_of
-from listflow.pipeline.run.config import RunConfig
+from listflow.pipeline.run.config import DataConfig, RunConfig
 from listflow.pipeline.run.run import Run
 from listflow.pipeline.run.sources import Sources
 from listflow.pipeline.storage.checkpoint import FORMAT, LOCK, read_json, write_json
@@ -47,6 +47,8 @@ def fingerprint_of(config: RunConfig, sources: Sources, backbone: Backbone) -> s
     if config.face == "text" or config.second is not None:
         decisive["text"] = text_face_of(backbone, config.backbone.max_length).checksum()
     decisive["data"] = config.data.model_dump(include={"columns", "shots", "balanced"})
+    if config.data.pool != DataConfig().pool:  # runs of versions that had none keep their fingerprint
+        decisive["data"]["pool"] = config.data.pool
     decisive["task"] = sources.task.model_dump(mode="json")
     decisive["labels"] = list(sources.task.labels)  # their order is that of the classes, and sorted keys lose it
     decisive["inputs"] = sources.digests
@@ -89,7 +91,7 @@ def write_record(run: Run, sources: Sources) -> None:
             "task": sources.task.model_dump(mode="json"),
             "files": {"labelled": sources.labelled, "unlabelled": list(sources.unlabelled), "test": sources.test},
             "digests": sources.digests,
-            "rows": {"labelled": len(run.gold), "unlabelled": len(run.corpus), "test": len(run.inputs.test)},
+            "rows": {"labelled": len(run.gold), "unlabelled": run.inputs.built.rows, "test": len(run.inputs.test)},
             "notices": list(run.notices),
         },
     )

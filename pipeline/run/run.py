@@ -10,7 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from listflow.data.errors import InputError
-from listflow.data.inputs import Inputs
+from listflow.data.pools.inputs import Inputs
 from listflow.pipeline.backbone.backbone import Backbone
 from listflow.pipeline.backbone.batch import Encoded
 from listflow.pipeline.backbone.prompt import Prompt
@@ -162,6 +162,12 @@ class Run:
         pool, last = self.inputs.pool, self.parent.last_rows if self.parent else {}
         parts = [np.array(span)[pool.upto(span, last.get(name, 0)) :] for name, span in pool.spans().items()]
         return np.concatenate(parts).astype(np.int64)
+
+    @property
+    def news(self) -> int:
+        """How many rows of the sources ``parent`` did not have; all of them without a parent."""
+        built = self.inputs.built
+        return len(self.fresh_rows()) if built.news is None else built.news
 
     def test_sample(self, number: int) -> np.ndarray | None:
         """The test rows that a round's student is measured on; None for all, as for the round-0 teacher."""

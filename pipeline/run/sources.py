@@ -11,9 +11,8 @@ from typing import Any
 from listflow.data.errors import InputError
 from listflow.data.files import STDIN
 from listflow.data.formats import is_hub_id
-from listflow.data.inputs import check_apart, source_digests
-from listflow.data.pool import source_names
-from listflow.data.rows import Labelled, LabelledFile
+from listflow.data.pools.inputs import check_apart, source_digests
+from listflow.data.rows import Labelled, LabelledFile, source_names
 from listflow.data.shards import MANIFEST, is_corpus, read_manifest
 from listflow.data.task import Columns, Task, infer_task, load_task, parse_columns
 from listflow.data.values import known_label

@@ -12,7 +12,7 @@ from listflow.data.errors import InputError
 from listflow.data.task import Task
 from listflow.pipeline.backbone.backbone import Backbone
 from listflow.pipeline.backbone.batch import Encoded
-from listflow.pipeline.backbone.sentences import Texts, with_vectors
+from listflow.pipeline.backbone.sentences import CarriedTexts, Texts, with_vectors
 from listflow.pipeline.backbone.text_face import TextFace, text_face_of
 from listflow.pipeline.model.config import PrototypesHead, VerbalizerHead, reads_middle
 from listflow.pipeline.run.config import RunConfig
@@ -91,4 +91,15 @@ def _kept(run: Run, face: TextFace, name: str, texts: Texts) -> Encoded:
     made_by = f"{made_by} {torch.__version__} {transformers.__version__} {torch.get_num_threads()}"
     on_rows = counter(run.notify, 0, "embed", len(texts))
     folder = run.files.vectors / name
-    return with_vectors(texts, face, run.inputs.task.is_pair, folder, made_by, on_rows, earlier)
+    return with_vectors(
+        texts, face, run.inputs.task.is_pair, folder, made_by, on_rows, earlier,
+        lambda: _carried(run) if name == "corpus" else None,
+    )  # fmt: skip
+
+
+def _carried(run: Run) -> CarriedTexts | None:
+    """What the run before has of the texts of the pool."""
+    places = None if run.parent is None else run.parent.places_of(run.inputs.built)
+    if places is None or run.parent is None or run.parent.before is None:
+        return None
+    return CarriedTexts(places, run.parent.before.built.pool, RunFolder(run.parent.folder).vectors / "corpus")

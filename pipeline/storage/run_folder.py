@@ -2,7 +2,7 @@
 
 RUN/config.json  inputs.json               what was asked and what was fed, written when a run is recorded
 RUN/.flow-run.json                         which flow run works on it, while one does
-RUN/inputs/                                the pool (data/inputs.py), reviewed.json, tokens/, features/, vectors/
+RUN/inputs/                                the pool (data/pools/record.py), reviewed.json, tokens/, features/, vectors/
 RUN/inputs/given/                          rows that Python code gave to a fit
 RUN/round-00/teacher/  teacher-text/       a model: weights, evidence; that of the second view
 RUN/round-00/committee/                    how far each of two views is believed

@@ -10,5 +10,6 @@ trainer.py    one loop for teacher and student
 models.py     a run's models: recipe, training that survives a kill, what is kept
 review.py     rows to ask a person about, and what corrections do
 auxiliary.py  a masked-LM loss beside that of the labels
+predictions.py  a label for every unlabelled row, by the final model
 plan.py       a dry run
 """

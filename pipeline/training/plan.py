@@ -51,7 +51,7 @@ class Word:
 
 @dataclass(frozen=True)
 class LengthBin:
-    """How many unlabelled rows have ``shortest`` to ``longest`` tokens, template included."""
+    """How many unlabelled rows that the rounds read have ``shortest`` to ``longest`` tokens, template included."""
 
     shortest: int
     longest: int
@@ -107,7 +107,7 @@ def make_plan(config: RunConfig) -> Plan:
         return Plan(
             task=run.inputs.task.name, folder=str(folder), started=RunFolder(folder).config.exists(),
             backbone=run.backbone.name, backbone_parameters=run.backbone.parameter_count(),
-            trainable_parameters=trainable_parameters(run), labelled=len(run.gold), unlabelled=len(run.corpus),
+            trainable_parameters=trainable_parameters(run), labelled=len(run.gold), unlabelled=run.inputs.built.rows,
             test=len(run.inputs.test), samples=_samples(run), words=_words(run), lengths=_lengths(run),
             rounds=config.rounds.count, teacher_steps=teacher, student_steps=student,
             seconds=_estimate(run, teacher, student), notices=run.notices,
@@ -165,33 +165,40 @@ def _lengths(run: Run) -> tuple[LengthBin, ...]:
 def _estimate(run: Run, teacher: int, student: Steps) -> float:
     """Seconds for all steps and all forward passes, at what a few of them take now."""
     config, sample, tests = run.config.rounds, len(run.sample()), len(run.inputs.test)
-    few, reading, beside = replace(run, corpus=run.corpus.take(_spread(run, TIMED_ROWS)), test=None), 0.0, 0.0
+    few, beside, a_text = replace(run, corpus=run.corpus.take(_spread(run, TIMED_ROWS)), test=None), 0.0, 0.0
     for view in unread(run):
         if view.config.face == "text":
-            few, beside = _text(view, few, beside)
+            few, beside, a_text = _text(view, few)
     if run.config.face == "prompt" and keeps_features(run):
         few, seconds = _timed(lambda: with_kept_features(few))
-        reading = seconds / (len(few.corpus) + len(few.gold)) * (len(run.corpus) + len(run.gold) + tests)
+        a_row = seconds / (len(few.corpus) + len(few.gold))
+        beside, a_text = beside + a_row * (len(run.corpus) + len(run.gold) + tests), a_text + a_row
     per_row, per_step = _seconds_per_row(few), _seconds_per_step(few, student)
     held_out = run.config.mixture.folds if run.config.second else FOLDS if config.promote == "gated" else 0
     teachers = teacher * (1 + held_out)
     a_round = sum(count * per_step[phase] for phase, count in student.items() if count)
     seen = min(tests, config.test_rows or tests)
-    rows = sample + seen + 2 * tests + config.count * (rows_per_round(run) + sample + seen) + len(run.corpus)
-    return reading + beside + teachers * per_step["labelled"] + config.count * a_round + rows * per_row
+    built = run.inputs.built
+    rows = sample + seen + 2 * tests + config.count * (rows_per_round(run) + sample + seen) + built.rows
+    # What is not in the pool is read once, to be labelled, and nothing of it is kept.
+    beside += a_text * built.rows if built.is_sample else 0
+    return beside + teachers * per_step["labelled"] + config.count * a_round + rows * per_row
 
 
-def _text(view: Run, few: Run, beside: float) -> tuple[Run, float]:
-    """(``few`` of the run, which is the text view itself where it is the only one; seconds that view adds)."""
+def _text(view: Run, few: Run) -> tuple[Run, float, float]:
+    """(``few`` of the run, which is the text view itself where it is the only one; seconds that view adds; those of
+    reading a row).
+    """
     rows = _spread(view, TIMED_ROWS)
     seen, seconds = _timed(lambda: glimpse(view, rows))
-    beside += seconds / (len(rows) + len(view.gold)) * (len(view.corpus) + len(view.gold) + len(view.inputs.test))
+    a_row = seconds / (len(rows) + len(view.gold))
+    beside = a_row * (len(view.corpus) + len(view.gold) + len(view.inputs.test))
     if not view.suffix:
-        return seen, beside
+        return seen, beside, a_row
     steps = dict(student_recipe(seen, 1, rows_per_round(view)).phases)
     per_step = _seconds_per_step(seen, steps)
     a_round = sum(count * per_step[phase] for phase, count in steps.items() if count)
-    return few, beside + view.config.rounds.count * a_round
+    return few, beside + view.config.rounds.count * a_round, a_row
 
 
 def _seconds_per_row(few: Run) -> float:

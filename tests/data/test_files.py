@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 
 import listflow.data.corpora.ingest
-import listflow.data.inputs
+import listflow.data.pools.record
 from listflow.data.corpora.ingest import ingest
 from listflow.data.errors import InputError
 from listflow.data.files import FULL, REFUSED, replacing, replacing_shared, storing
-from listflow.data.inputs import open_inputs
-from listflow.data.pool import build_pool
+from listflow.data.pools.inputs import open_inputs
+from listflow.data.pools.sample import build_pool
+from listflow.data.rows import Unlabelled
 from listflow.data.task import Columns, Task
 
 
@@ -72,7 +73,7 @@ def test_what_was_not_filled_leaves_what_was_there(tmp_path: Path) -> None:
 
 def test_the_rows_of_a_run_are_on_the_disk(tmp_path: Path, journal: Journal) -> None:
     (tmp_path / "x.csv").write_text("text\na\n")
-    build_pool([str(tmp_path / "x.csv")], Columns(), is_pair=False, out=tmp_path / "rows.arrow")
+    build_pool(Unlabelled((str(tmp_path / "x.csv"),), Columns(), False), tmp_path / "rows.arrow")
     assert (journal.moved, journal.unsynced_names) == (["rows.arrow"], set())
 
 
@@ -161,7 +162,7 @@ def test_where_no_unlabelled_rows_can_be_stored(
     def refused(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(listflow.data.inputs, "build_pool", refused)
+    monkeypatch.setattr(listflow.data.pools.record, "build_pool", refused)
     (tmp_path / "few.csv").write_text("text,label\na,good\nb,bad\n")
     (tmp_path / "x.csv").write_text("text\nc\n")
     with pytest.raises(InputError) as raised:

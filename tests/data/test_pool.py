@@ -3,11 +3,14 @@
 import tracemalloc
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
 from listflow.data.errors import InputError
-from listflow.data.pool import ROWS_AT_ONCE, BuiltPool, Pool, build_pool, source_names, text_key
+from listflow.data.pool import ROWS_AT_ONCE, BuiltPool, Pool
+from listflow.data.pools.sample import build_pool
+from listflow.data.rows import Unlabelled, source_names, text_key
 from listflow.data.task import Columns
 
 
@@ -18,7 +21,7 @@ def texts_file(path: Path, texts: list[str]) -> str:
 
 
 def build(folder: Path, *sources: str, exclude: frozenset[str] = frozenset()) -> BuiltPool:
-    return build_pool(sources, Columns(), is_pair=False, out=folder / "pool.arrow", exclude=exclude)
+    return build_pool(Unlabelled(sources, Columns(), False, exclude), folder / "pool.arrow")
 
 
 def test_rows_of_several_sources_keep_their_names_and_numbers(tmp_path: Path) -> None:
@@ -42,7 +45,7 @@ def test_names_stay_unique() -> None:
 def test_pairs(tmp_path: Path) -> None:
     path = tmp_path / "x.csv"
     path.write_text("text_a,text_b\none,two\nthree,\n", "utf-8")
-    built = build_pool([str(path)], Columns(), is_pair=True, out=tmp_path / "pool.arrow")
+    built = build_pool(Unlabelled((str(path),), Columns(), True), tmp_path / "pool.arrow")
     assert built.pool.texts(range(1)) == [("one", "two")]
     assert (len(built.pool), built.skipped_blank) == (1, 1)
 
@@ -119,3 +122,22 @@ def test_memory_stays_small_however_many_rows(tmp_path: Path) -> None:
     assert len(pool) == rows == sum(len(texts) for _, texts in pool.batches(5000))
     assert pool.texts([rows - 1]) == [(f"{rows - 1} {filler}".strip(), None)]
     assert pa.total_allocated_bytes() - arrow_before < 2e6
+
+
+def test_rows_are_read_by_ranges_lists_and_numbers(tmp_path: Path) -> None:
+    texts = ["" if number % 3 == 0 else f"text {number}" for number in range(3 * ROWS_AT_ONCE)]
+    sources = [texts_file(tmp_path / "x.csv", texts), texts_file(tmp_path / "y.csv", texts[:10])]
+    pool = build(tmp_path, *sources).pool
+    rows = list(pool.rows())
+    assert [f"{name}:{number}" for name, number, *_ in rows] == pool.row_ids(range(len(pool)))
+    some = np.array([0, 5, ROWS_AT_ONCE, ROWS_AT_ONCE + 1, len(pool) - 1])
+    assert list(pool.rows(some)) == [rows[index] for index in some]
+    for indices in (range(5, ROWS_AT_ONCE + 9), range(0), range(len(pool))):
+        assert pool.texts(indices) == pool.texts(list(indices)) == [rows[index][2:] for index in indices]
+    with pytest.raises(IndexError):
+        pool.texts(range(len(pool) - 1, len(pool) + 1))
+    spans = pool.spans()
+    assert pool.find(spans["x"], np.array([1, 2, 3, 5, 10**6])).tolist() == [-1, 0, 1, 2, -1]
+    assert pool.find(spans["y"], np.array([2, 4])).tolist() == [spans["y"].start, -1]
+    assert pool.find(range(0), np.array([2, 4])).tolist() == [-1, -1]
+    assert [pool.upto(spans["x"], row) for row in (0, 1, 2, 4, 10**6)] == [0, 0, 1, 2, len(spans["x"])]

@@ -20,8 +20,8 @@ from listflow.data.corpora import ingest as settling
 from listflow.data.corpora.ingest import Ingested, ingest
 from listflow.data.corpora.text_index import Keys, Seen
 from listflow.data.errors import InputError
-from listflow.data.pool import build_pool
-from listflow.data.rows import Row, digest, read_rows
+from listflow.data.pools.sample import build_pool
+from listflow.data.rows import Row, Unlabelled, digest, read_rows
 from listflow.data.shards import INDEX, KEPT_OUT_FILE, MANIFEST, corpus_folder, read_manifest
 from listflow.data.task import Columns
 
@@ -333,7 +333,7 @@ def test_the_digest_is_that_of_the_rows(folder: Path) -> None:
 
 def test_a_run_reads_a_corpus_as_it_reads_a_file(folder: Path, tmp_path: Path) -> None:
     add(folder, "one", "two")
-    built = build_pool([str(folder)], COLUMNS, is_pair=False, out=tmp_path / "run.arrow")
+    built = build_pool(Unlabelled((str(folder),), COLUMNS, False), tmp_path / "run.arrow")
     assert built.pool.row_ids([0, 1]) == ["tickets:1", "tickets:2"]
     assert built.pool.texts([1]) == [("two", None)]
 

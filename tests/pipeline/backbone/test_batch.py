@@ -1,15 +1,16 @@
-"""Batches: tokens that are hidden from the tuned layers, and never the mask."""
+"""Batches: tokens that are hidden from the tuned layers, and never the mask. Texts: which are the same."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from tiny import tiny_backbone
 
 from listflow.pipeline.backbone import batch as batch_module
-from listflow.pipeline.backbone.batch import Batch
+from listflow.pipeline.backbone.batch import Batch, Encoded
 from listflow.pipeline.model.classifier import Classifier
 from listflow.pipeline.model.config import VerbalizerHead
 from listflow.pipeline.stages.presets import stages
@@ -81,3 +82,29 @@ def test_of_a_long_text_only_the_long_text_pays(monkeypatch: pytest.MonkeyPatch)
     assert short.company(texts_of(8, 3, 5))[1].tolist() == []
     monkeypatch.setitem(batch_module.A_PASS, True, 10_000)
     assert short.company(mixed)[1].tolist() == []
+
+
+def encoded(texts: list[list[int]]) -> Encoded:
+    offsets = np.cumsum([0, *map(len, texts)])
+    return Encoded(np.concatenate(texts), offsets, np.arange(len(texts)), 0)
+
+
+def told(found: Encoded) -> list[list[int]]:
+    return [found.ids[start:end].tolist() for start, end in zip(found.offsets, found.offsets[1:], strict=False)]
+
+
+def test_texts_are_merged_by_their_places() -> None:
+    old, new = encoded([[1, 2], [3], [4, 5, 6]]), encoded([[7], [8, 9]])
+    found = old.merged(np.array([2, -1, 0, 0, -1]), new)
+    assert told(found) == [[4, 5, 6], [7], [1, 2], [1, 2], [8, 9]]
+    assert found.mask_at.tolist() == [2, 0, 0, 0, 1]
+    assert told(old.merged(np.array([1, 0]), None)) == [[3], [1, 2]]
+
+
+def test_texts_are_alike_where_all_of_their_tokens_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    old = encoded([[1, 2], [3], [4, 5, 6], [1, 2]])
+    new = encoded([[4, 5, 6], [9], [3], [1, 9], [9, 2], [1], [1, 2]])
+    places = np.array([2, -1, 1, 0, 3, 0, 3])
+    for at_once in (1, 2, 2048):
+        monkeypatch.setattr("listflow.pipeline.backbone.batch.TEXTS_AT_ONCE", at_once)
+        assert old.alike(places, new).tolist() == [2, -1, 1, -1, -1, -1, 3]

@@ -77,3 +77,17 @@ def test_unknown_tokens_are_counted_without_the_template() -> None:
     assert prompt.tally(prompt.encode([("", None)])).share == 0
     tokenizer.unk_token = None
     assert Prompt(task.model_copy(update={"template": "{text} it {mask}"}), tokenizer, 32).tally(encoded).unknown == 0
+
+
+def test_a_key_says_what_decides_the_tokens() -> None:
+    key = Prompt(SINGLE, TOKENS, 16).key()
+    used = Prompt(SINGLE, tiny_tokenizer(), 16)
+    used.encode([("a film", None)])
+    assert len(key) == 64
+    assert used.key() == key
+    lower = SINGLE.model_copy(update={"lower": not SINGLE.lower})
+    other = SINGLE.model_copy(update={"template": "{text} , {mask} ."})
+    words = tiny_tokenizer()
+    words.add_tokens(["another"])
+    keys = {Prompt(task, TOKENS, length).key() for task, length in ((lower, 16), (other, 16), (PAIR, 16), (SINGLE, 17))}
+    assert len(keys | {key, Prompt(SINGLE, words, 16).key()}) == 6

@@ -9,7 +9,9 @@ import pytest
 import torch
 from tiny import sentences, tiny_backbone, write_jsonl
 
-from listflow.data.pool import Pool, build_pool
+from listflow.data.pool import Pool
+from listflow.data.pools.sample import build_pool
+from listflow.data.rows import Unlabelled
 from listflow.data.task import Columns
 from listflow.pipeline.backbone import sentences as kept_sentences
 from listflow.pipeline.backbone.batch import Encoded
@@ -130,7 +132,7 @@ def test_a_folder_of_rows_of_another_width_is_not_copied_from(face: Counted, tmp
 
 def test_a_pool_is_read_piece_by_piece(face: Counted, tmp_path: Path) -> None:
     source = write_jsonl(tmp_path / "rows.jsonl", sentences(10, 3, labelled=False))
-    build_pool([str(source)], Columns(), is_pair=False, out=tmp_path / "pool.arrow")
+    build_pool(Unlabelled((str(source),), Columns(), False), tmp_path / "pool.arrow")
     pool = Pool(tmp_path / "pool.arrow")
     found = with_vectors(pool, face, False, tmp_path / "v", "it")
     assert len(found) == len(pool) == 10

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import pytest
-from tiny import FILLER, tiny_overlay, write_jsonl
+from rich.console import Console
+from tiny import FILLER, sentences, tiny_overlay, write_jsonl
 
 from listflow.data.errors import InputError
+from listflow.flows.cli.progress import show_plan
 from listflow.pipeline.run.opening import open_run
 from listflow.pipeline.run.presets import build_config
 from listflow.pipeline.training.plan import Word, make_plan
@@ -33,6 +36,20 @@ def test_a_plan_says_what_a_run_would_do(tiny_files: dict[str, Path], tmp_path: 
     assert (plan.stage, plan.head) == ("list (width 4, init_std 0.02)", "verbalizer")
     assert not plan.started
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_plan_of_many_rows_looks_at_a_sample_and_counts_all(tiny_files: dict[str, Path], tmp_path: Path) -> None:
+    rows = write_jsonl(tmp_path / "many.jsonl", sentences(3000, 2, labelled=False))
+    overlay = tiny_overlay(tiny_files | {"unlabelled": rows}, tmp_path / "run") | {"stage": {"layers": "top:1"}}
+    few, many = (make_plan(build_config("fast", overlay, {"data": {"pool": pool}})) for pool in (50, 3000))
+    assert (few.unlabelled, many.unlabelled) == (3000, 3000)
+    assert sum(found.rows for found in few.lengths) == 50
+    told = "The rounds read a seeded sample of 50 of the 3,000 unlabelled rows (data.pool); the final model labels all"
+    assert f"{told} of them." in few.notices
+    console = Console(file=io.StringIO(), width=200)
+    show_plan(few, console)
+    assert "tokens per unlabelled row, of a sample of 50\n" in console.file.getvalue()  # type: ignore[attr-defined]
+    assert " 3,000 unlabelled" in console.file.getvalue()  # type: ignore[attr-defined]
 
 
 HEADS = {"linear": {"kind": "linear"}, "ytuning": {"kind": "ytuning", "width": 16, "start": "normal"}}

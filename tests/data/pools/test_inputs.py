@@ -11,10 +11,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-import listflow.data.inputs
+import listflow.data.pools.record
+import listflow.data.pools.sample
 from listflow.data.corpora.ingest import ingest
 from listflow.data.errors import InputError
-from listflow.data.inputs import LONE, Inputs, open_inputs, source_digests
+from listflow.data.pools.inputs import LONE, Inputs, open_inputs, source_digests
 from listflow.data.task import Columns, Task
 
 TASK = Task.model_validate({"name": "t", "template": "{text} {mask}.", "labels": {"good": "great", "bad": "terrible"}})
@@ -173,13 +174,13 @@ def test_pairs(files: dict[str, Any], tmp_path: Path) -> None:
 def building(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     """Count the corpora that are built from now on."""
     built: list[object] = []
-    build = listflow.data.pool.build_pool
+    build = listflow.data.pools.sample.build_pool
 
     def counting(*args: Any, **options: Any) -> Any:
         built.append(args)
         return build(*args, **options)
 
-    monkeypatch.setattr(listflow.data.inputs, "build_pool", counting)
+    monkeypatch.setattr(listflow.data.pools.record, "build_pool", counting)
     return built
 
 
@@ -234,7 +235,7 @@ def test_full_disk(files: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> No
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "Error writing bytes to file")
 
-    monkeypatch.setattr(listflow.data.inputs, "build_pool", full)
+    monkeypatch.setattr(listflow.data.pools.record, "build_pool", full)
     with pytest.raises(InputError, match=r"run: .*No space left on device.*free some space"):
         opened(files)
 

@@ -1,28 +1,28 @@
-"""Everything a run is fed: labelled rows, test rows and the pool of unlabelled rows, checked together.
-
-``unlabelled.arrow`` is the pool, and ``unlabelled.json`` beside it says what it was made of: where that is the same,
-the pool is not made again.
-"""
+"""Everything a run is fed: labelled rows, test rows and the pool of unlabelled rows, checked together."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
 from listflow.data.errors import InputError
-from listflow.data.files import refusing, replacing
-from listflow.data.pool import ROWS_AT_ONCE, BuiltPool, Pool, build_pool, source_names, text_key
-from listflow.data.rows import Labelled, LabelledFile, Row, digest, read_rows
+from listflow.data.pool import ROWS_AT_ONCE, Before, BuiltPool, Pool
+from listflow.data.pools.record import open_pool
+from listflow.data.rows import (
+    Labelled,
+    LabelledFile,
+    Row,
+    Unlabelled,
+    digest,
+    read_rows,
+    source_names,
+    text_key,
+)
 from listflow.data.splits import draw
 from listflow.data.task import Columns, Task
 
-POOL_FILE = "unlabelled.arrow"
-RECORD_FILE = "unlabelled.json"
 SHOWN = 5  # labels that a sentence names
 LONE = "No unlabelled texts are given: the start is made of the labelled rows alone, and there are no rounds."
 NO_CLASS = "-1"  # what some data sets write for a label that is not known
@@ -32,16 +32,23 @@ NO_CLASS = "-1"  # what some data sets write for a label that is not known
 class Inputs:
     """What a run is fed.
 
-    `notices` are sentences for the reader of a report. `digests` maps `labelled`, `test` and
-    `unlabelled/NAME` (one per source) to the sha256 of the file.
+    `built` is what the rounds read of the rows of `unlabelled`: all, or a sample. `notices` are sentences for the
+    reader of a report. `digests` maps `labelled`, `test` and `unlabelled/NAME` (one per source) to the sha256 of the
+    file.
     """
 
     labelled: tuple[Row, ...]
     test: tuple[Row, ...]
-    pool: Pool
+    built: BuiltPool
+    unlabelled: Unlabelled
     task: Task
     notices: tuple[str, ...]
     digests: dict[str, str]
+
+    @property
+    def pool(self) -> Pool:
+        """The unlabelled rows that the rounds read."""
+        return self.built.pool
 
 
 def open_inputs(
@@ -58,12 +65,15 @@ def open_inputs(
     digests: dict[str, str] | None = None,
     known: Labelled | None = None,
     reviewed: Sequence[Row] = (),
+    most: int | None = None,
+    before: Before | None = None,
 ) -> Inputs:
     """Return the checked inputs of a run; the unlabelled rows go to `folder`, or are found there.
 
     columns: None takes the task's. shots: how many labelled rows to draw in total; None takes all of them.
     digests: what `source_digests` said of these sources, if it was asked before. known: what the labelled file holds,
     if it was read before. reviewed: labelled rows besides the file's, whose label counts where both have a text.
+    most: how many unlabelled rows to take, of more a seeded sample. before: what the run had that it goes on from.
     Without unlabelled sources the texts of the labelled one are the pool. Raises InputError for whatever cannot be
     used; what can be used but should be known is a notice.
     """
@@ -78,17 +88,18 @@ def open_inputs(
     given = {text_key(row.text, row.pair) for row in rows}
     rows = (*rows, *(row for row in reviewed if text_key(row.text, row.pair) not in given))
     keys = {text_key(row.text, row.pair) for row in rows}
-    sources, excluded = (unlabelled, keys) if unlabelled else ((labelled,), frozenset())
-    built = _pool(sources, columns, task.is_pair, excluded, digests, folder)
+    asked = _unlabelled(labelled, unlabelled, columns, task.is_pair, keys, digests)
+    built = open_pool(asked, folder, most if unlabelled else None, seed, before)
     notices = (
         *_absent_notices(task, rows, shots),
         *_label_notices(task),
         *_without_notices(labelled, found.without, digests),
         *_row_notices(rows, test_rows, keys),
         *_pool_notices(built),
-        *(_sameness_notices(built.pool, len(task.labels)) if unlabelled else (LONE,)),
+        *_sampled_notices(built),
+        *(_sameness_notices(built, len(task.labels)) if unlabelled else (LONE,)),
     )
-    return Inputs(rows, test_rows, built.pool, task, notices, digests)
+    return Inputs(rows, test_rows, built, asked, task, notices, digests)
 
 
 def source_digests(
@@ -142,68 +153,16 @@ def _labelled_rows(
     return Labelled(rows, known.without if known is not None else reader.without)
 
 
-def _pool(
-    sources: Sequence[str],
-    columns: Columns,
-    is_pair: bool,
-    exclude: Set[str],
-    digests: dict[str, str],
-    folder: Path,
-) -> BuiltPool:
-    """The pool in `folder` if it was made of the same rows, else a new one."""
+def _unlabelled(
+    labelled: str, unlabelled: Sequence[str], columns: Columns, is_pair: bool, keys: Set[str], digests: dict[str, str]
+) -> Unlabelled:
+    """The unlabelled sources, or the labelled one where there are none, of which all rows are taken."""
+    sources = tuple(unlabelled or (labelled,))
     contents = {name: digests.get(f"unlabelled/{name}", digests["labelled"]) for name in source_names(sources)}
-    made_of = {
-        "sources": {f"unlabelled/{name}": value for name, value in contents.items()},
-        "columns": columns.model_dump(),
-        "is_pair": is_pair,
-        "excluded_keys": hashlib.sha256("".join(sorted(exclude)).encode()).hexdigest(),
-    }
-    with _storing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        found = _reopen(folder, made_of)
-        if found:
-            return found
-        (folder / RECORD_FILE).unlink(missing_ok=True)
-        alike = {name for name, content in contents.items() if content == digests["labelled"]}
-        built = build_pool(
-            sources, columns, is_pair=is_pair, out=folder / POOL_FILE, exclude=exclude, digests=contents,
-            labelled=alike if exclude else set(),
-        )  # fmt: skip
-        _record(folder, made_of, built)
-        return built
-
-
-def _storing(folder: Path) -> AbstractContextManager[None]:
-    return refusing(
-        lambda reason: (
-            f"{folder}: the unlabelled rows cannot be stored there ({reason}); free some space or choose another "
-            "folder with --run-dir."
-        )
-    )
-
-
-def _record(folder: Path, made_of: dict[str, object], built: BuiltPool) -> None:
-    """Says beside the pool what it was made of, its sha256, and what was left out."""
-    counts = {
-        "skipped_blank": built.skipped_blank,
-        "excluded": built.excluded,
-        "per_source": built.per_source,
-    }
-    record = {"made_of": made_of, "sha256": digest(str(folder / POOL_FILE)), "counts": counts}
-    with replacing(folder / RECORD_FILE) as aside:
-        aside.write_text(json.dumps(record, indent=2) + "\n", "utf-8")
-
-
-def _reopen(folder: Path, made_of: dict[str, object]) -> BuiltPool | None:
-    """The pool in `folder`, None where it is not whole or was made of something else."""
-    path = folder / POOL_FILE
-    try:
-        record = json.loads((folder / RECORD_FILE).read_text("utf-8"))
-        if record["made_of"] != made_of or record["sha256"] != digest(str(path)):
-            return None
-        return BuiltPool(Pool(path), **record["counts"])
-    except (FileNotFoundError, ValueError, KeyError, TypeError):
-        return None
+    if not unlabelled:
+        return Unlabelled(sources, columns, is_pair, contents=contents)
+    alike = frozenset(name for name, content in contents.items() if content == digests["labelled"])
+    return Unlabelled(sources, columns, is_pair, keys, contents, alike)
 
 
 def _absent_notices(task: Task, rows: Sequence[Row], shots: int | None) -> Iterator[str]:
@@ -259,15 +218,24 @@ def _pool_notices(built: BuiltPool) -> Iterator[str]:
         yield f"{built.skipped_blank} unlabelled row(s) have a blank text and were left out."
 
 
-def _sameness_notices(pool: Pool, classes: int) -> Iterator[str]:
+def _sampled_notices(built: BuiltPool) -> Iterator[str]:
+    if built.is_sample:
+        yield (
+            f"The rounds read a seeded sample of {len(built.pool):,} of the {built.rows:,} unlabelled rows "
+            "(data.pool); the final model labels all of them."
+        )
+
+
+def _sameness_notices(built: BuiltPool, classes: int) -> Iterator[str]:
     """A sentence where the rows are fewer than the classes, or copies of fewer texts. Reads no further than it must."""
     different: set[str] = set()
-    for _, texts in pool.batches(ROWS_AT_ONCE):
+    for _, texts in built.pool.batches(ROWS_AT_ONCE):
         for text in texts:
             different.add(text_key(*text))
             if len(different) >= classes:
                 return
+    rows = f"{len(built.pool):,} {'sampled ' if built.is_sample else ''}unlabelled row(s)"
     yield (
-        f"The {len(pool):,} unlabelled row(s) hold {len(different)} text(s), fewer than the {classes} labels, "
+        f"The {rows} hold {len(different)} text(s), fewer than the {classes} labels, "
         "so next to nothing can be learned from them; pass more text with --unlabelled."
     )
