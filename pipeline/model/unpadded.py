@@ -7,8 +7,9 @@ numbers in bfloat16 takes four times as long as one over 32.
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +17,12 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from listflow.pipeline.backbone.backbone import Backbone
 from listflow.pipeline.backbone.layers import SHAPED_LIKE_BERT
+from listflow.pipeline.backbone.prompt import Prompt
+from listflow.pipeline.backbone.text_face import TextFace
 from listflow.pipeline.model.arithmetic import Arithmetic, Map, map_of
+from listflow.pipeline.model.classifier import Classifier
 
+Encoder = TypeVar("Encoder", bound=Prompt | TextFace)
 # Numbers of a vector register of 64 bytes.
 VECTOR = {torch.bfloat16: 32, torch.float16: 32, torch.float32: 16}
 
@@ -29,6 +34,22 @@ def unpadded(encoder: nn.Module, backbone: Backbone, arithmetic: Arithmetic) -> 
     """
     is_known = backbone.model.config.model_type in SHAPED_LIKE_BERT and not backbone.family.own
     return Unpadded(encoder, backbone, arithmetic) if is_known and arithmetic != "padded" else encoder
+
+
+def reading_by(arithmetic: Arithmetic, model: Classifier, encoder: Encoder, backbone: Backbone) -> Encoder:
+    """What reads texts for ``model``, whose frozen layers, and those of a text face, are read by ``arithmetic`` now.
+
+    One such face serves all models on ``backbone``, so that a text is read once for them (results/predictors.py).
+    """
+    if model.below is not None:
+        model.below = unpadded(model.below, backbone, arithmetic)
+    if not isinstance(encoder, TextFace):
+        return encoder
+    face, key = copy.copy(encoder), ("text face", arithmetic)
+    if key not in backbone.maps:
+        backbone.maps[key] = unpadded(encoder.encoder, backbone, arithmetic)
+    face.encoder = backbone.maps[key]
+    return face
 
 
 def is_unpadded(*parts: Any) -> bool:

@@ -26,7 +26,7 @@ from listflow.pipeline.model.arithmetic import Arithmetic
 from listflow.pipeline.model.classifier import Classifier, flat
 from listflow.pipeline.model.committee import Committee, View
 from listflow.pipeline.model.config import AnyHead, reads_middle
-from listflow.pipeline.model.unpadded import unpadded
+from listflow.pipeline.model.unpadded import reading_by
 from listflow.pipeline.model.verbalizer import word_ids_for
 from listflow.pipeline.run.presets import build_config
 from listflow.pipeline.run.run import Run
@@ -172,14 +172,7 @@ class Finished:
             if name.startswith(view.prefix) and not name.startswith(tuple(others))
         }
         model.load(own)
-        encoder = self._encoder(view, backbone)
-        if model.below is not None:
-            model.below = unpadded(model.below, backbone, arithmetic)
-        if isinstance(encoder, TextFace):
-            # One for all models on this backbone, which read a text together (predictors.py).
-            encoder.encoder = backbone.maps.setdefault(
-                ("text face", arithmetic), unpadded(encoder.encoder, backbone, arithmetic)
-            )
+        encoder = reading_by(arithmetic, model, self._encoder(view, backbone), backbone)
         return View(model, encoder, view.weight, view.temperature)
 
     def _encoder(self, view: FinishedView, backbone: Backbone) -> Prompt | TextFace:

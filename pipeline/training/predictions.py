@@ -19,7 +19,11 @@ from torch import Tensor
 from listflow.data.errors import InputError
 from listflow.data.files import replacing
 from listflow.data.rows import Counted, digest
-from listflow.pipeline.model.classifier import logits_of
+from listflow.pipeline.backbone.prompt import Prompt
+from listflow.pipeline.backbone.text_face import TextFace
+from listflow.pipeline.model.arithmetic import fastest
+from listflow.pipeline.model.classifier import Classifier, logits_of
+from listflow.pipeline.model.unpadded import reading_by
 from listflow.pipeline.run.run import Run, counter
 from listflow.pipeline.storage.pseudo_labels import PseudoLabels, look_up
 from listflow.pipeline.training.committee import mean_meta_weights, mixture_of, speaking
@@ -77,7 +81,7 @@ def _kept(run: Run, winner: int, on_rows: Callable[[int], None]) -> Iterator[Som
 def _streamed(run: Run, winner: int, on_rows: Callable[[int], None]) -> Iterator[Some]:
     """All rows of the sources, some at a time, by their texts; -1 is the index of a row that is not in the pool."""
     asked, pool = run.inputs.unlabelled, run.inputs.pool
-    models = [(load_model(view, winner), view.face or view.prompt) for view in speaking(run)]
+    models = [_reading(view, winner) for view in speaking(run)]
     mixture, spans = mixture_of(run), pool.spans()
     _check_unchanged(run)
     for name in asked.names:
@@ -88,6 +92,13 @@ def _streamed(run: Run, winner: int, on_rows: Callable[[int], None]) -> Iterator
             numbers = np.array([row.number for row in some])
             places = pool.find(spans.get(name, range(0)), numbers)
             yield [f"{name}:{number}" for number in numbers], places, mixture.logits(winner, found)
+
+
+def _reading(view: Run, winner: int) -> tuple[Classifier, Prompt | TextFace]:
+    """A view's model of round ``winner`` and what reads texts for it, as fast as a finished model does."""
+    model, backbone = load_model(view, winner), view.backbone
+    fast = fastest(backbone.dtype_name, backbone.device.type)
+    return model, reading_by(fast, model, view.face or view.prompt, backbone)
 
 
 def _check_unchanged(run: Run) -> None:
