@@ -2,13 +2,43 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
+from pictures import with_pictures, without_pictures
 from tiny import sentences, tiny_backbone, write_jsonl
 
 # Helpers that assert: a failure in them shows its values too.
 pytest.register_assert_rewrite("commands", "interruptions", "real_server", "reviews", "stage_models")
+
+# Threads of a model this small only wait for each other: twice the time, and many times where cores are busy.
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the processes that tests start
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """A test that computes with another number of threads leaves none of them to the next one."""
+    yield
+    if torch.get_num_threads() != 1:
+        torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _plain_reports() -> Iterator[None]:
+    """Reports have no pictures where no test looks at them."""
+    with without_pictures():
+        yield
+
+
+@pytest.fixture
+def drawn() -> Iterator[None]:
+    """Reports have their pictures, for tests that look at them, or at all files of a run."""
+    with with_pictures():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -35,7 +35,7 @@ def test_twenty_five_kills_change_no_byte(tiny_files: dict[str, Path], tmp_path:
     "engine", ["fused", *(pytest.param(name, marks=pytest.mark.long) for name in ("higher", "jvp"))]
 )
 def test_an_interruption_inside_a_step_loses_no_whole_step(
-    tiny_files: dict[str, Path], tmp_path: Path, engine: str
+    drawn: None, tiny_files: dict[str, Path], tmp_path: Path, engine: str
 ) -> None:
     def config(name: str) -> RunConfig:
         overlay = tiny_overlay(tiny_files, tmp_path / name) | {"reweight": {"batch": 4, "engine": engine}}

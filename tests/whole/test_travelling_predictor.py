@@ -25,7 +25,6 @@ from tiny import tiny_backbone, tiny_overlay
 
 from listflow import InputError, Predictor, Predictors, build_config, self_train
 from listflow.pipeline.backbone.backbone import load_backbone
-from listflow.pipeline.results import plots
 
 TEXTS = ["w1 fine w2", "poor w3", "w4 w5 w6 w7 w8 w9 fine"]
 MANY = [f"w{i % 40} fine w{i % 7} poor w{i % 11}" for i in range(600)]  # enough that torch splits the work
@@ -67,7 +66,7 @@ def sizes(run: Path) -> int:
 
 
 @pytest.fixture(scope="module")
-def finished(tiny_files: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Finish]:
+def finished(tiny_files: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Finish:
     """The folder of a finished run with the stage of that name."""
     folder = tmp_path_factory.mktemp("runs")
     found: dict[str, Path] = {}
@@ -81,9 +80,7 @@ def finished(tiny_files: dict[str, Path], tmp_path_factory: pytest.TempPathFacto
             found[stage] = folder / stage
         return found[stage]
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plots, "draw_plots", lambda report: ())  # two seconds a run, for pictures that nobody sees
-        yield run
+    return run
 
 
 @pytest.fixture(autouse=True)

@@ -105,7 +105,7 @@ def test_nothing_new_and_a_running_one_are_no_errors(server: None, first: Path, 
     assert state.message == name_of(state) == "tickets is running"
 
 
-def test_the_flow_goes_on(server: None, first: Path, corpus: Path) -> None:
+def test_the_flow_goes_on(drawn: None, server: None, first: Path, corpus: Path) -> None:
     grow(corpus, 20, 5)
     state = go_on(str(first), return_state=True)
     assert state.result()["run"] == f"{first}-002"  # type: ignore[index]

@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from committees import both_heard, committee_config, more_labels, reached, without_plots
+from committees import both_heard, committee_config, more_labels, reached
 from finished_views import two_views
 from tiny import sentences, tiny_overlay, write_jsonl
 
@@ -97,8 +97,7 @@ def test_a_committee_loses_both_views_refused_students_and_goes_on(
     monkeypatch.setattr("listflow.pipeline.method.gate.lost_classes", lambda *counts: [0])
     old = tmp_path / "runs" / "old"
     files = more_labels(tiny_files, tmp_path)
-    with without_plots():
-        report = self_train(committee_config(files, old, {"rounds": {"count": 1, "promote": "gated"}}))
+    report = self_train(committee_config(files, old, {"rounds": {"count": 1, "promote": "gated"}}))
     before = Predictor.open(old).probabilities(TEXTS)
     os.utime(old / "report.json", (NOW - 40 * DAY, NOW - 40 * DAY))
     found = {removal.path.relative_to(old).as_posix() for removal in removals(old.parent, 30, NOW)}
@@ -109,8 +108,7 @@ def test_a_committee_loses_both_views_refused_students_and_goes_on(
     config = load_config(old)
     data = config.data.model_copy(update={"unlabelled": (str(files["unlabelled"]), str(more))})
     own = {"continues": str(old), "run_dir": str(old.parent / "next"), "data": data}
-    with without_plots():
-        assert reached(self_train(config.model_copy(update=own)).adopted) == reached(report.final)
+    assert reached(self_train(config.model_copy(update=own)).adopted) == reached(report.final)
 
 
 def test_of_two_views_the_vectors_go_and_the_students_that_were_refused(
