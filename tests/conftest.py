@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import alone  # noqa: F401  (before what reads the environment)
 import pytest
 import torch
 from pictures import with_pictures, without_pictures
@@ -14,17 +14,13 @@ from tiny import sentences, tiny_backbone, write_jsonl
 # Helpers that assert: a failure in them shows its values too.
 pytest.register_assert_rewrite("commands", "interruptions", "real_server", "reviews", "stage_models")
 
-# Threads of a model this small only wait for each other: twice the time, and many times where cores are busy.
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # for the processes that tests start
-torch.set_num_threads(1)
-
 
 @pytest.fixture(autouse=True)
 def _one_thread() -> Iterator[None]:
-    """A test that computes with another number of threads leaves none of them to the next one."""
+    """A test that computes with more threads leaves none of them to the next one."""
+    before = torch.get_num_threads()
     yield
-    if torch.get_num_threads() != 1:
-        torch.set_num_threads(1)
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session", autouse=True)

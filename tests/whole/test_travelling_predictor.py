@@ -6,12 +6,13 @@ import copy
 import gc
 import json
 import multiprocessing
+import os
 import pickle
 import shutil
 import subprocess
 import sys
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from operator import methodcaller
 from pathlib import Path
@@ -83,15 +84,6 @@ def finished(tiny_files: dict[str, Path], tmp_path_factory: pytest.TempPathFacto
     return run
 
 
-@pytest.fixture(autouse=True)
-def threads() -> Iterator[None]:
-    """Two threads, whatever a test before this one asked for."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
-
-
 def a_subspace(folder: Path, files: dict[str, Path]) -> Path:
     """A subspace of 3 tokens, as a run of stage ipt needs one."""
     backbone = load_backbone(str(files["backbone"]), "fp32", "cpu")
@@ -121,8 +113,7 @@ def test_a_pickle_holds_the_final_files_and_no_backbone(finished: Finish, stage:
     assert len(pickle.dumps(Predictor.open(finished(stage)))) < sizes(finished(stage)) + 1000
 
 
-def test_spawned_processes_answer_the_same(finished: Finish, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", "2")  # as many as here, or the last digits are others
+def test_spawned_processes_answer_the_same(finished: Finish) -> None:
     predictors = [Predictor.open(finished(stage)) for stage in STAGES]
     spawn = multiprocessing.get_context("spawn")
     # A pool is broken where its initialiser fails.
@@ -136,6 +127,7 @@ def test_spawned_processes_answer_the_same(finished: Finish, monkeypatch: pytest
 def test_a_forked_process_answers_with_one_thread(finished: Finish, stage: str) -> None:
     """OpenMP's threads are not forked along, and the child would wait for them for ever."""
     predictor = Predictor.open(finished(stage))
+    torch.set_num_threads(2)
     with_two = predictor.logits(MANY)
     fork = multiprocessing.get_context("fork")
     here, there = fork.Pipe()
@@ -158,7 +150,7 @@ def test_a_data_loader_with_workers_holds_a_predictor(finished: Finish, method: 
     """In a process of its own: a fork of this one would take along what other tests have started, such as servers."""
     run = str(finished("list"))
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", LOADER, run, method],
+        [sys.executable, "-W", "ignore", "-c", LOADER, run, method], env=os.environ | {"OMP_NUM_THREADS": "2"},
         input=json.dumps(MANY), capture_output=True, text=True, timeout=2 * WAIT, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
