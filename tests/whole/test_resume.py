@@ -67,7 +67,9 @@ def test_a_second_signal_does_not_cost_the_checkpoint_of_the_first(
 ) -> None:
     """As a run has it that is cancelled: it hears of that by itself, and is sent SIGTERM besides."""
     torch.set_num_threads(2)  # as a run has them; tests have one
-    config = build_config("fast", tiny_overlay(tiny_files, tmp_path / "run"), {"checkpoint_seconds": 1000})
+    config = build_config(
+        "fast", tiny_overlay(tiny_files, tmp_path / "run"), {"checkpoint_seconds": 1000, "rounds": {"count": 1}}
+    )
     told: list[int] = []
 
     def interrupt(now: Progress) -> None:
