@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from commands import Cli, refused
+from kept import keep, put_back
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, FlowRunFilterParentFlowRunId
 from prefect.client.schemas.objects import State
@@ -33,21 +34,18 @@ pytest_plugins = ["flow_fixtures"]
 
 @pytest.fixture(scope="module")
 def home(tiny_files: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a finished run on a corpus of 60 rows, and a copy of it beside it."""
+    """A folder with a finished run on a corpus of 60 rows."""
     home = tmp_path_factory.mktemp("lineage") / "home"
     grow(home / "corpora" / "tickets", 60, 2)
     overlay = tiny_overlay(tiny_files | {"unlabelled": home / "corpora" / "tickets"}, home / "runs" / "tickets")
     self_train(build_config("fast", overlay, {"rounds": {"count": 1}}))
-    shutil.copytree(home, home.with_name("kept"))
-    return home
+    return keep(home)
 
 
 @pytest.fixture
 def first(home: Path) -> Path:
     """The finished run, in its place, and nothing beside it that a test before this one has left."""
-    shutil.rmtree(home)
-    shutil.copytree(home.with_name("kept"), home)
-    return home / "runs" / "tickets"
+    return put_back(home) / "runs" / "tickets"
 
 
 @pytest.fixture

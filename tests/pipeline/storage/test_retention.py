@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from committees import both_heard, committee_config, more_labels, reached
 from finished_views import two_views
+from kept import keep, put_back
 from tiny import sentences, tiny_overlay, write_jsonl
 
 from listflow.data.errors import InputError
@@ -28,10 +29,10 @@ NOW = 2e9
 TEXTS = ["w1 w2 fine", "poor w3"]
 
 
-@pytest.fixture
-def runs(tiny_files: dict[str, Path], tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def made(tiny_files: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An old run, a new one, and one that was interrupted."""
-    parent = tmp_path / "runs"
+    parent = tmp_path_factory.mktemp("retention") / "runs"
     for name in ("old", "new", "interrupted"):
         config = build_config("fast", tiny_overlay(tiny_files, parent / name), {"stage": {"layers": "top:1"}})
         if name == "interrupted":
@@ -41,7 +42,13 @@ def runs(tiny_files: dict[str, Path], tmp_path: Path) -> Path:
             self_train(config)
             age = 40 if name == "old" else 1
             os.utime(parent / name / "report.json", (NOW - age * DAY, NOW - age * DAY))
-    return parent
+    return keep(parent)
+
+
+@pytest.fixture
+def runs(made: Path) -> Path:
+    """These runs as they were made."""
+    return put_back(made)
 
 
 def test_only_old_finished_runs_lose_anything(runs: Path) -> None:
