@@ -2,6 +2,8 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 RUN := $(VENV)/bin
+# How many processes share the ordinary suite; each takes 1.5 GB.
+WORKERS ?= 2
 
 .PHONY: demo server test long lint clean
 
@@ -11,8 +13,8 @@ demo: $(VENV)/installed  ## the six rounds on the embedded demo, with their repo
 server: $(VENV)/installed  ## a Prefect server for this machine, behind a password
 	$(RUN)/listflow server
 
-test: $(VENV)/installed  ## the whole ordinary suite, no network needed
-	$(RUN)/python -m pytest
+test: $(VENV)/installed  ## the whole ordinary suite, no network needed; files stay whole, as they share what is costly
+	$(RUN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 long: $(VENV)/installed  ## the proofs that take minutes
 	$(RUN)/python -m pytest -m long

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from PIL import Image
 
-from listflow.pipeline.results.plots import PLOTS
 from listflow.pipeline.storage.run_folder import RunFolder
 
 # A table of more than 100 classes would be no more than noise there.
@@ -22,6 +21,9 @@ def pictures(folder: Path, most: int) -> Iterator[str]:
 
     Those that are left out, as they do not fit or cannot be read, are named in a last line.
     """
+    # matplotlib is slow to import, and a run that is refused or cancelled has no pictures.
+    from listflow.pipeline.results.plots import PLOTS
+
     left, plots = list[str](), RunFolder(folder).plots
     for path in (path for draw in PLOTS if (path := plots / f"{draw.__name__}.png").exists()):
         png = _smaller(path)

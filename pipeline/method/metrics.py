@@ -1,6 +1,7 @@
 """How good and how sure: what is measured on test rows, between classifiers and on meta weights.
 
-N rows, C classes.
+N rows, C classes. scikit-learn takes a second to import, so it is imported where something is measured: who predicts,
+or labels a corpus, measures nothing.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.metrics import accuracy_score, cohen_kappa_score, confusion_matrix, f1_score
 
 CALIBRATION_BINS = 10
 
@@ -76,6 +76,8 @@ def measure(probabilities: ArrayLike, gold: ArrayLike) -> Metrics:
     Macro F1 is over the classes that occur in ``gold`` or among the predictions. Raises ValueError when there
     are no rows or the shapes do not fit.
     """
+    from sklearn.metrics import accuracy_score, f1_score
+
     given, truth = _checked(probabilities, gold)
     predicted = given.argmax(1)
     return Metrics(
@@ -111,6 +113,8 @@ def calibration_error(bins: Sequence[ReliabilityBin]) -> float:
 
 def confusion(predicted: ArrayLike, gold: ArrayLike, classes: int) -> list[list[int]]:
     """Row counts as ``classes`` lists of ``classes``: line = gold class, column = predicted class."""
+    from sklearn.metrics import confusion_matrix
+
     return confusion_matrix(np.asarray(gold), np.asarray(predicted), labels=range(classes)).tolist()
 
 
@@ -120,6 +124,8 @@ def agreement(a: ArrayLike, b: ArrayLike) -> float:
     Equal sequences give 1 even when they hold one class only, where kappa is 0 / 0. Raises ValueError when
     the lengths differ or both are empty.
     """
+    from sklearn.metrics import cohen_kappa_score
+
     first, second = np.asarray(a), np.asarray(b)
     if first.size and np.array_equal(first, second):
         return 1.0

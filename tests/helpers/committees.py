@@ -49,11 +49,3 @@ def both_heard() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         believe(0.5, patch)
         yield
-
-
-@contextmanager
-def without_plots() -> Iterator[None]:
-    """Runs inside the block draw nothing, which is a third of the time of a tiny one."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("listflow.pipeline.results.plots.PLOTS", ())
-        yield

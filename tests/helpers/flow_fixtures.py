@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from commands import Cli, Result
+from pictures import with_pictures
 from transformers.utils.logging import disable_progress_bar
 
 from listflow.flows.cli.console import prepare
@@ -80,4 +81,5 @@ def environment(server: None) -> dict[str, str]:
 def finished(cli: Cli, asked: list[str], tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
     """The folder of a run that the command line finished, and what it printed."""
     folder = tmp_path_factory.mktemp("runs") / "finished"
-    return folder, cli("run", *asked, f"--run-dir={folder}", "--json")
+    with with_pictures():
+        return folder, cli("run", *asked, f"--run-dir={folder}", "--json")

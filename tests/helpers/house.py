@@ -9,7 +9,7 @@ import ast
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path, PurePath
 
 FLOORS = ("data", "pipeline", "flows")
@@ -38,16 +38,16 @@ class Import:
 
 @dataclass(frozen=True)
 class House:
-    """The project in the folder ``root``."""
+    """The project in the folder ``root``, of the files that were there when it was first asked for them."""
 
     root: Path
 
     def files(self) -> list[str]:
         """All files of code, faces aside."""
-        return [path for path in self._all() if PurePath(path).name != FACE]
+        return [path for path in self._all if PurePath(path).name != FACE]
 
     def faces(self) -> list[str]:
-        return [path for path in self._all() if PurePath(path).name == FACE]
+        return [path for path in self._all if PurePath(path).name == FACE]
 
     def folders(self) -> dict[str, list[str]]:
         """The names of the files in every folder that holds code or has a face."""
@@ -58,6 +58,10 @@ class House:
 
     def tree(self, path: str) -> ast.Module:
         return _parsed((self.root / path).read_text("utf-8"))
+
+    def nodes(self, path: str) -> tuple[ast.AST, ...]:
+        """All nodes of ``tree(path)``."""
+        return _nodes((self.root / path).read_text("utf-8"))
 
     def lines(self, path: str) -> int:
         return len((self.root / path).read_text("utf-8").splitlines())
@@ -75,7 +79,7 @@ class House:
             module = homes[found.name]
         for dotted in (f"{module}.{found.name}" if found.name else "", module):
             for path in (f"{dotted.replace('.', '/')}.py", f"{dotted.replace('.', '/')}/{FACE}"):
-                if dotted and (self.root / path).exists():
+                if dotted and path in self._there:
                     return path
         return f"listflow/{FACE}"
 
@@ -99,12 +103,14 @@ class House:
         """The files and folders that a face's docstring has a line for: ``x.py`` and ``x/`` at the start of a line."""
         return re.findall(r"^(\w+(?:\.py|/))\s", ast.get_docstring(self.tree(face)) or "", re.MULTILINE)
 
-    def _all(self) -> Iterator[str]:
-        for floor in FLOORS:
-            for path in sorted((self.root / floor).rglob("*.py")):
-                name = path.relative_to(self.root).as_posix()
-                if name not in SCRIPTS:
-                    yield name
+    @cached_property
+    def _all(self) -> list[str]:
+        return [name for name in self._there if name not in SCRIPTS]
+
+    @cached_property
+    def _there(self) -> dict[str, None]:
+        found = (path for floor in FLOORS for path in sorted((self.root / floor).rglob("*.py")))
+        return dict.fromkeys(path.relative_to(self.root).as_posix() for path in found)
 
 
 def folder_of(path: str) -> str:
@@ -117,10 +123,15 @@ def _parsed(text: str) -> ast.Module:
 
 
 @lru_cache(maxsize=500)
+def _nodes(text: str) -> tuple[ast.AST, ...]:
+    return tuple(ast.walk(_parsed(text)))
+
+
+@lru_cache(maxsize=500)
 def _imports(path: str, text: str) -> tuple[Import, ...]:
     return tuple(
         Import(path, node.lineno, module, name)
-        for node in ast.walk(_parsed(text))
+        for node in _nodes(text)
         if isinstance(node, ast.Import | ast.ImportFrom | ast.Call)
         for module, name in _imported(node, path)
     )

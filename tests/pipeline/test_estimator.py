@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+from pictures import with_pictures
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV, cross_val_score
@@ -47,10 +48,11 @@ def small(files: dict[str, Path], **settings: Any) -> TextClassifier:
 
 @pytest.fixture(scope="module")
 def fitted(tiny_files: dict[str, Path]) -> TextClassifier:
-    return small(tiny_files).fit(TEXTS, LABELS, unlabelled=MORE)
+    with with_pictures():
+        return small(tiny_files).fit(TEXTS, LABELS, unlabelled=MORE)
 
 
-def test_it_learns_and_says_what_it_knows(fitted: TextClassifier) -> None:
+def test_it_learns_and_says_what_it_knows(drawn: None, fitted: TextClassifier) -> None:
     assert fitted.classes_.tolist() == ["negative", "positive"]
     soft = fitted.predict_proba(TESTS)
     assert soft.shape == (10, 2)

@@ -54,7 +54,7 @@ def trained(config: RunConfig) -> list[str]:
 
 @pytest.mark.parametrize(("rows", "head"), [(30, "verbalizer"), (30, "linear"), (1, "ytuning"), (1, "gated")])
 def test_a_pool_that_teaches_nothing_trains_and_is_said(
-    rows: int, head: str, tiny_files: dict[str, Path], tmp_path: Path
+    drawn: None, rows: int, head: str, tiny_files: dict[str, Path], tmp_path: Path
 ) -> None:
     """A label without a row, and of a name of two tokens, beside it."""
     files = tiny_files | {"unlabelled": write_jsonl(tmp_path / "pool.jsonl", SAME[:rows])}
@@ -63,7 +63,7 @@ def test_a_pool_that_teaches_nothing_trains_and_is_said(
     assert any("No labelled row has the label 'neither'" in notice for notice in notices)
 
 
-def test_fewer_shots_than_labels_train_and_are_said(tiny_files: dict[str, Path], tmp_path: Path) -> None:
+def test_fewer_shots_than_labels_train_and_are_said(drawn: None, tiny_files: dict[str, Path], tmp_path: Path) -> None:
     labels = "labels: [negative, positive, zzz, good, bad]\n"
     notices = trained(config_of(tiny_files, tmp_path, labels, data={"shots": 2}))
     assert "2 rows are not enough for 5 labels, draw at least 5 with --shots." in next(

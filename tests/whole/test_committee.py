@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from committees import STUDENT, committee_config, committee_overlay, more_labels, without_plots
+from committees import STUDENT, committee_config, committee_overlay, more_labels
 from interruptions import Interrupted, settled
 
 from listflow.pipeline import self_training
@@ -23,15 +22,6 @@ KILLER = Path(__file__).parents[1] / "helpers" / "step_killer.py"
 PARTS = ("prompt_tune", "weigh_views", "pseudo_label", "train_student", "judge", "publish")
 # A text student that takes more steps than the prompt's, so that a number of a step tells them apart.
 LONG = {"checkpoint_seconds": 0, "second": {"face": "text", "student": {**STUDENT, "steps": 18}}}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _plain_pages() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)  # as the process that is killed has it: another number changes the last digits
-    with without_plots():
-        yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from committees import committee_config, without_plots
+from committees import committee_config
 from tiny import sentences, write_jsonl
 from transformers import AutoModelForMaskedLM
 
@@ -86,8 +86,7 @@ def test_it_labels_and_is_exported(old: Path, tmp_path: Path) -> None:
 def test_its_report_is_drawn_again(old: Path) -> None:
     report = report_of(old)
     assert (report.views, report.start) == ((), None)
-    with without_plots():
-        write_report(report, old)
+    write_report(report, old)
     assert text_table(report).row_count == 3
     assert "self-training" in (old / "report.html").read_text("utf-8")
     assert (status_of(old).state, status_of(old).reached) == ("done", 1)
@@ -97,8 +96,7 @@ def test_it_goes_on_as_one_view(old: Path, tmp_path: Path) -> None:
     asked = Asked(continues=old, unlabelled=[str(old.parent / "unlabelled.jsonl"), str(more_rows(old))]).to_config()
     assert (asked.second, asked.face) == (None, "prompt")
     config = asked.model_copy(update={"rounds": continued(old, None).rounds, "run_dir": str(tmp_path / "two")})
-    with without_plots():
-        report = self_train(config)
+    report = self_train(config)
     assert report.views == ()
     assert report.adopted is not None
     before = report_of(old).final

@@ -28,7 +28,7 @@ from listflow.data.files import file_digest
 from listflow.pipeline.backbone.backbone import Backbone, load_backbone
 from listflow.pipeline.model.classifier import logits_of
 from listflow.pipeline.model.config import AnyHead
-from listflow.pipeline.results import finished, plots
+from listflow.pipeline.results import finished
 from listflow.pipeline.results.predictor import Predictor
 from listflow.pipeline.run import opening
 from listflow.pipeline.run.opening import open_run
@@ -107,14 +107,10 @@ def world(tiny_files: dict[str, Path], tmp_path_factory: pytest.TempPathFactory)
     data = {"labelled": str(tiny_files["labelled"]), "unlabelled": [str(pool)]}
     backbone = load_backbone(str(folder / "backbone"), "fp32", "cpu")
     make_subspace(folder, backbone)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
         for module in (opening, finished):
             patch.setattr(module, "load_backbone", lambda *given: backbone)
-        patch.setattr(plots, "draw_plots", lambda report: ())  # two seconds a run, for pictures that nobody sees
         yield World(folder, {"task": str(tiny_files["task"]), "data": data}, backbone, backbone.checksum())
-    torch.set_num_threads(threads)
 
 
 def digests(run: Path) -> dict[str, str]:

@@ -12,7 +12,7 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 import torch
-from committees import both_heard, committee_overlay, more_labels, without_plots
+from committees import both_heard, committee_overlay, more_labels
 from finished_views import code_of, saved_backbone
 from pseudo_token_models import NEEDS, make_subspace
 from tiny import sentences, tiny_overlay
@@ -38,8 +38,8 @@ SIX: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _plain_pages() -> Iterator[None]:
-    with without_plots(), both_heard():
+def _both_heard() -> Iterator[None]:
+    with both_heard():
         yield
 
 

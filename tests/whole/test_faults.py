@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from interruptions import Interrupted, hashed
+from pictures import with_pictures
 from tiny import sentences, tiny_overlay, write_jsonl
 
 from listflow.data.corpora.ingest import ingest
@@ -32,7 +33,8 @@ DAY = 86_400.0
 def whole(tiny_files: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that nothing happened to."""
     folder = tmp_path_factory.mktemp("whole") / "run"
-    self_train(build_config("fast", tiny_overlay(tiny_files, folder)))
+    with with_pictures():
+        self_train(build_config("fast", tiny_overlay(tiny_files, folder)))
     return folder
 
 
@@ -55,7 +57,7 @@ def remount(disk: Path, option: str) -> None:
 
 
 def test_a_full_disk_is_a_sentence_and_more_room_ends_with_the_same_bytes(
-    tiny_files: dict[str, Path], whole: Path, disk: Path
+    drawn: None, tiny_files: dict[str, Path], whole: Path, disk: Path
 ) -> None:
     config = build_config("fast", tiny_overlay(tiny_files, disk / "run"), {"checkpoint_seconds": 0})
     needed = sum(-(-path.stat().st_size // 4096) * 4 for path in whole.rglob("*"))
@@ -96,7 +98,9 @@ def parts(run: Path) -> list[Path]:
     return [path for path in sorted(run.rglob("*")) if path.is_file() and path not in asked and path.stat().st_size]
 
 
-def test_a_flipped_bit_in_every_file_is_mended(tiny_files: dict[str, Path], whole: Path, tmp_path: Path) -> None:
+def test_a_flipped_bit_in_every_file_is_mended(
+    drawn: None, tiny_files: dict[str, Path], whole: Path, tmp_path: Path
+) -> None:
     config = build_config("fast", tiny_overlay(tiny_files, tmp_path / "run"))
     self_train(config)
     for path in parts(tmp_path / "run"):
@@ -106,7 +110,9 @@ def test_a_flipped_bit_in_every_file_is_mended(tiny_files: dict[str, Path], whol
 
 
 @pytest.mark.long
-def test_a_flipped_bit_in_any_file_is_mended(tiny_files: dict[str, Path], whole: Path, tmp_path: Path) -> None:
+def test_a_flipped_bit_in_any_file_is_mended(
+    drawn: None, tiny_files: dict[str, Path], whole: Path, tmp_path: Path
+) -> None:
     config = build_config("fast", tiny_overlay(tiny_files, tmp_path / "run"))
     self_train(config)
     for path in parts(tmp_path / "run"):
@@ -117,7 +123,7 @@ def test_a_flipped_bit_in_any_file_is_mended(tiny_files: dict[str, Path], whole:
 
 @pytest.mark.parametrize("jump", [-DAY, DAY])
 def test_a_clock_that_jumps_changes_no_byte(
-    tiny_files: dict[str, Path], whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jump: float
+    drawn: None, tiny_files: dict[str, Path], whole: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jump: float
 ) -> None:
     run, real = tmp_path / "run", time.time
     config = build_config("fast", tiny_overlay(tiny_files, run), {"checkpoint_seconds": 0})

@@ -93,7 +93,7 @@ def ways_around(house: House) -> list[str]:
     """Imports that are not whole: by the public names, by a name without ``listflow``, or relative ones."""
     found = []
     for path in house.files():
-        for node in ast.walk(house.tree(path)):
+        for node in house.nodes(path):
             if isinstance(node, ast.ImportFrom) and node.level:
                 found.append(f"{path}, line {node.lineno}: a relative import")
         for one in house.imports(path):
@@ -111,7 +111,7 @@ def private_names(house: House) -> list[str]:
         ours = [one for one in house.imports(path) if house.home(one)]
         found += [one.words for one in ours if one.name.startswith("_")]
         modules = {one.name or one.module.rpartition(".")[2] for one in ours if _is_module(house, one.module, one.name)}
-        for node in ast.walk(house.tree(path)):
+        for node in house.nodes(path):
             if isinstance(node, ast.Attribute) and node.attr.startswith("_") and not node.attr.startswith("__"):
                 owner = ast.unparse(node.value).rpartition(".")[2]
                 if owner in modules:

@@ -35,7 +35,7 @@ def test_twenty_five_kills_change_no_byte(tiny_files: dict[str, Path], tmp_path:
     "engine", ["fused", *(pytest.param(name, marks=pytest.mark.long) for name in ("higher", "jvp"))]
 )
 def test_an_interruption_inside_a_step_loses_no_whole_step(
-    tiny_files: dict[str, Path], tmp_path: Path, engine: str
+    drawn: None, tiny_files: dict[str, Path], tmp_path: Path, engine: str
 ) -> None:
     def config(name: str) -> RunConfig:
         overlay = tiny_overlay(tiny_files, tmp_path / name) | {"reweight": {"batch": 4, "engine": engine}}
@@ -66,7 +66,10 @@ def test_a_second_signal_does_not_cost_the_checkpoint_of_the_first(
     tiny_files: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As a run has it that is cancelled: it hears of that by itself, and is sent SIGTERM besides."""
-    config = build_config("fast", tiny_overlay(tiny_files, tmp_path / "run"), {"checkpoint_seconds": 1000})
+    torch.set_num_threads(2)  # as a run has them; tests have one
+    config = build_config(
+        "fast", tiny_overlay(tiny_files, tmp_path / "run"), {"checkpoint_seconds": 1000, "rounds": {"count": 1}}
+    )
     told: list[int] = []
 
     def interrupt(now: Progress) -> None:

@@ -6,12 +6,13 @@ import copy
 import gc
 import json
 import multiprocessing
+import os
 import pickle
 import shutil
 import subprocess
 import sys
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from operator import methodcaller
 from pathlib import Path
@@ -25,7 +26,6 @@ from tiny import tiny_backbone, tiny_overlay
 
 from listflow import InputError, Predictor, Predictors, build_config, self_train
 from listflow.pipeline.backbone.backbone import load_backbone
-from listflow.pipeline.results import plots
 
 TEXTS = ["w1 fine w2", "poor w3", "w4 w5 w6 w7 w8 w9 fine"]
 MANY = [f"w{i % 40} fine w{i % 7} poor w{i % 11}" for i in range(600)]  # enough that torch splits the work
@@ -67,7 +67,7 @@ def sizes(run: Path) -> int:
 
 
 @pytest.fixture(scope="module")
-def finished(tiny_files: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Finish]:
+def finished(tiny_files: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Finish:
     """The folder of a finished run with the stage of that name."""
     folder = tmp_path_factory.mktemp("runs")
     found: dict[str, Path] = {}
@@ -81,18 +81,7 @@ def finished(tiny_files: dict[str, Path], tmp_path_factory: pytest.TempPathFacto
             found[stage] = folder / stage
         return found[stage]
 
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plots, "draw_plots", lambda report: ())  # two seconds a run, for pictures that nobody sees
-        yield run
-
-
-@pytest.fixture(autouse=True)
-def threads() -> Iterator[None]:
-    """Two threads, whatever a test before this one asked for."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
+    return run
 
 
 def a_subspace(folder: Path, files: dict[str, Path]) -> Path:
@@ -124,8 +113,7 @@ def test_a_pickle_holds_the_final_files_and_no_backbone(finished: Finish, stage:
     assert len(pickle.dumps(Predictor.open(finished(stage)))) < sizes(finished(stage)) + 1000
 
 
-def test_spawned_processes_answer_the_same(finished: Finish, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("OMP_NUM_THREADS", "2")  # as many as here, or the last digits are others
+def test_spawned_processes_answer_the_same(finished: Finish) -> None:
     predictors = [Predictor.open(finished(stage)) for stage in STAGES]
     spawn = multiprocessing.get_context("spawn")
     # A pool is broken where its initialiser fails.
@@ -139,6 +127,7 @@ def test_spawned_processes_answer_the_same(finished: Finish, monkeypatch: pytest
 def test_a_forked_process_answers_with_one_thread(finished: Finish, stage: str) -> None:
     """OpenMP's threads are not forked along, and the child would wait for them for ever."""
     predictor = Predictor.open(finished(stage))
+    torch.set_num_threads(2)
     with_two = predictor.logits(MANY)
     fork = multiprocessing.get_context("fork")
     here, there = fork.Pipe()
@@ -161,7 +150,7 @@ def test_a_data_loader_with_workers_holds_a_predictor(finished: Finish, method: 
     """In a process of its own: a fork of this one would take along what other tests have started, such as servers."""
     run = str(finished("list"))
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", LOADER, run, method],
+        [sys.executable, "-W", "ignore", "-c", LOADER, run, method], env=os.environ | {"OMP_NUM_THREADS": "2"},
         input=json.dumps(MANY), capture_output=True, text=True, timeout=2 * WAIT, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]

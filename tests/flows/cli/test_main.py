@@ -63,7 +63,7 @@ def test_status_sees_a_running_and_an_interrupted_run(cli: Cli, finished: tuple[
 
 
 def test_predict_and_report(
-    cli: Cli, finished: tuple[Path, Result], tiny_files: dict[str, Path], tmp_path: Path
+    drawn: None, cli: Cli, finished: tuple[Path, Result], tiny_files: dict[str, Path], tmp_path: Path
 ) -> None:
     folder, _ = finished
     result = cli("predict", folder, f"--input={tiny_files['test']}", f"--output={tmp_path / 'out.parquet'}")
@@ -192,10 +192,8 @@ def test_a_file_in_the_place_of_a_run(cli: Cli, tmp_path: Path) -> None:
         refused(cli(*command.split(), tmp_path / "few.jsonl"), f"is {tmp_path / 'few.jsonl'} the folder of a run?")
 
 
-def test_an_unreachable_backbone_says_what_works(environment: dict[str, str], asked: list[str], tmp_path: Path) -> None:
-    command = [*COMMAND, "run", *asked, "--backbone=nobody/no-such-model"]
-    result = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment, check=False)
-    refused(result, "folder", "minilm")
+def test_an_unreachable_backbone_says_what_works(cli: Cli, asked: list[str]) -> None:
+    refused(cli("run", *asked, "--backbone=nobody/no-such-model"), "folder", "minilm")
 
 
 def test_options_that_do_not_fit(cli: Cli, tmp_path: Path) -> None:

@@ -123,12 +123,15 @@ def test_what_ingest_and_run_say_of_a_server_that_is_gone(tmp_path: Path) -> Non
     assert (done.returncode, done.stderr) == (0, "")
     script = (
         "from listflow.flows.cli.console import prepare; prepare()\n"
-        "from listflow.flows.server.client import ensure_server; ensure_server()"
+        "from listflow.flows.server.client import ensure_server\n"
+        "from listflow.flows.server.temporary import TemporaryServer\n"
+        "TemporaryServer.begin, TemporaryServer.start = lambda own: print('begun'), lambda own: print('awaited')\n"
+        "ensure_server()"
     )
     done = subprocess.run(
         [COMMAND[0], "-c", script], cwd=tmp_path, env=kept | {"PREFECT_HOME": str(tmp_path / "prefect")},
         capture_output=True, text=True, check=False,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    assert (done.returncode, done.stdout) == (0, "begun\nawaited\n"), done.stderr
     assert done.stderr.startswith("listflow: the server of .server is not running")
     assert done.stderr.count("\n") == 1

@@ -93,10 +93,11 @@ def asked(run: Path, corpus: Path, out: Path, **rest: Any) -> LabelRequest:
 
 @contextmanager
 def cluster() -> Iterator[Any]:
-    """A dask cluster of two worker processes on this machine."""
+    """A dask cluster whose two workers are threads of this process, which has imported all that they need."""
     from distributed import LocalCluster
 
-    with LocalCluster(2, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0") as found:
+    local = {"host": "127.0.0.1", "protocol": "tcp://", "dashboard_address": "127.0.0.1:0"}
+    with LocalCluster(2, threads_per_worker=1, processes=False, **local) as found:
         yield found
 
 
@@ -127,39 +128,61 @@ def test_its_flow_run_has_the_tags_of_the_run_that_it_labels_with(
     assert (found.name, sorted(found.tags)) == (f"tickets by {run.name}", ["list", "listflow", "verbalizer"])
 
 
-@pytest.mark.parametrize("runner", ["threads", "processes", "dask"])
+@pytest.mark.parametrize("runner", ["threads", "processes", "dask"])  # a dask cluster of its own: the test of a kill
 def test_every_runner_writes_the_same_bytes(
-    server: None, run: Path, corpus: Path, expected: dict[str, bytes], tmp_path: Path, runner: str
-) -> None:
-    torch.set_num_threads(2)  # what this process does by itself, and what makes other last digits
-    facts = label_corpus(asked(run, corpus, tmp_path / "out", runner=runner, workers=2))
+    server: None, run: Path, corpus: Path, expected: dict[str, bytes], tmp_path: Path, runner: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    torch.set_num_threads(2)  # what processes do by themselves on two cores, and what makes other last digits
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    with cluster() if runner == "dask" else nullcontext() as found:
+        address = {"address": found.scheduler_address} if found else {}
+        facts = label_corpus(asked(run, corpus, tmp_path / "out", runner=runner, workers=2, **address))
     assert files(tmp_path / "out") == expected
     assert (facts["shards"], facts["rows"], facts["rows_now"]) == (SHARDS, 10 * SHARDS, 10 * SHARDS)
     counts = pd.read_parquet(tmp_path / "out")["label"].value_counts().to_dict()
     assert {label: count for label, count in facts["per_class"].items() if count} == counts
 
 
-@pytest.mark.parametrize("task", ["flow.label_some", "work_pool.label_shards"])
-def test_what_a_worker_is_sent_does_not_ask_what_was_imported_first(task: str) -> None:
-    """The command reads what is asked before it loads the flow; a worker begins with what it is sent."""
-    module, _, name = task.partition(".")
-    sends = (
-        "import sys, cloudpickle; import listflow.flows.labelling.request; "
-        f"from listflow.flows.labelling.{module} import {name} as sent; "
-        "sys.stdout.buffer.write(cloudpickle.dumps(sent.fn.__annotations__['return']))"
-    )
-    reads = "import sys, cloudpickle; import prefect.task_engine; cloudpickle.load(sys.stdin.buffer)"
-    sent = subprocess.run([sys.executable, "-c", sends], capture_output=True, check=True).stdout
-    read = subprocess.run([sys.executable, "-c", reads], input=sent, capture_output=True, check=False)
+SENDS = """
+import cloudpickle, sys
+import listflow.flows.labelling.request
+from listflow.flows.labelling.flow import label_some
+from listflow.flows.labelling.work_pool import label_shards
+for path, sent in zip(sys.argv[1:], (label_some, label_shards), strict=True):
+    open(path, "wb").write(cloudpickle.dumps(sent.fn.__annotations__["return"]))
+assert "sklearn" not in sys.modules, "who labels measures nothing, and it takes a second of every worker"
+"""
+READS = """
+import cloudpickle, os, sys
+import prefect.task_engine
+for path in sys.argv[1:]:
+    if not os.fork():
+        cloudpickle.load(open(path, "rb"))
+        os._exit(0)
+    assert not os.wait()[1], path
+"""
+
+
+def test_what_a_worker_is_sent_does_not_ask_what_was_imported_first(tmp_path: Path) -> None:
+    """The command reads what is asked before it loads the flow, which loads the pool; a worker begins with what it is
+    sent, whichever of both tasks."""
+    sent = [str(tmp_path / name) for name in ("label_some", "label_shards")]
+    subprocess.run([sys.executable, "-c", SENDS, *sent], check=True)
+    read = subprocess.run([sys.executable, "-c", READS, *sent], capture_output=True, check=False)
     assert read.returncode == 0, read.stderr.decode()
 
 
 def test_a_killed_dask_worker_changes_nothing(server: None, run: Path, tmp_path: Path) -> None:
     corpus, out = make_corpus(tmp_path / "tickets", 24), tmp_path / "out"
-    with cluster() as found:
-        pids = [worker.pid for worker in found.workers.values()]
-        with meanwhile(out, lambda: os.kill(pids[0], signal.SIGKILL)) as seen:
-            label_corpus(asked(run, corpus, out, runner="dask", address=found.scheduler_address))
+
+    def kill() -> None:
+        workers = [child for child in multiprocessing.active_children() if "Dask Worker" in child.name]
+        assert len(workers) == 2
+        os.kill(workers[0].pid or 0, signal.SIGKILL)
+
+    with meanwhile(out, kill) as seen:
+        label_corpus(asked(run, corpus, out, runner="dask", workers=2))
     assert 3 <= seen["files"] < 24
     assert files(out) == plain(run, corpus, tmp_path / "plain")
     assert not list(out.rglob(".*.part"))

@@ -10,7 +10,7 @@ from listflow.flows.pages.pictures import pictures
 from listflow.pipeline.results.rendering import write_report
 
 
-def test_pictures_of_a_page_are_small_and_say_what_was_left_out(tmp_path: Path) -> None:
+def test_pictures_of_a_page_are_small_and_say_what_was_left_out(drawn: None, tmp_path: Path) -> None:
     written = tmp_path / "run"
     write_report(make_report(), written)
     lines = list(pictures(written, 300_000))

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from commands import Cli, refused
+from kept import keep, put_back
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, FlowRunFilterParentFlowRunId
 from prefect.client.schemas.objects import State
@@ -31,19 +32,25 @@ from listflow.pipeline.training.rounds import prompt_tune
 pytest_plugins = ["flow_fixtures"]
 
 
-@pytest.fixture
-def corpus(tmp_path: Path) -> Path:
-    return tmp_path / "corpora" / "tickets"
-
-
-@pytest.fixture
-def first(tiny_files: dict[str, Path], corpus: Path, tmp_path: Path) -> Path:
-    """A finished run on a corpus of 60 rows."""
-    grow(corpus, 60, 2)
-    folder = tmp_path / "runs" / "tickets"
-    overlay = tiny_overlay(tiny_files | {"unlabelled": corpus}, folder)
+@pytest.fixture(scope="module")
+def home(tiny_files: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a finished run on a corpus of 60 rows."""
+    home = tmp_path_factory.mktemp("lineage") / "home"
+    grow(home / "corpora" / "tickets", 60, 2)
+    overlay = tiny_overlay(tiny_files | {"unlabelled": home / "corpora" / "tickets"}, home / "runs" / "tickets")
     self_train(build_config("fast", overlay, {"rounds": {"count": 1}}))
-    return folder
+    return keep(home)
+
+
+@pytest.fixture
+def first(home: Path) -> Path:
+    """The finished run, in its place, and nothing beside it that a test before this one has left."""
+    return put_back(home) / "runs" / "tickets"
+
+
+@pytest.fixture
+def corpus(home: Path) -> Path:
+    return home / "corpora" / "tickets"
 
 
 def grow(corpus: Path, count: int, seed: int, rows: list[dict[str, str]] | None = None) -> None:
@@ -105,7 +112,7 @@ def test_nothing_new_and_a_running_one_are_no_errors(server: None, first: Path, 
     assert state.message == name_of(state) == "tickets is running"
 
 
-def test_the_flow_goes_on(server: None, first: Path, corpus: Path) -> None:
+def test_the_flow_goes_on(drawn: None, server: None, first: Path, corpus: Path) -> None:
     grow(corpus, 20, 5)
     state = go_on(str(first), return_state=True)
     assert state.result()["run"] == f"{first}-002"  # type: ignore[index]
@@ -119,7 +126,7 @@ def test_the_flow_goes_on(server: None, first: Path, corpus: Path) -> None:
 
 
 def test_whoever_opens_its_flow_run_sees_the_rounds(server: None, first: Path, corpus: Path) -> None:
-    grow(corpus, 20, 5)
+    grow(corpus, 20, 9)  # as no other test: their task runs are in the cache of the server
     state = go_on(str(first), return_state=True)
     own = FlowRunFilter(id=FlowRunFilterId(any_=[state.state_details.flow_run_id]))
     children = FlowRunFilter(parent_flow_run_id=FlowRunFilterParentFlowRunId(any_=[state.state_details.flow_run_id]))

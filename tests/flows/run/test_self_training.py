@@ -12,6 +12,7 @@ from uuid import UUID, uuid4
 
 import pytest
 from committees import both_heard, committee_config, more_labels
+from pictures import with_pictures
 from tiny import TEXT_VIEW, tiny_overlay
 
 from listflow.data.errors import InputError
@@ -51,7 +52,8 @@ def config(server: None, tiny_files: dict[str, Path], tmp_path_factory: pytest.T
 @pytest.fixture(scope="module")
 def folder(config: RunConfig) -> Path:
     """The folder of a finished run."""
-    names, _ = run_flow(config)
+    with with_pictures():
+        names, _ = run_flow(config)
     assert [name for name, _ in names] == STAGES
     assert {state for _, state in names} == {"Completed"}
     return Path(str(config.run_dir))

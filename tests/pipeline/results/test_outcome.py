@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from committees import reached
+from pictures import with_pictures
 from tiny import TEXT_VIEW, sentences, tiny_overlay, write_jsonl
 
 from listflow.pipeline.results.report import RunReport, TextTeacher
@@ -32,7 +33,8 @@ def finished(tiny_files: dict[str, Path], tmp_path_factory: pytest.TempPathFacto
     task = folder / "task.yaml"
     task.write_text(tiny_files["task"].read_text() + "shares: {negative: 0.4, positive: 0.6}\n")
     labelled = write_jsonl(folder / "labelled.jsonl", sentences(12, 1))
-    return finish(tiny_files | {"task": task, "labelled": labelled}, folder / "run", mixture={"smallest": 0.0})
+    with with_pictures():
+        return finish(tiny_files | {"task": task, "labelled": labelled}, folder / "run", mixture={"smallest": 0.0})
 
 
 def test_each_view_says_how_far_it_is_believed_and_why(finished: Finished) -> None:

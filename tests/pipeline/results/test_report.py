@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pictures import with_pictures
 from reports import TOPICS, make_committee, make_report, make_round
 from rich.console import Console
 
@@ -95,7 +96,8 @@ def page_of(folder: Path) -> str:
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("report")
-    write_report(make_report(), folder)
+    with with_pictures():
+        write_report(make_report(), folder)
     return folder
 
 
@@ -104,7 +106,7 @@ def page(written: Path) -> str:
     return page_of(written)
 
 
-def test_files_are_complete_and_the_same_twice(written: Path, tmp_path: Path) -> None:
+def test_files_are_complete_and_the_same_twice(drawn: None, written: Path, tmp_path: Path) -> None:
     write_report(make_report(), tmp_path)
     files = sorted(str(path.relative_to(written)) for path in written.rglob("*") if path.is_file())
     names = sorted(draw.__name__ for draw in PLOTS)
@@ -121,7 +123,7 @@ def test_page_is_self_contained(page: str) -> None:
     assert not re.search(r"https?:|//[a-z]|<script|<link", re.sub(r'base64,[^"]*', "", page))
 
 
-def test_page_escapes_everything(tmp_path: Path) -> None:
+def test_page_escapes_everything(drawn: None, tmp_path: Path) -> None:
     evil = "<script>alert('1')</script>\"&"
     report = make_report(
         labels=(evil, "_under", "cost $a$ and $b"), notices=(evil,), task=evil, run_id=evil, stage=evil, head=evil
@@ -136,7 +138,7 @@ def test_page_escapes_everything(tmp_path: Path) -> None:
     assert "&lt;script&gt;alert(&#39;1&#39;)&lt;/script&gt;&#34;&amp;" in page
 
 
-def test_labels_that_the_font_lacks_are_drawn_by_number_and_told(tmp_path: Path, page: str) -> None:
+def test_labels_that_the_font_lacks_are_drawn_by_number_and_told(drawn: None, tmp_path: Path, page: str) -> None:
     labels = ("food", "\N{UNICORN FACE}", "旅行")
     write_report(make_report(labels), tmp_path)
     assert "characters of label 2, which is \N{UNICORN FACE}; label 3, which is 旅行." in page_of(tmp_path)
@@ -162,7 +164,7 @@ def test_a_continued_run_set_out_from_a_model_and_not_from_labels_alone(tmp_path
     assert next(iter(text_table(report).columns[0].cells)) == "model of <may>"
 
 
-def test_a_page_says_how_far_each_of_two_views_is_believed(tmp_path: Path) -> None:
+def test_a_page_says_how_far_each_of_two_views_is_believed(drawn: None, tmp_path: Path) -> None:
     write_report(make_committee(), tmp_path)
     page = page_of(tmp_path)
     for words in (
@@ -235,7 +237,7 @@ def test_a_page_of_one_view_has_no_section_for_two(page: str) -> None:
     assert "Zero weights" in page
 
 
-def test_a_page_of_two_views_escapes_everything(tmp_path: Path) -> None:
+def test_a_page_of_two_views_escapes_everything(drawn: None, tmp_path: Path) -> None:
     evil = "<script>alert('1')</script>\"&"
     write_report(make_committee(evil, figures=FigureData()), tmp_path)
     page = page_of(tmp_path)
@@ -263,7 +265,7 @@ def test_a_committee_in_the_terminal_fits_eighty_columns() -> None:
     assert "…" not in text
 
 
-def test_a_view_of_no_say_has_no_figures_of_rounds(tmp_path: Path) -> None:
+def test_a_view_of_no_say_has_no_figures_of_rounds(drawn: None, tmp_path: Path) -> None:
     report = make_committee(weight=0.0)
     cells = list(text_table(report).columns[3].cells)
     assert (cells[0], cells[2:]) == ("60.0 %", [""] * 7)
@@ -335,7 +337,7 @@ def test_headlines() -> None:
     assert headline(make_report(with_test=False)).startswith("Six rounds of self-training on 6,890")
 
 
-def test_without_test_rows(tmp_path: Path) -> None:
+def test_without_test_rows(drawn: None, tmp_path: Path) -> None:
     report = make_report(with_test=False)
     write_report(report, tmp_path)
     assert {path.stem for path in (tmp_path / "plots").iterdir()} == {"progress", "balance", "meta_weights"}

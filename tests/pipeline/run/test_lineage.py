@@ -8,7 +8,6 @@ import shutil
 from pathlib import Path
 
 import pytest
-from committees import without_plots
 from rich.console import Console
 from tiny import foreign_sentences, sentences, tiny_overlay, write_jsonl
 
@@ -41,11 +40,10 @@ def runs(tiny_files: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) 
     """Three runs, one, two and three, that went on from one another."""
     folder = tmp_path_factory.mktemp("lineage")
     overlay = tiny_overlay(tiny_files | {"unlabelled": grow(folder, 60, 2)}, folder / "one")
-    with without_plots():
-        self_train(build_config("fast", overlay, {"rounds": {"count": 1}}))
-        for number, (before, name) in enumerate((("one", "two"), ("two", "three")), 5):
-            grow(folder, 10 * number, number)
-            self_train(continued(folder / before, folder / name))
+    self_train(build_config("fast", overlay, {"rounds": {"count": 1}}))
+    for number, (before, name) in enumerate((("one", "two"), ("two", "three")), 5):
+        grow(folder, 10 * number, number)
+        self_train(continued(folder / before, folder / name))
     return folder
 
 
@@ -79,8 +77,7 @@ def spoiled(runs: Path, folder: Path) -> Path:
 def test_a_slide_is_told_on_every_page(runs: Path, tmp_path: Path) -> None:
     folder = spoiled(runs, tmp_path)
     grow(runs, 15, 8)
-    with without_plots():
-        report = self_train(continued(folder / "three", folder / "four"))
+    report = self_train(continued(folder / "three", folder / "four"))
     assert report.lineage is not None
     assert report.lineage.best == report.lineage.steps[0]
     told = "points below the 100.0 % of one, where it began; "
@@ -122,12 +119,11 @@ def _top(run: Path) -> list[int]:
 def test_it_is_the_same_where_a_run_was_interrupted_and_runs_were_cleared(runs: Path, tmp_path: Path) -> None:
     grow(runs, 15, 9)
     config = continued(runs / "three", tmp_path / "a" / "four")
-    with without_plots():
-        self_train(config)
-        with open_run(config.model_copy(update={"run_dir": str(tmp_path / "b" / "four")})) as run:
-            prompt_tune(run)
-        remove(removals(runs, 0))
-        self_train(load_config(tmp_path / "b" / "four"))
+    self_train(config)
+    with open_run(config.model_copy(update={"run_dir": str(tmp_path / "b" / "four")})) as run:
+        prompt_tune(run)
+    remove(removals(runs, 0))
+    self_train(load_config(tmp_path / "b" / "four"))
     whole, halves = (read_json(tmp_path / name / "four" / "report.json")["lineage"] for name in "ab")
     assert whole == halves
     assert [step["run"] for step in whole["steps"]] == ["one", "two", "three", "four"]
@@ -141,8 +137,7 @@ def test_a_best_run_that_is_gone_is_compared_all_the_same(runs: Path, tmp_path: 
     write_json(folder / "three" / "report.json", kept)
     shutil.rmtree(folder / "one")
     grow(runs, 15, 11)
-    with without_plots():
-        found = self_train(continued(folder / "three", folder / "four")).lineage
+    found = self_train(continued(folder / "three", folder / "four")).lineage
     assert found is not None
     assert ([step.run for step in found.steps], found.error) == (["one", "two", "three", "four"], None)
     assert found.slide is not None
@@ -163,8 +158,7 @@ def test_a_run_that_is_gone_ends_it_with_a_word(runs: Path, tmp_path: Path) -> N
 def first(tiny_files: dict[str, Path], tmp_path: Path) -> Path:
     """A finished run on a corpus of 60 rows beside it, and the folder of both."""
     overlay = tiny_overlay(tiny_files | {"unlabelled": grow(tmp_path, 60, 2)}, tmp_path / "one")
-    with without_plots():
-        self_train(build_config("fast", overlay, {"rounds": {"count": 1}}))
+    self_train(build_config("fast", overlay, {"rounds": {"count": 1}}))
     return tmp_path / "one"
 
 
@@ -183,8 +177,7 @@ def test_foreign_text_is_not_trained_on_unasked(first: Path) -> None:
     told = f"add `--set rounds.foreign=train` to `listflow run --continue {first} --run-dir {two}`."
     assert str(refused.value).endswith(told)
     asked = config.model_copy(update={"rounds": config.rounds.model_copy(update={"foreign": "train"})})
-    with without_plots():
-        report = self_train(asked)
+    report = self_train(asked)
     assert report.drift is not None
     assert report.lineage is not None
     assert any("other words" in warning for warning in report.lineage.last.warnings)

@@ -8,8 +8,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from committees import both_heard, committee_config, more_labels, reached, without_plots
+from committees import both_heard, committee_config, more_labels, reached
 from finished_views import two_views
+from kept import keep, put_back
 from tiny import sentences, tiny_overlay, write_jsonl
 
 from listflow.data.errors import InputError
@@ -28,10 +29,10 @@ NOW = 2e9
 TEXTS = ["w1 w2 fine", "poor w3"]
 
 
-@pytest.fixture
-def runs(tiny_files: dict[str, Path], tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def made(tiny_files: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An old run, a new one, and one that was interrupted."""
-    parent = tmp_path / "runs"
+    parent = tmp_path_factory.mktemp("retention") / "runs"
     for name in ("old", "new", "interrupted"):
         config = build_config("fast", tiny_overlay(tiny_files, parent / name), {"stage": {"layers": "top:1"}})
         if name == "interrupted":
@@ -41,7 +42,13 @@ def runs(tiny_files: dict[str, Path], tmp_path: Path) -> Path:
             self_train(config)
             age = 40 if name == "old" else 1
             os.utime(parent / name / "report.json", (NOW - age * DAY, NOW - age * DAY))
-    return parent
+    return keep(parent)
+
+
+@pytest.fixture
+def runs(made: Path) -> Path:
+    """These runs as they were made."""
+    return put_back(made)
 
 
 def test_only_old_finished_runs_lose_anything(runs: Path) -> None:
@@ -97,8 +104,7 @@ def test_a_committee_loses_both_views_refused_students_and_goes_on(
     monkeypatch.setattr("listflow.pipeline.method.gate.lost_classes", lambda *counts: [0])
     old = tmp_path / "runs" / "old"
     files = more_labels(tiny_files, tmp_path)
-    with without_plots():
-        report = self_train(committee_config(files, old, {"rounds": {"count": 1, "promote": "gated"}}))
+    report = self_train(committee_config(files, old, {"rounds": {"count": 1, "promote": "gated"}}))
     before = Predictor.open(old).probabilities(TEXTS)
     os.utime(old / "report.json", (NOW - 40 * DAY, NOW - 40 * DAY))
     found = {removal.path.relative_to(old).as_posix() for removal in removals(old.parent, 30, NOW)}
@@ -109,8 +115,7 @@ def test_a_committee_loses_both_views_refused_students_and_goes_on(
     config = load_config(old)
     data = config.data.model_copy(update={"unlabelled": (str(files["unlabelled"]), str(more))})
     own = {"continues": str(old), "run_dir": str(old.parent / "next"), "data": data}
-    with without_plots():
-        assert reached(self_train(config.model_copy(update=own)).adopted) == reached(report.final)
+    assert reached(self_train(config.model_copy(update=own)).adopted) == reached(report.final)
 
 
 def test_of_two_views_the_vectors_go_and_the_students_that_were_refused(

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from committees import believe, committee_config, more_labels, reached, without_plots
+from committees import believe, committee_config, more_labels, reached
 from reviews import first_round
 from tiny import sentences, tiny_overlay, write_jsonl
 
@@ -32,12 +31,6 @@ from listflow.pipeline.storage.review import answer_review, parse_answers
 from listflow.pipeline.training.committee import weigh_views
 from listflow.pipeline.training.label_vectors import start_of
 from listflow.pipeline.training.rounds import prompt_tune
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _plain_pages() -> Iterator[None]:
-    with without_plots():
-        yield
 
 
 @pytest.fixture(scope="module")
