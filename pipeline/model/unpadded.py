@@ -23,6 +23,8 @@ from listflow.pipeline.model.arithmetic import Arithmetic, Map, map_of
 from listflow.pipeline.model.classifier import Classifier
 
 Encoder = TypeVar("Encoder", bound=Prompt | TextFace)
+# Tokens of a batch are rounded up to a multiple: a kernel is compiled, and kept, for every number that it meets.
+TOKENS_STEP = 32
 # Numbers of a vector register of 64 bytes.
 VECTOR = {torch.bfloat16: 32, torch.float16: 32, torch.float32: 16}
 
@@ -84,13 +86,14 @@ class Unpadded(nn.Module):
 
 @dataclass(frozen=True)
 class Seats:
-    """Where N real tokens are in a batch (B, T), and in a layout (B, W) for attention.
+    """Where the ``real`` tokens of a batch (B, T) are, there and in a layout (B, W) for attention.
 
-    ``places`` (N,) of the batch; ``laid`` (B * W,) the token in each place of the layout, any one where there is none,
-    which ``hidden`` (B, 1, 1, W) keeps away; ``back`` (N,) where each token is laid.
+    ``places`` (N,) of the batch, N being rounded up with the first token; ``laid`` (B * W,) the token in each place of
+    the layout, any one where there is none, which ``hidden`` (B, 1, 1, W) keeps away; ``back`` (N,) where each is laid.
     """
 
     attention: Tensor
+    real: int
     places: Tensor
     laid: Tensor
     back: Tensor
@@ -106,9 +109,9 @@ class Seats:
         is_token = steps < lengths[:, None]
         laid = torch.where(is_token, firsts[:, None] + steps, 0).flatten()
         hidden = None if bool(is_token.all()) else ~is_token[:, None, None, :]
-        return Seats(
-            attention, attention.flatten().nonzero().flatten(), laid, is_token.flatten().nonzero().flatten(), hidden
-        )
+        places, back = (there.flatten().nonzero().flatten() for there in (attention, is_token))
+        extra = torch.zeros(-len(places) % TOKENS_STEP, dtype=torch.int64)
+        return Seats(attention, len(places), torch.cat([places, extra]), laid, torch.cat([back, extra]), hidden)
 
     def tokens(self, hidden: Tensor) -> Tensor:
         """(N, D) of (B, T, D)."""
@@ -117,7 +120,7 @@ class Seats:
     def padded(self, tokens: Tensor) -> Tensor:
         """(B, T, D) of (N, D)."""
         found = tokens.new_zeros(self.attention.numel(), tokens.shape[1])
-        return found.index_copy_(0, self.places, tokens).unflatten(0, self.attention.shape)
+        return found.index_copy_(0, self.places[: self.real], tokens[: self.real]).unflatten(0, self.attention.shape)
 
 
 class _Layer:

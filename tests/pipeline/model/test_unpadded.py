@@ -49,7 +49,9 @@ def test_every_token_has_one_seat(multiple: int, wide: int) -> None:
     attention = batch()["attention_mask"]
     seats = Seats.of(attention, multiple)
     assert len(seats.laid) == len(LENGTHS) * wide
-    assert seats.laid[seats.back].tolist() == list(range(int(LENGTHS.sum())))
+    assert seats.real == LENGTHS.sum()
+    assert seats.laid[seats.back[: seats.real]].tolist() == list(range(seats.real))
+    assert len(seats.places) == len(seats.back) == 64
     assert seats.hidden is not None
     assert (~seats.hidden).sum() == LENGTHS.sum()
     hidden = torch.rand(5, 19, 2) * attention[..., None]
