@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from committees import both_heard, without_plots
+from committees import both_heard
 from interruptions import hashed, killed_and_resumed
 from tiny import TEXT_VIEW, sentences, tiny_overlay, write_jsonl
 
@@ -35,7 +35,7 @@ POOL, FIRST = 60, 400
 
 @pytest.fixture(autouse=True)
 def _quiet() -> Iterator[None]:
-    with both_heard(), without_plots():
+    with both_heard():
         yield
 
 
