@@ -33,8 +33,13 @@ def fastest(dtype: str, device: str) -> Arithmetic:
     return "packed" if dtype == "bfloat16" and packs() else "unpadded"
 
 
-def check_here(asked: Arithmetic) -> None:
-    """Returns where this machine can multiply like that; InputError otherwise."""
+def check_here(asked: Arithmetic, device: str = "cpu") -> None:
+    """Returns where this machine can multiply like that on ``device`` (a type); InputError otherwise."""
+    if device != "cpu" and asked != "padded":
+        raise InputError(
+            f"labels by '{asked}' arithmetic are made on a processor, and this model is on '{device}' here; hide the "
+            "GPU (CUDA_VISIBLE_DEVICES=), or choose another --output and leave --int8 out."
+        )
     if asked == "packed" and not packs():
         raise InputError(
             "these labels are made with packed bfloat16 weights, which this processor or this version of torch does "

@@ -96,7 +96,7 @@ class Labelling:
             raise InputError(f"{corpus} has no rows; add some with `listflow ingest`.")
         labelling = Labelling(found, found.digest(), corpus, manifest, folder)
         labelling = replace(labelling, arithmetic=labelling._check_folder(int8))
-        check_here(labelling.arithmetic)
+        check_here(labelling.arithmetic, resolve_device(found.trained_on["device"]).split(":")[0])
         return labelling
 
     def driven_by(self, driver: str) -> Labelling:
@@ -190,7 +190,7 @@ class Labelling:
         """How what is there was multiplied, or how to begin: in 8 bits, or by what is fastest here."""
         path = self.folder / CARD
         trained_on = self.run.trained_on
-        fast = fastest(trained_on["dtype"], resolve_device(trained_on["device"]))
+        fast = fastest(trained_on["dtype"], resolve_device(trained_on["device"]).split(":")[0])
         if not path.exists():
             if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.glob("[!.]*"))):
                 raise InputError(f"{self.folder} holds something else; choose another --output.")

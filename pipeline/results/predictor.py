@@ -95,7 +95,7 @@ class Predictor:
         """The model of ``run`` on ``backbone``, by default its own; InputError when that is another one now."""
         backbone = backbone or run.load_backbone()
         arithmetic = arithmetic or fastest(backbone.dtype_name, backbone.device.type)
-        check_here(arithmetic)
+        check_here(arithmetic, backbone.device.type)
         committee = run.committee(backbone, arithmetic)
         if arithmetic == "int8" and not any(is_unpadded(view.model.below, view.encoder) for view in committee.views):
             raise InputError(f"{run.run} has no frozen layers that are multiplied in 8 bits; leave --int8 out.")

@@ -27,6 +27,9 @@ def test_a_machine_without_a_way_says_so(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(arithmetic, "quantises", lambda: False)
     check_here("padded")
     check_here("unpadded")
+    check_here("padded", "cuda")
+    with pytest.raises(InputError, match="'unpadded' arithmetic are made on a processor, and this model is on 'cuda'"):
+        check_here("unpadded", "cuda")
     with pytest.raises(InputError, match="packed bfloat16 weights, which this processor"):
         check_here("packed")
     with pytest.raises(InputError, match="leave --int8 out"):
