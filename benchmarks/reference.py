@@ -30,14 +30,18 @@ import torch
 import torch.nn.functional as F
 from peer_data import draw_of
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from listflow.pipeline.backbone.backbone import Backbone
 from listflow.pipeline.backbone.batch import Batch
+from listflow.pipeline.backbone.layers import upper
 from listflow.pipeline.method.reweight import kl
 from listflow.pipeline.model.classifier import Classifier, logits_of
 from listflow.pipeline.run.opening import open_run
 from listflow.pipeline.run.presets import build_config
 from listflow.pipeline.run.run import Run
+from listflow.pipeline.stages.attach import attach_all
+from listflow.pipeline.stages.config import AnyStage
 from listflow.pipeline.training.models import student_recipe, teacher_recipe
 from listflow.pipeline.training.trainer import Material, Tick, Trainer
 
@@ -47,23 +51,29 @@ RATE = 5e-6
 PUBLIC = {"teacher": 400, "warmup": 600, "reweighted": 400, "tail": 400}
 PHASES = ("tail", "warmup", "reweighted")
 Seconds = dict[str, list[float]]
+WordIds = Sequence[Sequence[int]]
 
 
 class PublicModel(nn.Module):
-    """Adapters in all layers, and the backbone's own masked-LM head on top, all of it trained: (B, C) logits."""
+    """Adapters in all layers, and the backbone's own masked-LM head on top, all of it trained: (B, C) logits.
 
-    def __init__(self, model: Classifier, backbone: Backbone, word_ids: Sequence[Sequence[int]]) -> None:
+    The layers are run as they are, with their padding and with torch's dropout; adapters begin as those of ``model``.
+    """
+
+    def __init__(self, model: Classifier, stages: Sequence[AnyStage], backbone: Backbone, words: WordIds) -> None:
         super().__init__()
+        self.body = upper(backbone, 0)
+        self.stage = attach_all(self.body, 0, backbone, stages, torch.Generator())
+        self.stage.load_state_dict(model.stage.state_dict())
         family, whole = backbone.family, copy.deepcopy(backbone.model).requires_grad_(True)
         self.dense, self.norm = whole.get_submodule(family.head_dense), whole.get_submodule(family.head_norm)
         self.decoder = nn.Parameter(backbone.word_rows.detach().clone())
         self.bias = nn.Parameter(backbone.model.get_parameter(family.decoder_bias).detach().clone())
-        self.body, self.words = model, [ids[0] for ids in word_ids]
-        model.head.requires_grad_(False)
+        self.words = [ids[0] for ids in words]
 
     def forward(self, batch: Batch) -> Tensor:
         """The whole vocabulary's logits at the mask, of which the label words' are read."""
-        states = self.body.states(batch)
+        states = self.body(input_ids=batch.ids, attention_mask=batch.attention).last_hidden_state
         found = self.norm(F.gelu(self.dense(states[torch.arange(len(states)), batch.mask_at])))
         return F.linear(found, self.decoder, self.bias)[:, self.words].float()
 
@@ -109,7 +119,8 @@ def meta_weights(
     import higher
 
     inner = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=RATE)
-    with higher.innerloop_ctx(model, inner, copy_initial_weights=True) as (fast, optimiser):
+    unrolled = higher.innerloop_ctx(model, inner, copy_initial_weights=True)
+    with sdpa_kernel(SDPBackend.MATH), unrolled as (fast, optimiser):
         example = torch.zeros(len(unlabelled), requires_grad=True)
         optimiser.step((example * kl(soft, fast(unlabelled))).sum())
         gradient = torch.autograd.grad(F.cross_entropy(fast(labelled), gold), example)[0]
@@ -126,7 +137,9 @@ def padded(batch: Batch, width: int = WIDTH) -> Batch:
 
 def reference(run: Run, steps: int) -> Iterator[tuple[str, float]]:
     """(kind, seconds) of ``steps`` of each kind, in turns, on rows as they come."""
-    student, teacher = (PublicModel(run.new_classifier(number, None), run.backbone, run.word_ids) for number in (1, 0))
+    student, teacher = (
+        PublicModel(run.new_classifier(number, None), run.config.stage, run.backbone, run.word_ids) for number in (1, 0)
+    )
     trained = [parameter for parameter in student.parameters() if parameter.requires_grad]
     public, rng = Public(student, teacher, torch.optim.AdamW(trained, lr=RATE)), np.random.default_rng(0)
     for _ in range(steps):

@@ -117,7 +117,8 @@ def _both(trainer: Trainer, rows: np.ndarray, meta: np.ndarray) -> tuple[float, 
     for parameter, gradient in zip(parameters, torch.autograd.grad(loss, parameters), strict=True):
         parameter.grad = gradient
     between = time.perf_counter()
-    ENGINES["fused"](model, parameters, Step(batch, material.soft[rows], labelled, material.gold[meta]))
+    step = Step(batch, material.soft[rows], labelled, material.gold[meta], pads=model.row is None)
+    ENGINES["fused"](model, parameters, step)
     ended = time.perf_counter()
     along, apart = batch.company(labelled)
     joined, beside = batch.join(labelled.take(along)), labelled.take(apart)

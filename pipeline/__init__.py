@@ -8,6 +8,7 @@ given.py          what Python code gives to a fit, as the files of a run
 method/           the formulas, one a file
 storage/          what lies on disk, and that it can be trusted
 backbone/         the frozen language model and what it reads
+layers/           how its layers are run where something is trained
 stages/           what is trained inside the backbone
 model/            the classifier: backbone, stages and head
 run/              one run: what is asked, what is fed, what it stands on

@@ -7,7 +7,7 @@ tensors that the optimiser updates. Every engine returns the same numbers and le
 ``.grad``:
 
 - ``higher``  the reference: one unrolled SGD step from zero example weights, differentiated.
-- ``fused``   one backward over U and V, which share a pass where that saves padding; see ``tape.py``.
+- ``fused``   one backward over U and V, which share a pass where that costs no padding; see ``tape.py``.
 - ``jvp``     one forward-mode pass along grad L_V; for tensors that ``fused`` has no rule for.
 """
 
@@ -41,6 +41,7 @@ class Step:
     """What one reweighted step sees: U with soft labels (B, C), V with gold labels (b,).
 
     A batch is what the model takes, and has a ``len``; ``fused`` needs its ``join``, ``take`` and ``company`` too.
+    ``pads`` says whether the model's time grows with the padding of a batch.
     """
 
     unlabelled: Any
@@ -48,6 +49,15 @@ class Step:
     labelled: Any
     gold: Tensor
     eps: float = 1e-12
+    pads: bool = True
+
+    def passes(self) -> tuple[Tensor, Tensor]:
+        """The rows of V that share a pass with U, and those that have one of their own."""
+        if self.pads:
+            along, apart = self.unlabelled.company(self.labelled)
+            return along, apart
+        every = torch.arange(len(self.labelled))
+        return every, every[:0]
 
 
 # Takes the model and its trained tensors, and leaves the gradient of the weighted loss in their ``.grad``.
@@ -69,7 +79,7 @@ def normalise(scores: Tensor, eps: float) -> tuple[Tensor, bool]:
 
 def fused(model: nn.Module, parameters: list[nn.Parameter], step: Step) -> Reweighted:
     """Scores and weighted gradient from one backward over U, and over V beside it or along with it."""
-    size, (along, apart) = len(step.unlabelled), step.unlabelled.company(step.labelled)
+    size, (along, apart) = len(step.unlabelled), step.passes()
     with recording() as tape:
         logits = model(step.unlabelled.join(step.labelled.take(along)))
     with recording() as beside:

@@ -7,6 +7,9 @@ d_i of a batch at once. Small tensors (LayerNorm weights, label biases) are expa
 that autograd itself returns one gradient per example; so are tensors that a module makes of its parameters alone,
 and J and J^T of that module carry the gradients to its parameters.
 
+Where the tokens of all texts stand in a row, what flows is (1, N, ...) in the place of (B, T, ...), and the tape knows
+whose each token is. Small tensors are then expanded over the tokens.
+
 Outside a recording the layers are ordinary ``nn`` layers. They cast their fp32 weights to the dtype of what
 flows in, so one set of fp32 trainable tensors serves an fp32 or a bf16 backbone.
 """
@@ -30,6 +33,7 @@ class Tape:
     linear: list[Seen] = field(default_factory=list)
     small: list[tuple[nn.Parameter, Tensor]] = field(default_factory=list)
     generated: list[Generated] = field(default_factory=list)
+    row: Row | None = None
 
     @property
     def watched(self) -> list[Tensor]:
@@ -41,6 +45,37 @@ class Tape:
         """Gradients of ``watched``, by kind."""
         first, second = len(self.linear), len(self.linear) + len(self.small)
         return gradients[:first], gradients[first:second], gradients[second:]
+
+    def is_row(self, x: Tensor) -> bool:
+        """Whether ``x`` is (1, N, ...), of all tokens in a row, and not (B, ...)."""
+        return self.row is not None and len(x) == 1
+
+    def part(self, x: Tensor, first: int, end: int | None = None) -> Tensor:
+        """Of ``x`` the texts from ``first`` to before ``end``, (B', ...), or their tokens (n, ...)."""
+        if self.row is None or len(x) != 1:
+            return x[first:end]
+        return x[0, self.row.ends[first] : None if end is None else self.row.ends[end]]
+
+    def sums(self, values: Tensor, size: int, of: Tensor) -> Tensor:
+        """(size,) fp32: sums of ``values`` (B', ...) or (n, ...), a ``part`` of what is like ``of``, by text."""
+        if self.row is None or len(of) != 1:
+            return values.reshape(size, -1).sum(1, dtype=torch.float32)
+        each = values.reshape(len(values), -1).sum(1, dtype=torch.float32)
+        return each.new_zeros(size).index_add_(0, self.row.owner[: len(each)], each)
+
+    def spread(self, weights: Tensor, of: Tensor) -> Tensor:
+        """``weights`` (B',) of the first texts, or (n,) of their tokens, for a ``part`` of what is like ``of``."""
+        if self.row is None or len(of) != 1:
+            return weights
+        return weights[self.row.owner[: self.row.ends[len(weights)]]]
+
+
+@dataclass
+class Row:
+    """Tokens of B > 1 texts in a row: (N,) whose each is, and the B + 1 places where these begin and the last ends."""
+
+    owner: Tensor
+    ends: list[int]
 
 
 @dataclass
@@ -88,6 +123,17 @@ def recording() -> Iterator[Tape]:
         _RECORDING.reset(token)
 
 
+def in_a_row(lengths: Tensor, tokens: int) -> None:
+    """Tells a recording tape that the ``tokens`` of texts of ``lengths`` (B,) stand in a row; any more are nobody's."""
+    tape = _RECORDING.get()
+    if tape is None or len(lengths) == 1:
+        return
+    ends = [0, *lengths.cumsum(0).tolist()]
+    # Of a token that is nobody's nothing is read, and its gradients are 0.
+    owner = torch.arange(len(lengths)).repeat_interleave(lengths)
+    tape.row = Row(torch.cat([owner, owner[-1:].expand(tokens - ends[-1])]), ends)
+
+
 class Linear(nn.Linear):
     """``nn.Linear`` whose per-example gradients a tape can recover."""
 
@@ -114,7 +160,12 @@ class LayerNorm(nn.LayerNorm):
 
 
 def per_example(parameter: nn.Parameter, x: Tensor) -> Tensor:
-    """As ``per_row``, shaped to broadcast against the last dimensions of ``x`` (B, ...)."""
+    """As ``per_row``, shaped to broadcast against the last dimensions of ``x``; for (1, N, ...) a copy a token."""
+    tape = _RECORDING.get()
+    if tape is not None and parameter.requires_grad and tape.is_row(x):
+        spread = parameter.detach().to(x.dtype).expand(1, x.shape[1], *parameter.shape).clone().requires_grad_()
+        tape.small.append((parameter, spread))
+        return spread.reshape(1, x.shape[1], *[1] * (x.dim() - 2 - parameter.dim()), *parameter.shape)
     rows = per_row(parameter, x)
     return rows.reshape(len(rows), *[1] * (x.dim() - 1 - parameter.dim()), *parameter.shape)
 
@@ -149,16 +200,16 @@ def per_example_dots(tape: Tape, gradients: list[Tensor], size: int, target: dic
     scores = torch.zeros(size, device=gradients[0].device)
     d_linear, d_small, d_made = tape.sorted(gradients)
     for seen, d in zip(tape.linear, d_linear, strict=True):
-        d_u, x_u, towards = d[:size], seen.x[:size], target[seen.weight]
+        d_u, x_u, towards = tape.part(d, 0, size), tape.part(seen.x, 0, size), target[seen.weight]
         # d . (G x) = (d G) . x: the narrower of the two is the cheaper intermediate.
         narrow_out = towards.shape[0] <= towards.shape[1]
         product = d_u * (x_u @ towards.T) if narrow_out else (d_u @ towards) * x_u
-        scores += product.reshape(size, -1).sum(1, dtype=torch.float32)
+        scores += tape.sums(product, size, d)
         if seen.bias is not None:
-            scores += (d_u @ target[seen.bias]).reshape(size, -1).sum(1, dtype=torch.float32)
+            scores += tape.sums(d_u @ target[seen.bias], size, d)
     for (parameter, _), d in zip(tape.small, d_small, strict=True):
-        folded = _fold(d[:size].float(), parameter)
-        scores += (folded * target[parameter]).reshape(size, -1).sum(1)
+        folded = _fold(tape.part(d, 0, size).float(), parameter)
+        scores += tape.sums(folded * target[parameter], size, d)
     for made, d in zip(tape.generated, d_made, strict=True):
         moved = made.push([target[parameter] for parameter in made.parameters])
         scores += (d[:size].to(moved.dtype) * moved).reshape(size, -1).sum(1)
@@ -173,12 +224,14 @@ def weighted_gradients(tape: Tape, gradients: list[Tensor], weights: Tensor) -> 
     size, total = len(weights), dict[Tensor, Tensor]()
     d_linear, d_small, d_made = tape.sorted(gradients)
     for seen, d in zip(tape.linear, d_linear, strict=True):
-        scaled = _rows(d[:size] * weights.to(d.dtype).reshape(-1, *[1] * (d.dim() - 1)))
-        _add(total, seen.weight, (scaled.T @ _rows(seen.x[:size])).float())
+        d_u, own = tape.part(d, 0, size), tape.spread(weights, d).to(d.dtype)
+        scaled = _rows(d_u * own.reshape(-1, *[1] * (d_u.dim() - 1)))
+        _add(total, seen.weight, (scaled.T @ _rows(tape.part(seen.x, 0, size))).float())
         if seen.bias is not None:
             _add(total, seen.bias, scaled.sum(0).float())
     for (parameter, _), d in zip(tape.small, d_small, strict=True):
-        _add(total, parameter, torch.einsum("b,b...->...", weights, _fold(d[:size].float(), parameter)))
+        folded = _fold(tape.part(d, 0, size).float(), parameter)
+        _add(total, parameter, torch.einsum("b,b...->...", tape.spread(weights, d), folded))
     for made, d in zip(tape.generated, d_made, strict=True):
         summed = torch.einsum("b,b...->...", weights, d[:size].float()).to(made.source.dtype)
         for parameter, gradient in zip(made.parameters, made.pull(summed), strict=True):
@@ -195,12 +248,12 @@ def summed_gradients(passes: Iterable[tuple[Tape, list[Tensor], int]]) -> dict[T
     for tape, gradients, first in passes:
         d_linear, d_small, d_made = tape.sorted(gradients)
         for seen, d in zip(tape.linear, d_linear, strict=True):
-            x_v, d_v = _rows(seen.x[first:]), _rows(d[first:])
+            x_v, d_v = _rows(tape.part(seen.x, first)), _rows(tape.part(d, first))
             _add(total, seen.weight, d_v.T @ x_v)
             if seen.bias is not None:
                 _add(total, seen.bias, d_v.sum(0))
         for (parameter, _), d in zip(tape.small, d_small, strict=True):
-            _add(total, parameter, _fold(d[first:].float(), parameter).sum(0))
+            _add(total, parameter, _fold(tape.part(d, first).float(), parameter).sum(0))
         for made, d in zip(tape.generated, d_made, strict=True):
             pulled = made.pull(d[first:].to(made.source.dtype).sum(0))
             for parameter, gradient in zip(made.parameters, pulled, strict=True):

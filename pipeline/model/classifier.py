@@ -13,8 +13,11 @@ from torch import Tensor, nn
 
 from listflow.pipeline.backbone.backbone import Backbone
 from listflow.pipeline.backbone.batch import Batch, Encoded
-from listflow.pipeline.backbone.layers import divisible, lower, narrow, upper
+from listflow.pipeline.backbone.layers import divisible, lower, upper
 from listflow.pipeline.backbone.masked_lm import head_logits
+from listflow.pipeline.layers.attention import narrow
+from listflow.pipeline.layers.dropout import with_own_dropout
+from listflow.pipeline.layers.in_a_row import InARow
 from listflow.pipeline.method.sampling import by_length
 from listflow.pipeline.model.config import AnyHead
 from listflow.pipeline.model.linear import Linear
@@ -52,13 +55,14 @@ class Classifier(nn.Module):
         generator = torch.Generator().manual_seed(seed)
         depth = first_tuned_layer(stages, backbone)
         self.below = lower(backbone, depth) if depth else None
-        self.encoder = upper(backbone, depth) if depth < backbone.n_layers else None
+        self.encoder = with_own_dropout(upper(backbone, depth)) if depth < backbone.n_layers else None
         self.stage = attach_all(self.encoder, depth, backbone, stages, generator)
         self.head = HEADS[head.kind](head, backbone, word_ids, generator)
         if offset is not None:
             self.head.centre(offset)
         self.word_logits = partial(head_logits, backbone)
         self.narrow = self.head.reads_mask and self.encoder is not None and narrow(self.encoder, backbone)
+        self.row = InARow.of(self.encoder, backbone)
         self.to(backbone.device).eval()
 
     def forward(self, batch: Batch) -> Tensor:
@@ -77,6 +81,8 @@ class Classifier(nn.Module):
         given = {"input_ids": batch.ids} if self.below is None else {"inputs_embeds": self._hidden(batch)}
         if self.encoder is None:
             return given["inputs_embeds"]
+        if self.row is not None:
+            return self.row.run(self.encoder, batch.attention, batch.visible, **narrowed, **given)
         found: Tensor = self.encoder(**given, **narrowed, attention_mask=batch.attended).last_hidden_state
         return found
 

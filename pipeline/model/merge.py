@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from listflow.data.errors import InputError
 from listflow.pipeline.backbone.backbone import Backbone
-from listflow.pipeline.backbone.layers import OnlyMask
+from listflow.pipeline.layers.attention import OnlyMask
 from listflow.pipeline.model.classifier import Classifier
 from listflow.pipeline.model.config import AnyHead
 from listflow.pipeline.model.verbalizer import Verbalizer, start_rows

@@ -1,32 +1,24 @@
 """Frozen layers of BERT's shape on the tokens of a batch alone: the padding of shorter texts costs nothing.
 
-Everything but attention works on each token by itself, so these maps see the real tokens of all texts in a row. For
-attention the texts are laid side by side again, to a width that the processor's vectors divide: a softmax over 26
-numbers in bfloat16 takes four times as long as one over 32.
+Beside the layers as they are, in a row (``layers/in_a_row.py``), their maps are multiplied in other ways here.
 """
 
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import torch
 from torch import Tensor, nn
 from transformers.modeling_outputs import BaseModelOutput
 
 from listflow.pipeline.backbone.backbone import Backbone
-from listflow.pipeline.backbone.layers import SHAPED_LIKE_BERT
 from listflow.pipeline.backbone.prompt import Prompt
 from listflow.pipeline.backbone.text_face import TextFace
+from listflow.pipeline.layers.seats import VECTOR, Seats, seatable
 from listflow.pipeline.model.arithmetic import Arithmetic, Map, map_of
 from listflow.pipeline.model.classifier import Classifier
 
 Encoder = TypeVar("Encoder", bound=Prompt | TextFace)
-# Tokens of a batch are rounded up to a multiple: a kernel is compiled, and kept, for every number that it meets.
-TOKENS_STEP = 32
-# Numbers of a vector register of 64 bytes.
-VECTOR = {torch.bfloat16: 32, torch.float16: 32, torch.float32: 16}
 
 
 def unpadded(encoder: nn.Module, backbone: Backbone, arithmetic: Arithmetic) -> nn.Module:
@@ -34,8 +26,7 @@ def unpadded(encoder: nn.Module, backbone: Backbone, arithmetic: Arithmetic) -> 
 
     As it is for a family whose layers are of another shape, which are read ``padded``.
     """
-    is_known = backbone.model.config.model_type in SHAPED_LIKE_BERT and not backbone.family.own
-    return Unpadded(encoder, backbone, arithmetic) if is_known and arithmetic != "padded" else encoder
+    return Unpadded(encoder, backbone, arithmetic) if seatable(backbone) and arithmetic != "padded" else encoder
 
 
 def reading_by(arithmetic: Arithmetic, model: Classifier, encoder: Encoder, backbone: Backbone) -> Encoder:
@@ -43,6 +34,8 @@ def reading_by(arithmetic: Arithmetic, model: Classifier, encoder: Encoder, back
 
     One such face serves all models on ``backbone``, so that a text is read once for them (results/predictors.py).
     """
+    if arithmetic == "padded":
+        model.row = None
     if model.below is not None:
         model.below = unpadded(model.below, backbone, arithmetic)
     if not isinstance(encoder, TextFace):
@@ -84,45 +77,6 @@ class Unpadded(nn.Module):
         return BaseModelOutput(last_hidden_state=kept[-1] if kept else seats.padded(tokens), hidden_states=kept)
 
 
-@dataclass(frozen=True)
-class Seats:
-    """Where the ``real`` tokens of a batch (B, T) are, there and in a layout (B, W) for attention.
-
-    ``places`` (N,) of the batch, N being rounded up with the first token; ``laid`` (B * W,) the token in each place of
-    the layout, any one where there is none, which ``hidden`` (B, 1, 1, W) keeps away; ``back`` (N,) where each is laid.
-    """
-
-    attention: Tensor
-    real: int
-    places: Tensor
-    laid: Tensor
-    back: Tensor
-    hidden: Tensor | None
-
-    @staticmethod
-    def of(attention: Tensor, multiple: int) -> Seats:
-        """The seats of a right-padded batch, laid out to a multiple of ``multiple`` tokens."""
-        lengths = attention.sum(1)
-        wide = -(-int(lengths.max()) // multiple) * multiple
-        firsts = lengths.cumsum(0) - lengths
-        steps = torch.arange(wide)
-        is_token = steps < lengths[:, None]
-        laid = torch.where(is_token, firsts[:, None] + steps, 0).flatten()
-        hidden = None if bool(is_token.all()) else ~is_token[:, None, None, :]
-        places, back = (there.flatten().nonzero().flatten() for there in (attention, is_token))
-        extra = torch.zeros(-len(places) % TOKENS_STEP, dtype=torch.int64)
-        return Seats(attention, len(places), torch.cat([places, extra]), laid, torch.cat([back, extra]), hidden)
-
-    def tokens(self, hidden: Tensor) -> Tensor:
-        """(N, D) of (B, T, D)."""
-        return hidden.flatten(0, 1).index_select(0, self.places)
-
-    def padded(self, tokens: Tensor) -> Tensor:
-        """(B, T, D) of (N, D)."""
-        found = tokens.new_zeros(self.attention.numel(), tokens.shape[1])
-        return found.index_copy_(0, self.places[: self.real], tokens[: self.real]).unflatten(0, self.attention.shape)
-
-
 class _Layer:
     """One layer of BERT's shape; tokens (N, D) -> (N, D)."""
 
@@ -143,11 +97,9 @@ class _Layer:
         """(N, D): softmax(q k^T / sqrt(d_h)) v by head, within each text."""
         query, key, value = (self._heads(part(tokens), seats) for part in (self.query, self.key, self.value))
         scores = (query * self.head_size**-0.5) @ key.transpose(-1, -2)
-        if seats.hidden is not None:
-            scores = scores.masked_fill_(seats.hidden, float("-inf"))
-        found = (scores.softmax(-1) @ value).transpose(1, 2).flatten(2)
-        return found.flatten(0, 1).index_select(0, seats.back)
+        if seats.whole.seen is not None:
+            scores = scores.masked_fill_(~seats.whole.seen, float("-inf"))
+        return seats.taken_back([(scores.softmax(-1) @ value).transpose(1, 2).flatten(2)])
 
     def _heads(self, projected: Tensor, seats: Seats) -> Tensor:
-        laid = projected.index_select(0, seats.laid)
-        return laid.view(len(seats.attention), -1, laid.shape[1] // self.head_size, self.head_size).transpose(1, 2)
+        return seats.whole.of(projected).unflatten(-1, (-1, self.head_size)).transpose(1, 2)

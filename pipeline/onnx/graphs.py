@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from listflow.pipeline.backbone.backbone import Backbone
 from listflow.pipeline.backbone.batch import Batch
-from listflow.pipeline.backbone.layers import narrow, upper
+from listflow.pipeline.backbone.layers import upper
 from listflow.pipeline.backbone.pooling import joined
 from listflow.pipeline.backbone.text_face import TextFace
+from listflow.pipeline.layers.attention import narrow
 from listflow.pipeline.model.prototypes import Prototypes, around, at_length
 
 

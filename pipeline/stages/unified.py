@@ -9,7 +9,7 @@ from torch import nn
 
 from listflow.data.errors import InputError
 from listflow.pipeline.backbone.backbone import Backbone
-from listflow.pipeline.backbone.layers import opened
+from listflow.pipeline.layers.attention import opened
 from listflow.pipeline.stages.bottleneck import Bottleneck, Parallel, ParallelToBlock, Sequential
 from listflow.pipeline.stages.config import Place, Unified
 from listflow.pipeline.stages.prefix import FlatPrefix, HeadBottleneck, Prefix, PrefixOfLayer, SharedPrefix

@@ -196,7 +196,8 @@ class Trainer:
     def _reweighted(self, index: int) -> Taken:
         rows = self.orders["unlabelled"][self._warm_steps + index]
         batch, soft = self._pseudo(rows)
-        step = Step(batch, soft, *self._gold(self.orders["meta"][index]), eps=self.recipe.eps)
+        labelled, gold = self._gold(self.orders["meta"][index])
+        step = Step(batch, soft, labelled, gold, self.recipe.eps, pads=self.model.row is None)
         done = ENGINES[self.recipe.engine](self.model, self.parameters, step)
         loss = float((done.weights * done.losses).sum())
         return Taken(loss, (rows, done.weights.cpu().numpy()), done.uniform)

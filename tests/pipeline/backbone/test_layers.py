@@ -1,4 +1,4 @@
-"""The encoder in halves, and its last layer at the mask alone, are the encoder."""
+"""The encoder in halves is the encoder."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from listflow.pipeline.backbone import layers
 from listflow.pipeline.backbone.families import FAMILIES
-from listflow.pipeline.backbone.layers import SHAPED_LIKE_BERT, lower, narrow, upper
+from listflow.pipeline.backbone.layers import lower, upper
 from listflow.pipeline.model.classifier import Classifier
 from listflow.pipeline.model.config import VerbalizerHead
 from listflow.pipeline.stages.presets import stages
@@ -47,27 +47,6 @@ def test_all_layers_below_are_the_whole_encoder(family: str) -> None:
     whole = backbone.view()(input_ids=ids, attention_mask=attention).last_hidden_state
     found = lower(backbone, 2)(input_ids=ids, attention_mask=attention).last_hidden_state
     check_same(family, found[attention.bool()], whole[attention.bool()])
-
-
-@pytest.mark.parametrize("attention_kind", ["eager", "sdpa"])
-@pytest.mark.parametrize("family", sorted(SHAPED_LIKE_BERT))
-@torch.no_grad()
-def test_a_narrow_last_layer_gives_the_mask_row_of_the_whole_one(family: str, attention_kind: str) -> None:
-    backbone, (ids, attention) = tiny_backbone(family), texts()
-    backbone.model.set_attn_implementation(attention_kind)
-    at = torch.tensor([2, 7, 11])
-    for seen in (attention, torch.ones_like(attention)):
-        whole = backbone.view()(input_ids=ids, attention_mask=seen).last_hidden_state[torch.arange(3), at]
-        view = upper(backbone, 0)
-        assert narrow(view, backbone)
-        row = view(input_ids=ids, attention_mask=seen, mask_at=at).last_hidden_state
-        assert row.shape == (3, 1, 32)
-        torch.testing.assert_close(row[:, 0], whole, rtol=1e-5, atol=1e-5)
-
-
-def test_other_families_keep_their_last_layer_whole() -> None:
-    backbone = tiny_backbone("modernbert")
-    assert not narrow(backbone.view(), backbone)
 
 
 def test_large_deberta_is_not_divided() -> None:

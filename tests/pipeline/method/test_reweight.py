@@ -74,7 +74,8 @@ def test_the_reference_of_the_benchmark_gives_the_weights_of_a_run(monkeypatch: 
     wide = [public.padded(batch, 48) for batch in (step.unlabelled, step.labelled)]
     assert wide[0].ids.shape[1] == 48 > step.unlabelled.ids.shape[1]
     backbone = tiny_backbone("bert", 0)
-    whole = public.PublicModel(classifier("bert")[0], backbone, label_word_ids(TASK, backbone.tokenizer))
+    words, chosen = label_word_ids(TASK, backbone.tokenizer), stages("list", width=4, init_std=0.1)
+    whole = public.PublicModel(classifier("bert")[0], chosen, backbone, words)
     torch.testing.assert_close(whole(wide[0]), model(step.unlabelled), rtol=1e-4, atol=1e-5)
     # Its constant is added to scores that are scaled by its rate.
     found = public.meta_weights(whole, wide[0], step.soft, wide[1], step.gold, eps=public.RATE * step.eps)

@@ -8,7 +8,7 @@ from tiny import CONFIGS, tiny_backbone
 
 from listflow.pipeline.backbone.layers import SHAPED_LIKE_BERT, lower
 from listflow.pipeline.model.arithmetic import packs, quantises
-from listflow.pipeline.model.unpadded import Seats, Unpadded, unpadded
+from listflow.pipeline.model.unpadded import Unpadded, unpadded
 
 LENGTHS = torch.tensor([3, 19, 7, 1, 19])
 
@@ -42,21 +42,6 @@ def test_the_names_of_parameters_stay_and_padded_is_the_encoder_itself() -> None
     own = lower(backbone, 1)
     assert unpadded(own, backbone, "padded") is own
     assert [id(p) for p in unpadded(own, backbone, "unpadded").parameters()] == [id(p) for p in own.parameters()]
-
-
-@pytest.mark.parametrize(("multiple", "wide"), [(1, 19), (8, 24), (32, 32)])
-def test_every_token_has_one_seat(multiple: int, wide: int) -> None:
-    attention = batch()["attention_mask"]
-    seats = Seats.of(attention, multiple)
-    assert len(seats.laid) == len(LENGTHS) * wide
-    assert seats.real == LENGTHS.sum()
-    assert seats.laid[seats.back[: seats.real]].tolist() == list(range(seats.real))
-    assert len(seats.places) == len(seats.back) == 64
-    assert seats.hidden is not None
-    assert (~seats.hidden).sum() == LENGTHS.sum()
-    hidden = torch.rand(5, 19, 2) * attention[..., None]
-    assert torch.equal(seats.padded(seats.tokens(hidden)), hidden)
-    assert Seats.of(torch.ones(2, 16, dtype=torch.int64), 16).hidden is None
 
 
 @torch.no_grad()

@@ -30,8 +30,8 @@ from listflow.data.errors import InputError
 from listflow.pipeline.backbone.backbone import Backbone
 from listflow.pipeline.backbone.batch import Batch
 from listflow.pipeline.backbone.families import FAMILIES
-from listflow.pipeline.backbone.layers import SelfAttention
 from listflow.pipeline.backbone.prompt import Prompt
+from listflow.pipeline.layers.attention import SelfAttention
 from listflow.pipeline.model.classifier import flat, logits_of
 from listflow.pipeline.model.verbalizer import label_word_ids
 from listflow.pipeline.results.predictor import Predictor

@@ -285,7 +285,8 @@ def test_a_rows_share_is_told_beside_the_steps_of_each_view(two_views: Path) -> 
 
 
 def test_a_gated_run_with_answers_ends(tiny_files: dict[str, Path], tmp_path: Path) -> None:
-    config = config_of(tiny_files, tmp_path / "run", {"rounds": {"promote": "gated"}})
+    # Of other seeds a student loses a class, which is a reason before this one.
+    config = config_of(tiny_files, tmp_path / "run", {"rounds": {"promote": "gated"}, "seed": 4})
     answered(config)
     with open_run(config) as run:
         for number in (1, 2, 3):
