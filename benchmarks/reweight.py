@@ -9,8 +9,9 @@ of the repeats is printed, and the ratio of medians.
     python benchmarks/reweight.py --data DATA [--tasks sst2 mnli] [--precision fp32] [--repeats 24] [--threads 1]
 
 The same of ``fused`` alone on what a run of preset `released` meets: its first batches of the texts of DATA, with
-dropout, each as a plain step and then reweighted. Printed are medians, the ratio of the sums, and how many padded
-tokens a reweighted step has in place of the plain one's, if all rows of both batches shared one pass, and as it is.
+dropout, each as a plain step and then reweighted. Printed are medians, the ratio of the sums, and how many tokens a
+reweighted step has in place of the plain one's: padded, where all rows of both batches share one pass; padded, where
+longer labelled texts have a pass of their own, as on layers that need padding; and real ones, as on those that do not.
 """
 
 from __future__ import annotations
@@ -98,16 +99,20 @@ def in_a_run(data: Path, task: str, precision: str, steps: int) -> None:
             trainer = Trainer(run.new_classifier(1, None), student_recipe(run, 1, len(run.corpus)), material)
             pairs = zip(trainer.orders["unlabelled"][:steps], trainer.orders["meta"], strict=False)
             taken = [_both(trainer, *pair) for pair in pairs]
-    plain, fused, own, joined, as_is = (list(column) for column in zip(*taken, strict=True))
+    plain, fused, *tokens = (list(column) for column in zip(*taken, strict=True))
+    padded, joined, apart, real, both = map(sum, tokens)
     print(f"{task}, released, {precision}, {torch.get_num_threads()} threads, {steps} batches")
     for name, seconds in (("plain", plain), ("fused", fused)):
         print(f"  {name:7s} {statistics.median(seconds) * 1e3:8.1f} ms")
     print(f"  medians {statistics.median(fused) / statistics.median(plain):.2f}, sums {sum(fused) / sum(plain):.2f} x")
-    print(f"  tokens: one pass {sum(joined) / sum(own):.2f}, as it is {sum(as_is) / sum(own):.2f} x", flush=True)
+    print(f"  tokens: one pass {joined / padded:.2f}, passes apart {apart / padded:.2f}, real ones {both / real:.2f} x")
+    print(f"  runs {'without' if trainer.model.row else 'with'} padding", flush=True)
 
 
-def _both(trainer: Trainer, rows: np.ndarray, meta: np.ndarray) -> tuple[float, float, int, int, int]:
-    """Seconds of a plain and of a reweighted step; tokens of the plain one, of one pass, and of the passes as made."""
+def _both(trainer: Trainer, rows: np.ndarray, meta: np.ndarray) -> tuple[float, ...]:
+    """Seconds of a plain and of a reweighted step; padded tokens of the plain one, of one pass and of passes apart, and
+    real tokens of both steps.
+    """
     material, model, parameters = trainer.material, trainer.model.train(), trainer.parameters
     assert material.unlabelled is not None
     assert material.soft is not None
@@ -122,8 +127,9 @@ def _both(trainer: Trainer, rows: np.ndarray, meta: np.ndarray) -> tuple[float, 
     ended = time.perf_counter()
     along, apart = batch.company(labelled)
     joined, beside = batch.join(labelled.take(along)), labelled.take(apart)
-    tokens = batch.ids.numel(), batch.join(labelled).ids.numel(), joined.ids.numel() + beside.ids.numel()
-    return between - began, ended - between, *tokens
+    padded = batch.ids.numel(), batch.join(labelled).ids.numel(), joined.ids.numel() + beside.ids.numel()
+    real = int(batch.lengths.sum())
+    return between - began, ended - between, *padded, real, real + int(labelled.lengths.sum())
 
 
 def main() -> None:
