@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import alone  # noqa: F401  (before what reads the environment)
+import garbage
 import pytest
 import torch
 from pictures import with_pictures, without_pictures
@@ -13,6 +14,10 @@ from tiny import sentences, tiny_backbone, write_jsonl
 
 # Helpers that assert: a failure in them shows its values too.
 pytest.register_assert_rewrite("commands", "interruptions", "real_server", "reviews", "stage_models")
+
+
+def pytest_collection_finish() -> None:
+    garbage.look_seldom()
 
 
 @pytest.fixture(autouse=True)
