@@ -24,8 +24,9 @@ from tempfile import NamedTemporaryFile
 from typing import IO, Any, TypeVar
 
 import pytest
+from commands import Result
 
-Result = TypeVar("Result")
+Found = TypeVar("Found")
 HEARD = signal.default_int_handler
 
 
@@ -41,7 +42,7 @@ def forking() -> ForkServerContext:
     return context
 
 
-def apart(act: Callable[..., Result], *arguments: Any) -> Result:
+def apart(act: Callable[..., Found], *arguments: Any) -> Found:
     """What ``act`` returns or raises in a process of its own; it is a function of a helper."""
     with ProcessPoolExecutor(1, forking()) as pool:
         return pool.submit(act, *arguments).result()
@@ -66,12 +67,13 @@ class Command:
     def send(self, number: signal.Signals) -> None:
         os.kill(self.process.pid or 0, number)
 
-    def end(self, seconds: float = 60) -> tuple[int | None, str]:
-        """Its exit code, None where it has none after so many seconds, and what it said on stderr."""
-        for _ in self.stdout:
-            pass
+    def end(self, seconds: float = 60) -> Result:
+        """How it ended, with what it printed and nobody has read yet."""
+        printed = self.stdout.read()
         self.process.join(seconds)
-        return self.process.exitcode, self.stderr.read()
+        code = self.process.exitcode
+        assert code is not None, "it does not end"
+        return Result("listflow", code, printed, self.stderr.read())
 
 
 @contextmanager

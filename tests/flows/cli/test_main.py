@@ -228,10 +228,10 @@ def test_an_interrupted_run_says_how_to_go_on(
     with started(*endless, env=environment) as running:
         assert any("warm-up" in line for line in running.stdout)
         running.send(number)
-        ended, said = running.end()
-    assert ended == code
-    assert f"listflow resume {folder}" in said
-    assert "Traceback" not in said
+        result = running.end()
+    assert result.returncode == code
+    assert f"listflow resume {folder}" in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 def test_anything_else_is_one_sentence_and_1(

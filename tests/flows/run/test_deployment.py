@@ -27,8 +27,8 @@ def test_sigterm_ends_it_and_switches_its_schedule_off(
         assert serving.stdout.readline() == f"serves listflow-continue/{name}, until it is stopped\n"
         _wait_for_handler(serving.process)
         serving.send(signal.SIGTERM)
-        ended, said = serving.end()
-    assert ended == 0, said
+        result = serving.end()
+    assert result.returncode == 0, result.stderr
     with get_client(sync_client=True) as client:
         assert client.read_deployment_by_name(f"listflow-continue/{name}").paused
 
