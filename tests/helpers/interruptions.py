@@ -5,15 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import signal
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from forks import apart
+from kill_worker import run_with_kills
 from tiny import tiny_overlay
 
-WORKER = Path(__file__).parent / "kill_worker.py"
 STABLE = ("final/weights.safetensors", "predictions.parquet", "round-02/student/meta_weights.parquet")
 
 
@@ -28,12 +27,7 @@ def killed_and_resumed(
         tiny_overlay(files, folder / name) | {"checkpoint_seconds": 0, "dropout": dropout} | values
         for name in ("plain", "killed")
     )
-    arguments = [json.dumps(plain), json.dumps(killed), str(kills), str(seed)]
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", str(WORKER), *arguments], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert json.loads(done.stdout.splitlines()[-1])["kills"] == kills
+    assert apart(run_with_kills, plain, killed, kills, seed) == kills
     assert digests(folder / "killed") == digests(folder / "plain")
 
 

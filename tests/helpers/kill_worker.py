@@ -1,16 +1,13 @@
-"""Runs one configuration to its end while killing it with SIGKILL at random moments; prints kills and seconds.
+"""Runs one configuration to its end while killing it with SIGKILL at random moments, for a process that is apart.
 
-Imports everything once and forks a child for every attempt, so that an attempt costs no start-up. The parent
-itself computes nothing.
+It forks a child for every attempt, and computes nothing itself.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import signal
-import sys
 import threading
 import time
 from pathlib import Path
@@ -20,7 +17,6 @@ import torch
 from listflow.pipeline.results import plots
 from listflow.pipeline.run.presets import build_config
 from listflow.pipeline.self_training import self_train
-from listflow.pipeline.training import rounds  # noqa: F401  (imported once, before the forks)
 
 
 def attempt(overlay: dict[str, object], delay: float | None) -> bool:
@@ -36,26 +32,22 @@ def attempt(overlay: dict[str, object], delay: float | None) -> bool:
         os._exit(0)
     _, status = os.waitpid(child, 0)
     if os.WIFEXITED(status) and os.WEXITSTATUS(status) != 0:
-        raise SystemExit("the run failed by itself")
+        raise AssertionError("the run failed by itself")
     return os.WIFEXITED(status)
 
 
-def main() -> None:
-    plain, killed = (json.loads(text) for text in sys.argv[1:3])
+def run_with_kills(plain: dict[str, object], killed: dict[str, object], wanted: int, seed: int) -> int:
+    """How often ``killed`` was killed until it was done, ``wanted`` times; ``plain`` says how long a run takes."""
     plots.draw_plots = lambda report: ()  # half the time of an attempt, for pictures that nobody sees
-    wanted, generator = int(sys.argv[3]), random.Random(int(sys.argv[4]))
-    began = time.monotonic()
+    generator, began = random.Random(seed), time.monotonic()
     attempt(plain, None)
     seconds = time.monotonic() - began
     kills = 0
     while kills < wanted:
         if attempt(killed, generator.uniform(0.05, 0.5) * seconds):
             # Finished before its kill: everything from round 1 on has to be made and interrupted again.
-            (Path(killed["run_dir"]) / "round-01" / "student" / "manifest.json").unlink()
+            (Path(str(killed["run_dir"])) / "round-01" / "student" / "manifest.json").unlink()
         else:
             kills += 1
     attempt(killed, None)
-    print(json.dumps({"kills": kills, "seconds": seconds}))
-
-
-main()
+    return kills

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-import pickle
-import subprocess
 import sys
+from operator import attrgetter, methodcaller
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -15,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+from forks import apart
 from pictures import with_pictures
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
@@ -154,19 +154,11 @@ def _lowered(texts: list[str]) -> list[str]:
     return [text.lower() for text in texts]
 
 
-def test_a_pickle_holds_all_of_it(fitted: TextClassifier, tmp_path: Path) -> None:
-    (tmp_path / "model.pickle").write_bytes(pickle.dumps(fitted))
-    code = (
-        "import pickle, sys, json\n"
-        "model = pickle.loads(open(sys.argv[1], 'rb').read())\n"
-        "print(json.dumps([model.predict_proba(sys.argv[2:]).tolist(), model.report_.run_id]))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "model.pickle"), *TESTS], capture_output=True, text=True, check=True
-    )
-    soft, run_id = json.loads(done.stdout.splitlines()[-1])
+def test_a_pickle_holds_all_of_it(fitted: TextClassifier) -> None:
+    """In another process, which is sent one."""
+    soft = apart(methodcaller("predict_proba", TESTS), fitted)
     np.testing.assert_allclose(soft, fitted.predict_proba(TESTS), rtol=1e-5)
-    assert run_id == fitted.report_.run_id
+    assert apart(attrgetter("report_.run_id"), fitted) == fitted.report_.run_id
 
 
 def test_it_works_where_an_event_loop_runs(tiny_files: dict[str, Path]) -> None:

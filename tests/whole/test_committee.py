@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from committees import STUDENT, committee_config, committee_overlay, more_labels
+from forks import ended
 from interruptions import Interrupted, settled
+from step_killer import run_until_killed
 
 from listflow.pipeline import self_training
 from listflow.pipeline.run.run import Progress
 from listflow.pipeline.self_training import self_train
 from listflow.pipeline.storage.checkpoint import verified
 
-KILLER = Path(__file__).parents[1] / "helpers" / "step_killer.py"
 PARTS = ("prompt_tune", "weigh_views", "pseudo_label", "train_student", "judge", "publish")
 # A text student that takes more steps than the prompt's, so that a number of a step tells them apart.
 LONG = {"checkpoint_seconds": 0, "second": {"face": "text", "student": {**STUDENT, "steps": 18}}}
@@ -105,11 +104,7 @@ def test_interrupted_within_every_phase(whole: Path, files: dict[str, Path], tmp
 
 def test_killed_in_a_step_of_the_text_student(files: dict[str, Path], tmp_path: Path) -> None:
     overlay = committee_overlay(files, tmp_path / "killed") | LONG
-    arguments = [json.dumps([[overlay, 1, 20]])]
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", str(KILLER), *arguments], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+    assert ended(run_until_killed, overlay, 1, 20) == -signal.SIGKILL
     folder = tmp_path / "killed" / "round-01"
     assert verified(folder / "student") is not None
     assert not (folder / "student-text").exists()

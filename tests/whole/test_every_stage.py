@@ -6,11 +6,8 @@ takes no more than small values of it, or it needs a file: then it has an entry 
 
 from __future__ import annotations
 
-import json
-import os
 import shutil
-import subprocess
-import sys
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +18,9 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 from _pytest.mark import ParameterSet
+from forks import ended
 from pseudo_token_models import NEEDS, make_subspace
+from step_killer import run_until_killed
 from tiny import sentences, write_jsonl
 
 from listflow.data.files import file_digest
@@ -40,7 +39,6 @@ from listflow.pipeline.stages.presets import STAGE_PRESETS, stages
 from listflow.pipeline.storage.checkpoint import load_tensors
 from listflow.pipeline.training.rounds import load_model
 
-WORKER = Path(__file__).parents[1] / "helpers" / "step_killer.py"
 COMPOSITE = "prefix + bitfit"
 # The kinds that there are, read off the union that the configuration accepts.
 HEADS = [head.model_fields["kind"].default for head in get_args(get_args(AnyHead)[0])]
@@ -201,10 +199,7 @@ def test_sigkill_changes_no_byte(world: World) -> None:
         (world.overlay(stage, head, world.folder / f"killed {number}"), *KILLS[number % len(KILLS)])
         for number, (stage, head) in enumerate(SIGKILLED)
     ]
-    command = [sys.executable, "-W", "ignore", str(WORKER), json.dumps(orders)]
-    # The very code that is tested here, whatever copy of it is installed.
-    env = os.environ | {"PYTHONPATH": str(WORKER.parents[2])}
-    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
+    for order in orders:
+        assert ended(run_until_killed, *order) == -signal.SIGKILL, order
     for (overlay, number, step), (stage, head) in zip(orders, SIGKILLED, strict=True):
         check_resumed(world, stage, head, Path(overlay["run_dir"]), number, step)  # what a SIGKILL lost

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import time
 from pathlib import Path
 from shutil import copytree
 
 import pytest
-from commands import COMMAND, Cli, Result, cancel, refused
+from commands import Cli, Result, cancel, refused
+from forks import started
 from tiny import tiny_overlay
 
 from listflow.pipeline.run.config import RunConfig
@@ -39,18 +39,17 @@ def state_of(flow_run: str) -> str:
 
 
 def test_a_cancelled_run_stops_at_a_whole_step(environment: dict[str, str], asked: list[str], tmp_path: Path) -> None:
-    folder, pipe = tmp_path / "run", subprocess.PIPE
-    command = [*COMMAND, "run", *asked, f"--run-dir={folder}", "--set=student.steps=100000"]
-    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment) as process:
-        assert process.stdout is not None
-        assert any("warm-up" in line for line in process.stdout)
+    folder = tmp_path / "run"
+    endless = ("run", *asked, f"--run-dir={folder}", "--set=student.steps=100000")
+    with started(*endless, env=environment) as running:
+        assert any("warm-up" in line for line in running.stdout)
         flow_run, began = flow_run_of(folder), time.monotonic()
         cancel(flow_run)
-        _, said = process.communicate(timeout=60)
+        result = running.end()
     assert time.monotonic() - began < 30
-    assert process.returncode == 130, said
-    assert f"listflow resume {folder}" in said
-    assert "Traceback" not in said
+    assert result.returncode == 130, result.stderr
+    assert f"listflow resume {folder}" in result.stderr
+    assert "Traceback" not in result.stderr
     assert state_of(flow_run) == "Cancelled"
     (step,) = (folder / "round-01").glob("*.step")
     assert load_checked(step)["progress"][0] > 0

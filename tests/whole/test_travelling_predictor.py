@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import copy
 import gc
-import json
 import multiprocessing
-import os
 import pickle
 import shutil
-import subprocess
-import sys
 import weakref
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
@@ -21,6 +17,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from forks import apart
+from loaders import labels_by_loader
 from pseudo_token_models import make_subspace
 from tiny import tiny_backbone, tiny_overlay
 
@@ -31,21 +29,6 @@ TEXTS = ["w1 fine w2", "poor w3", "w4 w5 w6 w7 w8 w9 fine"]
 MANY = [f"w{i % 40} fine w{i % 7} poor w{i % 11}" for i in range(600)]  # enough that torch splits the work
 WAIT = 120
 Finish = Callable[[str], Path]
-
-LOADER = """
-import json, sys
-from torch.utils.data import DataLoader
-from listflow import Predictor
-
-if __name__ == "__main__":
-    texts, predictor = json.load(sys.stdin), Predictor.open(sys.argv[1])
-    predictor.predict(texts)
-    loader = DataLoader(
-        texts, batch_size=100, num_workers=2, collate_fn=predictor.predict, timeout=120,
-        multiprocessing_context=sys.argv[2],
-    )
-    print(json.dumps([label for labels in loader for label in labels]))
-"""
 
 STAGES: dict[str, dict[str, Any]] = {
     "list": {},
@@ -148,13 +131,8 @@ def test_a_forked_process_answers_with_one_thread(finished: Finish, stage: str) 
 @pytest.mark.parametrize("method", ["fork", pytest.param("spawn", marks=pytest.mark.long)])
 def test_a_data_loader_with_workers_holds_a_predictor(finished: Finish, method: str) -> None:
     """In a process of its own: a fork of this one would take along what other tests have started, such as servers."""
-    run = str(finished("list"))
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", LOADER, run, method], env=os.environ | {"OMP_NUM_THREADS": "2"},
-        input=json.dumps(MANY), capture_output=True, text=True, timeout=2 * WAIT, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert json.loads(done.stdout.splitlines()[-1]) == Predictor.open(run).predict(MANY)
+    run = finished("list")
+    assert apart(labels_by_loader, run, MANY, method, WAIT) == Predictor.open(run).predict(MANY)
 
 
 def test_the_folder_of_the_run_may_be_gone(finished: Finish, tiny_files: dict[str, Path], tmp_path: Path) -> None:

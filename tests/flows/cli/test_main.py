@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from commands import COMMAND, Cli, Result, refused
+from commands import Cli, Result, refused
+from forks import started
 
 from listflow.pipeline.storage.checkpoint import single_writer, verified
 
@@ -223,16 +224,14 @@ def test_an_interrupted_run_says_how_to_go_on(
     environment: dict[str, str], asked: list[str], tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
     folder = tmp_path / "run"
-    command = [*COMMAND, "run", *asked, f"--run-dir={folder}", "--set=student.steps=100000"]
-    pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment) as process:
-        assert process.stdout is not None
-        assert any("warm-up" in line for line in process.stdout)
-        process.send_signal(number)
-        _, said = process.communicate(timeout=60)
-    assert process.returncode == code
-    assert f"listflow resume {folder}" in said
-    assert "Traceback" not in said
+    endless = ("run", *asked, f"--run-dir={folder}", "--set=student.steps=100000")
+    with started(*endless, env=environment) as running:
+        assert any("warm-up" in line for line in running.stdout)
+        running.send(number)
+        result = running.end()
+    assert result.returncode == code
+    assert f"listflow resume {folder}" in result.stderr
+    assert "Traceback" not in result.stderr
 
 
 def test_anything_else_is_one_sentence_and_1(

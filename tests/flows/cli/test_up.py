@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from commands import COMMAND, Cli, Result, refused
 from filelock import FileLock
+from forks import started
 from tiny import sentences, write_jsonl
 
 from listflow.flows.server.hosting import HOST
@@ -29,10 +30,8 @@ def run_of(finished: tuple[Path, Result], tmp_path: Path) -> Path:
 def up(cwd: Path, *arguments: str | Path, **own: str) -> Result:
     """The command in a process of its own, with no server configured."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-    return subprocess.run(
-        [*COMMAND, "up", *map(str, arguments)], cwd=cwd, env=kept | {"PREFECT_HOME": str(cwd / "prefect")} | own,
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    with started("up", *arguments, cwd=cwd, env=kept | {"PREFECT_HOME": str(cwd / "prefect")} | own) as running:
+        return running.end()
 
 
 def test_no_run_and_nothing_to_make_it_of(cli: Cli, tiny_files: dict[str, Path]) -> None:
@@ -116,10 +115,8 @@ def test_what_ingest_and_run_say_of_a_server_that_is_gone(tmp_path: Path) -> Non
     (home / "client.env").chmod(0o600)
     write_jsonl(tmp_path / "more.jsonl", sentences(5, 2, labelled=False))
     kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
-    done = subprocess.run(
-        [*COMMAND, "ingest", "tickets", "more.jsonl"], cwd=tmp_path, env=kept, capture_output=True, text=True,
-        check=False,
-    )  # fmt: skip
+    with started("ingest", "tickets", "more.jsonl", cwd=tmp_path, env=kept) as running:
+        done = running.end()
     assert (done.returncode, done.stderr) == (0, "")
     script = (
         "from listflow.flows.cli.console import prepare; prepare()\n"

@@ -20,6 +20,7 @@ import pandas as pd
 import pytest
 import torch
 from commands import Cli, cancel
+from forks import forking
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import (
     ArtifactFilter,
@@ -91,6 +92,13 @@ def asked(run: Path, corpus: Path, out: Path, **rest: Any) -> LabelRequest:
     return LabelRequest(run=str(run), corpus=str(corpus), output=str(out), **rest)
 
 
+@pytest.fixture
+def quick_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The processes of runners are forks of one that has imported all. What they are sent is the same."""
+    forked, get_context = forking(), multiprocessing.get_context
+    monkeypatch.setattr(multiprocessing, "get_context", lambda how=None: forked if how == "spawn" else get_context(how))
+
+
 @contextmanager
 def cluster() -> Iterator[Any]:
     """A dask cluster whose two workers are threads of this process, which has imported all that they need."""
@@ -130,11 +138,9 @@ def test_its_flow_run_has_the_tags_of_the_run_that_it_labels_with(
 
 @pytest.mark.parametrize("runner", ["threads", "processes", "dask"])  # a dask cluster of its own: the test of a kill
 def test_every_runner_writes_the_same_bytes(
-    server: None, run: Path, corpus: Path, expected: dict[str, bytes], tmp_path: Path, runner: str,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+    server: None, quick_starts: None, run: Path, corpus: Path, expected: dict[str, bytes], tmp_path: Path, runner: str
+) -> None:
     torch.set_num_threads(2)  # what processes do by themselves on two cores, and what makes other last digits
-    monkeypatch.setenv("OMP_NUM_THREADS", "2")
     with cluster() if runner == "dask" else nullcontext() as found:
         address = {"address": found.scheduler_address} if found else {}
         facts = label_corpus(asked(run, corpus, tmp_path / "out", runner=runner, workers=2, **address))
@@ -173,7 +179,7 @@ def test_what_a_worker_is_sent_does_not_ask_what_was_imported_first(tmp_path: Pa
     assert read.returncode == 0, read.stderr.decode()
 
 
-def test_a_killed_dask_worker_changes_nothing(server: None, run: Path, tmp_path: Path) -> None:
+def test_a_killed_dask_worker_changes_nothing(server: None, quick_starts: None, run: Path, tmp_path: Path) -> None:
     corpus, out = make_corpus(tmp_path / "tickets", 24), tmp_path / "out"
 
     def kill() -> None:

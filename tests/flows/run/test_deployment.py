@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import signal
-import subprocess
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
-from commands import COMMAND, Result
+from commands import Result
+from forks import started
 from prefect.client.orchestration import get_client
 
 from listflow.flows.run.deployment import Wanted, deployment_of
@@ -21,24 +22,13 @@ def test_sigterm_ends_it_and_switches_its_schedule_off(
 ) -> None:
     """All that a script starts with ``&`` ignores Ctrl-C, and so did what this command sends itself."""
     name = f"ends-{interrupts is signal.SIG_IGN}"
-    command = [*COMMAND, "serve", str(finished[0]), "--every", "24", "--name", name]
-    before = signal.signal(signal.SIGINT, interrupts)  # type: ignore[arg-type]
-    try:
-        serving = subprocess.Popen(
-            command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-    finally:
-        signal.signal(signal.SIGINT, before)
-    with serving:
-        assert serving.stdout is not None
+    serve = ("serve", finished[0], "--every", "24", "--name", name)
+    with started(*serve, env=environment, cwd=tmp_path, interrupts=interrupts) as serving:
         assert serving.stdout.readline() == f"serves listflow-continue/{name}, until it is stopped\n"
-        _wait_for_handler(serving)
-        serving.terminate()
-        try:
-            _, said = serving.communicate(timeout=60)
-        finally:
-            serving.kill()
-    assert serving.returncode == 0, said
+        _wait_for_handler(serving.process)
+        serving.send(signal.SIGTERM)
+        result = serving.end()
+    assert result.returncode == 0, result.stderr
     with get_client(sync_client=True) as client:
         assert client.read_deployment_by_name(f"listflow-continue/{name}").paused
 
@@ -50,10 +40,10 @@ def test_a_description_is_shown_as_text(finished: tuple[Path, Result], tmp_path:
     assert described == r"Goes on from !\[x\](http:x) with rows that are new since."
 
 
-def _wait_for_handler(process: subprocess.Popen[str]) -> None:
+def _wait_for_handler(process: BaseProcess) -> None:
     """Until SIGTERM is caught: before, it ends any process."""
     caught = 0
     while not caught >> (signal.SIGTERM - 1) & 1:
-        assert process.poll() is None
+        assert process.exitcode is None
         status = Path(f"/proc/{process.pid}/status").read_text()
         caught = int(next(line for line in status.splitlines() if line.startswith("SigCgt:")).split()[1], 16)

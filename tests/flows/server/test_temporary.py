@@ -7,7 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from commands import COMMAND, Result, refused
+from commands import COMMAND, refused
+from forks import started
 from real_server import wait_until
 
 SECONDS = 150  # where a server was waited for until its time was up, it was 180
@@ -18,25 +19,27 @@ def environment(**own: str) -> dict[str, str]:
     return kept | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"} | own
 
 
-def run(cwd: Path, tiny_files: dict[str, Path], **own: str) -> Result:
+def options(cwd: Path, tiny_files: dict[str, Path]) -> list[str]:
     files = [f"--{name}={tiny_files[name]}" for name in ("task", "labelled", "unlabelled", "backbone")]
-    return subprocess.run(
-        [*COMMAND, "run", *files, f"--run-dir={cwd / 'run'}"], cwd=cwd, env=environment(**own), capture_output=True,
-        text=True, check=False, timeout=SECONDS,
-    )  # fmt: skip
+    return [*files, f"--run-dir={cwd / 'run'}"]
 
 
 def test_no_folder_that_can_be_written(tiny_files: dict[str, Path], tmp_path: Path) -> None:
     """A file where the home should be stops root too."""
     (tmp_path / "file").write_text("")
-    result = run(tmp_path, tiny_files, HOME=str(tmp_path / "file"))
+    result = subprocess.run(
+        [*COMMAND, "run", *options(tmp_path, tiny_files)], cwd=tmp_path, env=environment(HOME=str(tmp_path / "file")),
+        capture_output=True, text=True, check=False, timeout=SECONDS,
+    )  # fmt: skip
     refused(result, f"{tmp_path / 'file' / '.prefect'}: ", "Not a directory", "set PREFECT_HOME")
 
 
 def test_a_broken_database(tiny_files: dict[str, Path], tmp_path: Path) -> None:
     (tmp_path / "home").mkdir()
     (tmp_path / "home" / "prefect.db").write_text("no database " * 100)
-    result = run(tmp_path, tiny_files, PREFECT_HOME=str(tmp_path / "home"))
+    own = environment(PREFECT_HOME=str(tmp_path / "home"))
+    with started("run", *options(tmp_path, tiny_files), env=own, cwd=tmp_path) as running:
+        result = running.end(SECONDS)
     refused(result, "file is not a database", str(tmp_path / "home"))
     assert not (tmp_path / "run").exists()
 

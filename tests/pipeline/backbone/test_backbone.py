@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import platform
@@ -61,6 +62,24 @@ def loaded(name: str, seed: int) -> Backbone:
 def classifier(backbone: Backbone, head: AnyHead) -> Classifier:
     words = label_word_ids(TASK, backbone.tokenizer)
     return Classifier(backbone, stages("list", width=4, init_std=0.1), head, words, seed=1)
+
+
+@pytest.mark.parametrize("family", CONFIGS)
+def test_a_view_is_a_deep_copy_around_the_same_tensors(family: str) -> None:
+    backbone = tiny_backbone(family)
+    model = backbone.model.base_model
+    tensors = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    view, copied = backbone.view(), copy.deepcopy(model, tensors)
+    for (name, part), (its_name, its), source in zip(
+        view.named_modules(), copied.named_modules(), model.modules(), strict=True
+    ):
+        assert (name, type(part), vars(part).keys()) == (its_name, type(its), vars(its).keys())
+        assert part is not source
+        for key, value in vars(part).items():
+            assert type(value) is type(vars(its)[key]), f"{name}.{key}"
+            assert (value is vars(source)[key]) == (vars(its)[key] is vars(source)[key]), f"{name}.{key}"
+    for found, own in ((view.parameters(), model.parameters()), (view.buffers(), model.buffers())):
+        assert all(a is b for a, b in zip(found, own, strict=True))
 
 
 @pytest.mark.parametrize("family", CONFIGS)
