@@ -31,7 +31,7 @@ def random_bits(count: int) -> Tensor:
 
 def with_own_dropout(view: nn.Module) -> nn.Module:
     """``view`` with ``Dropout`` in the place of torch's."""
-    for path, module in list(view.named_modules()):
+    for path, module in list(view.named_modules(remove_duplicate=False)):
         if type(module) is nn.Dropout:
             view.set_submodule(path, Dropout(module.p))
     return view

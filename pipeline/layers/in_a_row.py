@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from listflow.pipeline.backbone.backbone import Backbone
 from listflow.pipeline.layers.attention import OnlyMask, opened
-from listflow.pipeline.layers.seats import VECTOR, Seats, seatable
+from listflow.pipeline.layers.seats import TOKENS_STEP, VECTOR, Seats, seatable
 from listflow.pipeline.method import tape
 
 
@@ -56,7 +56,7 @@ class InARow:
         if hasattr(view, "embeddings_project"):
             hidden = view.embeddings_project(hidden)
         hidden = seats.tokens(hidden).unsqueeze(0)
-        tape.in_a_row(attention.sum(1), hidden.shape[1])
+        tape.in_a_row(attention.sum(1), TOKENS_STEP)
         *below, last = view.get_submodule(self.layers_in_view).children()
         for layer in below:
             hidden = layer(hidden, seats)

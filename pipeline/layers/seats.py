@@ -30,12 +30,12 @@ def seatable(backbone: Backbone) -> bool:
 class Layout:
     """Texts side by side, (B, W): ``laid`` (B * W,) is the token in each place, any one where there is none.
 
-    ``seen`` (B, 1, 1, W) are the places that are looked at, None where all are.
+    ``hidden`` (B, 1, 1, W) are the places that nobody looks at, None where there are none.
     """
 
     texts: int
     laid: Tensor
-    seen: Tensor | None
+    hidden: Tensor | None
 
     def of(self, tokens: Tensor) -> Tensor:
         """(B, W, D) of (N, D)."""
@@ -67,25 +67,19 @@ class Seats:
         """
         lengths = attention.sum(1)
         firsts = lengths.cumsum(0) - lengths
-        seen = attention if visible is None else visible
-        places = attention.flatten().nonzero().flatten()
         widths = -(-lengths // multiple) * multiple
+        seen = attention if visible is None else visible
         every = torch.arange(len(lengths))
         whole = _layout(every, int(widths.max()), lengths, firsts, seen)
         chosen = [(widths == width).nonzero().flatten() for width in widths.unique()] if grouped else [every]
         groups = [whole]
         if len(chosen) > 1:
             groups = [_layout(texts, int(widths[texts[0]]), lengths, firsts, seen) for texts in chosen]
-        back, start = torch.empty_like(places), 0
-        for texts, group in zip(chosen, groups, strict=True):
-            laid = group.laid.unflatten(0, (group.texts, -1))
-            is_token = torch.arange(laid.shape[1]) < lengths[texts, None]
-            back[laid[is_token]] = start + is_token.flatten().nonzero().flatten()
-            start += laid.numel()
+        places = attention.flatten().nonzero().flatten()
         extra = torch.zeros(-len(places) % TOKENS_STEP, dtype=torch.int64)
-        return Seats(
-            attention, len(places), torch.cat([places, extra]), firsts, whole, groups, torch.cat([back, extra])
-        )  # fmt: skip
+        back = _back(groups, [lengths[texts] for texts in chosen], len(places))
+        places, back = torch.cat([places, extra]), torch.cat([back, extra])
+        return Seats(attention, len(places) - len(extra), places, firsts, whole, groups, back)
 
     def __len__(self) -> int:
         """B, the texts."""
@@ -99,7 +93,7 @@ class Seats:
         """(B, T, D) of (N, D), 0 at padding."""
         found = tokens.new_zeros(self.attention.numel(), tokens.shape[1])
         places = self.places[: self.real]
-        return found.index_copy(0, places, tokens[: self.real]).unflatten(0, self.attention.shape)
+        return found.index_copy_(0, places, tokens[: self.real]).unflatten(0, self.attention.shape)
 
     def taken_back(self, laid: list[Tensor]) -> Tensor:
         """(N, D) of (B, W, D) of every group."""
@@ -115,4 +109,15 @@ def _layout(texts: Tensor, width: int, lengths: Tensor, firsts: Tensor, seen: Te
     most = min(width, seen.shape[1])
     shown[:, :most] = seen[texts, :most].bool()
     laid = torch.where(is_token, firsts[texts, None] + steps, 0).flatten()
-    return Layout(len(texts), laid, None if bool(shown.all()) else shown[:, None, None, :])
+    return Layout(len(texts), laid, None if bool(shown.all()) else ~shown[:, None, None, :])
+
+
+def _back(groups: list[Layout], lengths: list[Tensor], tokens: int) -> Tensor:
+    """(tokens,): where each is in ``groups``, of texts of these ``lengths``, one after the other."""
+    back, start = torch.empty(tokens, dtype=torch.int64), 0
+    for group, own in zip(groups, lengths, strict=True):
+        laid = group.laid.unflatten(0, (group.texts, -1))
+        is_token = torch.arange(laid.shape[1]) < own[:, None]
+        back[laid[is_token]] = start + is_token.flatten().nonzero().flatten()
+        start += laid.numel()
+    return back

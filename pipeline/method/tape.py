@@ -8,7 +8,7 @@ that autograd itself returns one gradient per example; so are tensors that a mod
 and J and J^T of that module carry the gradients to its parameters.
 
 Where the tokens of all texts stand in a row, what flows is (1, N, ...) in the place of (B, T, ...), and the tape knows
-whose each token is. Small tensors are then expanded over the tokens.
+whose each token is.
 
 Outside a recording the layers are ordinary ``nn`` layers. They cast their fp32 weights to the dtype of what
 flows in, so one set of fp32 trainable tensors serves an fp32 or a bf16 backbone.
@@ -46,36 +46,45 @@ class Tape:
         first, second = len(self.linear), len(self.linear) + len(self.small)
         return gradients[:first], gradients[first:second], gradients[second:]
 
-    def is_row(self, x: Tensor) -> bool:
-        """Whether ``x`` is (1, N, ...), of all tokens in a row, and not (B, ...)."""
-        return self.row is not None and len(x) == 1
-
-    def part(self, x: Tensor, first: int, end: int | None = None) -> Tensor:
-        """Of ``x`` the texts from ``first`` to before ``end``, (B', ...), or their tokens (n, ...)."""
-        if self.row is None or len(x) != 1:
-            return x[first:end]
-        return x[0, self.row.ends[first] : None if end is None else self.row.ends[end]]
-
-    def sums(self, values: Tensor, size: int, of: Tensor) -> Tensor:
-        """(size,) fp32: sums of ``values`` (B', ...) or (n, ...), a ``part`` of what is like ``of``, by text."""
-        if self.row is None or len(of) != 1:
-            return values.reshape(size, -1).sum(1, dtype=torch.float32)
-        each = values.reshape(len(values), -1).sum(1, dtype=torch.float32)
-        return each.new_zeros(size).index_add_(0, self.row.owner[: len(each)], each)
-
-    def spread(self, weights: Tensor, of: Tensor) -> Tensor:
-        """``weights`` (B',) of the first texts, or (n,) of their tokens, for a ``part`` of what is like ``of``."""
-        if self.row is None or len(of) != 1:
-            return weights
-        return weights[self.row.owner[: self.row.ends[len(weights)]]]
+    def row_of(self, x: Tensor) -> Row | None:
+        """Whose tokens ``x`` has, if it is (1, N, ...); None for one that is (B, ...)."""
+        return self.row if len(x) == 1 else None
 
 
 @dataclass
 class Row:
-    """Tokens of B > 1 texts in a row: (N,) whose each is, and the B + 1 places where these begin and the last ends."""
+    """Tokens of B > 1 texts in a row: (N,) whose each is, and the B + 1 places where these begin and the last ends.
+
+    Parts of it are cut at multiples of ``step``, which N is too: for every other number of tokens a processor would
+    compile, and keep, kernels of its own.
+    """
 
     owner: Tensor
     ends: list[int]
+    step: int
+
+    def first(self, x: Tensor, size: int) -> Tensor:
+        """Of ``x`` (1, N, ...) the tokens of the first ``size`` texts, and of the next one up to a whole step."""
+        return x[0, : -(-self.ends[size] // self.step) * self.step]
+
+    def last(self, x: Tensor, size: int) -> Tensor:
+        """Of ``x`` (1, N, ...) all tokens but those of the first ``size`` texts, which are left in to a whole step."""
+        return x[0, self.ends[size] // self.step * self.step :]
+
+    def spread(self, weights: Tensor) -> Tensor:
+        """(n,): for the tokens of ``first`` the weight (B',) of their text, and 0 for those of the next one."""
+        own = weights[self.owner[: self.ends[len(weights)]]]
+        return F.pad(own, (0, -len(own) % self.step))
+
+    def alone(self, values: Tensor, size: int) -> Tensor:
+        """``values`` (n, ...) of ``last``, and 0 for the texts that are left in."""
+        strange = self.ends[size] % self.step
+        return torch.cat([torch.zeros_like(values[:strange]), values[strange:]]) if strange else values
+
+    def sums(self, values: Tensor, size: int) -> Tensor:
+        """(size,): sums of ``values`` (n,) of ``first`` by text."""
+        own = self.owner[: self.ends[size]]
+        return values.new_zeros(size).index_add_(0, own, values[: len(own)])
 
 
 @dataclass
@@ -123,15 +132,17 @@ def recording() -> Iterator[Tape]:
         _RECORDING.reset(token)
 
 
-def in_a_row(lengths: Tensor, tokens: int) -> None:
-    """Tells a recording tape that the ``tokens`` of texts of ``lengths`` (B,) stand in a row; any more are nobody's."""
+def in_a_row(lengths: Tensor, step: int) -> None:
+    """Tells a recording tape that tokens of texts of ``lengths`` (B,) stand in a row, up to a multiple of ``step``.
+
+    Of the ones that fill it up nothing is read, and their gradients are 0.
+    """
     tape = _RECORDING.get()
     if tape is None or len(lengths) == 1:
         return
     ends = [0, *lengths.cumsum(0).tolist()]
-    # Of a token that is nobody's nothing is read, and its gradients are 0.
     owner = torch.arange(len(lengths)).repeat_interleave(lengths)
-    tape.row = Row(torch.cat([owner, owner[-1:].expand(tokens - ends[-1])]), ends)
+    tape.row = Row(torch.cat([owner, owner[-1:].expand(-ends[-1] % step)]), ends, step)
 
 
 class Linear(nn.Linear):
@@ -160,23 +171,27 @@ class LayerNorm(nn.LayerNorm):
 
 
 def per_example(parameter: nn.Parameter, x: Tensor) -> Tensor:
-    """As ``per_row``, shaped to broadcast against the last dimensions of ``x``; for (1, N, ...) a copy a token."""
+    """As ``per_row``, shaped to broadcast against the last dimensions of ``x``, (B, ...) or (1, N, ...)."""
     tape = _RECORDING.get()
-    if tape is not None and parameter.requires_grad and tape.is_row(x):
-        spread = parameter.detach().to(x.dtype).expand(1, x.shape[1], *parameter.shape).clone().requires_grad_()
-        tape.small.append((parameter, spread))
-        return spread.reshape(1, x.shape[1], *[1] * (x.dim() - 2 - parameter.dim()), *parameter.shape)
-    rows = per_row(parameter, x)
-    return rows.reshape(len(rows), *[1] * (x.dim() - 1 - parameter.dim()), *parameter.shape)
+    row = None if tape is None or not parameter.requires_grad else tape.row_of(x)
+    if tape is None or row is None:
+        rows = per_row(parameter, x)
+        return rows.reshape(len(rows), *[1] * (x.dim() - 1 - parameter.dim()), *parameter.shape)
+    spread = _copies(tape, parameter, x.dtype, len(row.ends) - 1).index_select(0, row.owner)
+    return spread.reshape(1, len(spread), *[1] * (x.dim() - 2 - parameter.dim()), *parameter.shape)
 
 
 def per_row(parameter: nn.Parameter, x: Tensor) -> Tensor:
     """(1, ...) ``parameter`` itself, or (B, ...) one watched copy for each row of ``x``."""
     tape = _RECORDING.get()
-    value = parameter.to(x.dtype).unsqueeze(0)
     if tape is None or not parameter.requires_grad:
-        return value
-    copies = value.detach().repeat(x.shape[0], *[1] * parameter.dim()).requires_grad_()
+        return parameter.to(x.dtype).unsqueeze(0)
+    return _copies(tape, parameter, x.dtype, len(x))
+
+
+def _copies(tape: Tape, parameter: nn.Parameter, dtype: torch.dtype, rows: int) -> Tensor:
+    value = parameter.detach().to(dtype).unsqueeze(0)
+    copies = value.repeat(rows, *[1] * parameter.dim()).requires_grad_()
     tape.small.append((parameter, copies))
     return copies
 
@@ -200,16 +215,17 @@ def per_example_dots(tape: Tape, gradients: list[Tensor], size: int, target: dic
     scores = torch.zeros(size, device=gradients[0].device)
     d_linear, d_small, d_made = tape.sorted(gradients)
     for seen, d in zip(tape.linear, d_linear, strict=True):
-        d_u, x_u, towards = tape.part(d, 0, size), tape.part(seen.x, 0, size), target[seen.weight]
+        row, towards = tape.row_of(d), target[seen.weight]
+        d_u, x_u = (x[:size] if row is None else row.first(x, size) for x in (d, seen.x))
         # d . (G x) = (d G) . x: the narrower of the two is the cheaper intermediate.
         narrow_out = towards.shape[0] <= towards.shape[1]
         product = d_u * (x_u @ towards.T) if narrow_out else (d_u @ towards) * x_u
-        scores += tape.sums(product, size, d)
+        scores += _sums(product, size, row)
         if seen.bias is not None:
-            scores += tape.sums(d_u @ target[seen.bias], size, d)
+            scores += _sums(d_u @ target[seen.bias], size, row)
     for (parameter, _), d in zip(tape.small, d_small, strict=True):
-        folded = _fold(tape.part(d, 0, size).float(), parameter)
-        scores += tape.sums(folded * target[parameter], size, d)
+        folded = _fold(d[:size].float(), parameter)
+        scores += (folded * target[parameter]).reshape(size, -1).sum(1)
     for made, d in zip(tape.generated, d_made, strict=True):
         moved = made.push([target[parameter] for parameter in made.parameters])
         scores += (d[:size].to(moved.dtype) * moved).reshape(size, -1).sum(1)
@@ -224,14 +240,15 @@ def weighted_gradients(tape: Tape, gradients: list[Tensor], weights: Tensor) -> 
     size, total = len(weights), dict[Tensor, Tensor]()
     d_linear, d_small, d_made = tape.sorted(gradients)
     for seen, d in zip(tape.linear, d_linear, strict=True):
-        d_u, own = tape.part(d, 0, size), tape.spread(weights, d).to(d.dtype)
+        row = tape.row_of(d)
+        d_u, x_u = (x[:size] if row is None else row.first(x, size) for x in (d, seen.x))
+        own = (weights if row is None else row.spread(weights)).to(d.dtype)
         scaled = _rows(d_u * own.reshape(-1, *[1] * (d_u.dim() - 1)))
-        _add(total, seen.weight, (scaled.T @ _rows(tape.part(seen.x, 0, size))).float())
+        _add(total, seen.weight, (scaled.T @ _rows(x_u)).float())
         if seen.bias is not None:
             _add(total, seen.bias, scaled.sum(0).float())
     for (parameter, _), d in zip(tape.small, d_small, strict=True):
-        folded = _fold(tape.part(d, 0, size).float(), parameter)
-        _add(total, parameter, torch.einsum("b,b...->...", tape.spread(weights, d), folded))
+        _add(total, parameter, torch.einsum("b,b...->...", weights, _fold(d[:size].float(), parameter)))
     for made, d in zip(tape.generated, d_made, strict=True):
         summed = torch.einsum("b,b...->...", weights, d[:size].float()).to(made.source.dtype)
         for parameter, gradient in zip(made.parameters, made.pull(summed), strict=True):
@@ -248,17 +265,25 @@ def summed_gradients(passes: Iterable[tuple[Tape, list[Tensor], int]]) -> dict[T
     for tape, gradients, first in passes:
         d_linear, d_small, d_made = tape.sorted(gradients)
         for seen, d in zip(tape.linear, d_linear, strict=True):
-            x_v, d_v = _rows(tape.part(seen.x, first)), _rows(tape.part(d, first))
+            row = tape.row_of(d)
+            x_v = _rows(seen.x[first:]) if row is None else row.last(seen.x, first)
+            d_v = _rows(d[first:]) if row is None else row.alone(row.last(d, first), first)
             _add(total, seen.weight, d_v.T @ x_v)
             if seen.bias is not None:
                 _add(total, seen.bias, d_v.sum(0))
         for (parameter, _), d in zip(tape.small, d_small, strict=True):
-            _add(total, parameter, _fold(tape.part(d, first).float(), parameter).sum(0))
+            _add(total, parameter, _fold(d[first:].float(), parameter).sum(0))
         for made, d in zip(tape.generated, d_made, strict=True):
             pulled = made.pull(d[first:].to(made.source.dtype).sum(0))
             for parameter, gradient in zip(made.parameters, pulled, strict=True):
                 _add(total, parameter, gradient)
     return total
+
+
+def _sums(values: Tensor, size: int, row: Row | None) -> Tensor:
+    """(size,) fp32: sums of ``values`` (B', ...), or (n, ...) of tokens in a row, by text."""
+    each = values.reshape(len(values) if row else size, -1).sum(1, dtype=torch.float32)
+    return row.sums(each, size) if row else each
 
 
 def _rows(x: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 from tiny import tiny_backbone
 from torch import nn
 
-from listflow.pipeline.layers.dropout import Dropout, random_bits, with_own_dropout
+from listflow.pipeline.layers.dropout import STEPS, Dropout, random_bits, with_own_dropout
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -19,7 +19,7 @@ def test_a_share_is_dropped_and_the_rest_scaled(share: float, dtype: torch.dtype
     assert found.dtype == dtype
     gone, kept = found.unique().tolist()
     assert gone == 0
-    assert kept == pytest.approx(2 / (1 - share), rel=1e-4 if dtype == torch.float32 else 4e-3)
+    assert kept == torch.tensor(2.0, dtype=dtype).mul(STEPS / (STEPS - round(share * STEPS))).item()
     count = x.numel()
     assert abs((found == 0).sum().item() - share * count) < 5 * (count * share * (1 - share)) ** 0.5
 

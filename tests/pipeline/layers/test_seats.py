@@ -19,11 +19,11 @@ def test_every_token_has_one_seat(multiple: int, wide: int) -> None:
     assert seats.whole.laid[seats.back[: seats.real]].tolist() == list(range(seats.real))
     assert len(seats.places) == len(seats.back) == 64
     assert len(seats.places) % TOKENS_STEP == 0
-    assert seats.whole.seen is not None
-    assert seats.whole.seen.sum() == LENGTHS.sum()
+    assert seats.whole.hidden is not None
+    assert (~seats.whole.hidden).sum() == LENGTHS.sum()
     hidden = torch.rand(5, 19, 2) * ATTENTION[..., None]
     assert torch.equal(seats.padded(seats.tokens(hidden)), hidden)
-    assert Seats.of(torch.ones(2, 16, dtype=torch.int64), 16).whole.seen is None
+    assert Seats.of(torch.ones(2, 16, dtype=torch.int64), 16).whole.hidden is None
 
 
 def test_groups_are_of_like_lengths_and_give_every_token_back() -> None:
@@ -40,13 +40,13 @@ def test_what_is_not_visible_is_not_seen() -> None:
     visible = ATTENTION.clone()
     visible[1, 4] = visible[2, 5] = 0
     for seats in (Seats.of(ATTENTION, 8, visible), Seats.of(ATTENTION, 8, visible, grouped=True)):
-        shown = [group.seen for group in seats.groups]
-        assert sum(int(seen.sum()) for seen in shown if seen is not None) == visible.sum()
+        away = [group.hidden for group in seats.groups]
+        assert sum(int((~hidden).sum()) for hidden in away if hidden is not None) == visible.sum()
         tokens = torch.arange(len(seats.places)).float().unsqueeze(1)
-        away = {
+        unseen = {
             int(token)
-            for group in seats.groups
-            for token in group.of(tokens).squeeze(-1)[~group.seen[:, 0, 0]]  # type: ignore[index]
+            for group, hidden in zip(seats.groups, away, strict=True)
+            for token in group.of(tokens).squeeze(-1)[hidden[:, 0, 0]]  # type: ignore[index]
         }
-        assert {3 + 4, 3 + 19 + 5} <= away
+        assert {3 + 4, 3 + 19 + 5} <= unseen
         assert seats.real == ATTENTION.sum()

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import pytest
 import torch
+from meta_step import TASK
 from tiny import CONFIGS, tiny_backbone
 
+from listflow.pipeline.backbone.batch import Batch
 from listflow.pipeline.backbone.layers import SHAPED_LIKE_BERT, lower
+from listflow.pipeline.backbone.prompt import Prompt
 from listflow.pipeline.model.arithmetic import packs, quantises
-from listflow.pipeline.model.unpadded import Unpadded, unpadded
+from listflow.pipeline.model.classifier import Classifier
+from listflow.pipeline.model.config import VerbalizerHead
+from listflow.pipeline.model.unpadded import Unpadded, reading_by, unpadded
+from listflow.pipeline.stages.presets import stages
 
 LENGTHS = torch.tensor([3, 19, 7, 1, 19])
 
@@ -70,3 +76,16 @@ def test_eight_bits_are_near() -> None:
     found = unpadded(lower(backbone, 2), backbone, "int8")(**given).last_hidden_state[real]
     assert 0 < (found - exact).abs().mean() < 0.05 * exact.abs().mean()
     assert torch.backends.quantized.engine == before
+
+
+@torch.no_grad()
+def test_a_padded_model_pads_its_trained_layers_too() -> None:
+    backbone, given = tiny_backbone(), batch()
+    padded = Batch(given["input_ids"], given["attention_mask"], torch.zeros(len(LENGTHS), dtype=torch.int64))
+    models = [Classifier(backbone, stages("list", width=4), VerbalizerHead(), [(5,), (6,)]) for _ in range(2)]
+    prompt = Prompt(TASK, backbone.tokenizer, 48)
+    for model, way in zip(models, ("padded", "unpadded"), strict=True):
+        assert reading_by(way, model, prompt, backbone) is prompt
+    assert models[0].row is None
+    assert models[1].row is not None
+    torch.testing.assert_close(models[0](padded), models[1](padded), rtol=1e-4, atol=1e-5)
