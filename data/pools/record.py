@@ -1,11 +1,12 @@
 """The pool in the folder of a run, and what is written down of it.
 
 ``unlabelled.arrow`` is the pool, and ``unlabelled.json`` beside it says what it was made of, and what its sources had:
-where it is made of the same, the pool is not made again.
+where it is made of the same, the pool is not made again. Both are checked: the record has a digest of itself.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
@@ -20,6 +21,7 @@ from listflow.data.rows import Counted, Unlabelled, digest, keys_digest
 
 POOL_FILE = "unlabelled.arrow"
 RECORD_FILE = "unlabelled.json"
+OWN = "record_sha256"
 
 
 def open_pool(asked: Unlabelled, folder: Path, most: int | None, seed: int, before: Before | None) -> BuiltPool:
@@ -51,7 +53,7 @@ def before_of(folder: Path, digests: Mapping[str, str]) -> Before | None:
     say it. digests: of its files, as in `Inputs.digests`.
     """
     try:
-        record = json.loads((folder / RECORD_FILE).read_text("utf-8"))
+        record = _read(folder)
         if record["sha256"] != digest(str(folder / POOL_FILE)):
             return None
         built = _built(Pool(folder / POOL_FILE), record)
@@ -92,8 +94,22 @@ def _record(folder: Path, made_of: dict[str, Any], built: BuiltPool) -> None:
         "news": built.news,
     }
     record = {**made_of, "sha256": digest(str(folder / POOL_FILE)), "counts": counts}
+    record[OWN] = _digest_of(record)
     with replacing(folder / RECORD_FILE) as aside:
         aside.write_text(json.dumps(record, indent=2) + "\n", "utf-8")
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    """The record in ``folder``; ValueError for one that is not what was written. Earlier ones have no digest."""
+    record: dict[str, Any] = json.loads((folder / RECORD_FILE).read_text("utf-8"))
+    own = record.pop(OWN, None)
+    if own is not None and own != _digest_of(record):
+        raise ValueError(f"{RECORD_FILE} was changed")
+    return record
+
+
+def _digest_of(record: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
 def _reopen(folder: Path, made_of: dict[str, Any], sample: dict[str, Any]) -> BuiltPool | None:
@@ -103,7 +119,7 @@ def _reopen(folder: Path, made_of: dict[str, Any], sample: dict[str, Any]) -> Bu
     """
     path = folder / POOL_FILE
     try:
-        record = json.loads((folder / RECORD_FILE).read_text("utf-8"))
+        record = _read(folder)
         if record["made_of"] != made_of or record["sha256"] != digest(str(path)):
             return None
         found, drawn = _built(Pool(path), record), record.get("sample")

@@ -55,12 +55,12 @@ def server_beside(home: Path, port: int, reports: Path) -> Iterator[Server]:
     """
     with prepared_server(home, port, reports, is_beside=True) as hosted:
         process = _begin(hosted)
+    server = Server(Address(port, hosted.password), process.wait)
     try:
-        server = Server(Address(port, hosted.password), process.wait)
         _wait_for(server.address, process, hosted.home / LOG)
         yield server
-        server.leave()
     finally:
+        server.leave()  # also where an exception ends the block: that the server ends now is no news
         _end(process)
 
 

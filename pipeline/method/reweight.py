@@ -7,7 +7,7 @@ tensors that the optimiser updates. Every engine returns the same numbers and le
 ``.grad``:
 
 - ``higher``  the reference: one unrolled SGD step from zero example weights, differentiated.
-- ``fused``   one backward over U and V, which share a pass where that costs no padding; see ``tape.py``.
+- ``fused``   one backward over U and V, which share a pass where padding does not forbid it; see ``tape.py``.
 - ``jvp``     one forward-mode pass along grad L_V; for tensors that ``fused`` has no rule for.
 """
 

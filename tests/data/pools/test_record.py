@@ -187,3 +187,15 @@ def test_a_damaged_pool_or_record_says_nothing(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-9] + b"otherbyte")
     assert before_of(tmp_path / "one", digests) is None
     assert before_of(tmp_path / "none", digests) is None
+
+
+def test_a_record_of_which_a_digit_was_changed_is_made_anew(tmp_path: Path) -> None:
+    sources = [csv(tmp_path / "week.csv", texts("week", 0, 300))]
+    _, before = opened(tmp_path / "one", sources)
+    path = tmp_path / "one" / RECORD_FILE
+    whole = path.read_bytes()
+    path.write_bytes(whole.replace(b'"last": 300', b'"last": 301'))
+    assert path.read_bytes() != whole
+    assert before_of(tmp_path / "one", {f"unlabelled/{name}": value for name, value in before.contents.items()}) is None
+    opened(tmp_path / "one", sources)
+    assert path.read_bytes() == whole
