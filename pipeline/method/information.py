@@ -63,6 +63,8 @@ def shares_of(logits: Tensor, counts: Tensor) -> Tensor:
     return (rows * best + classes * (counts + 1) / (rows + classes)) / (rows + classes)
 
 
+# An interrupt may come between the lines of ``torch.no_grad`` and leave gradients off in this process.
+@torch.enable_grad()
 def refined(
     start: Maps, labelled: Labelled, pool: Tensor, shares: Tensor, rate: float = RATE, fit: float | None = None
 ) -> Maps:

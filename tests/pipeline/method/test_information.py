@@ -53,6 +53,17 @@ def test_maps_in_one_tensor_never_meet() -> None:
         assert torch.allclose(both.weight[i], alone.weight[0], atol=1e-6)
 
 
+def test_gradients_that_an_interrupt_left_off_are_of_no_account() -> None:
+    pool, gold, centres = clusters(60, 3, 1)
+    labelled, start = Labelled(pool[:9], gold[:9], torch.ones(1, 9)), Maps(centres[None], torch.zeros(1, 3))
+    shares = torch.full((1, 3), 1 / 3)
+    with torch.no_grad():
+        found = refined(start, labelled, pool, shares)
+        assert not torch.is_grad_enabled()
+    assert torch.equal(found.weight, refined(start, labelled, pool, shares).weight)
+    assert not found.weight.requires_grad
+
+
 def test_a_pool_of_clusters_mends_a_start_that_is_off() -> None:
     pool, gold, centres = clusters(300, 3, 2)
     off = F.normalize(centres + 0.9 * centres.roll(1, 0), dim=-1)
