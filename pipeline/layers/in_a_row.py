@@ -52,10 +52,7 @@ class InARow:
         tokens, and ``visible`` those of them that may be looked at, if not all.
         """
         seats = Seats.of(attention, self.multiple, visible, self.grouped)
-        hidden = view.embeddings(**given)
-        if hasattr(view, "embeddings_project"):
-            hidden = view.embeddings_project(hidden)
-        hidden = seats.tokens(hidden).unsqueeze(0)
+        hidden = seats.tokens(embedded(view, **given)).unsqueeze(0)
         tape.in_a_row(attention.sum(1), TOKENS_STEP)
         *below, last = view.get_submodule(self.layers_in_view).children()
         for layer in below:
@@ -64,3 +61,9 @@ class InARow:
             return seats.padded(last(hidden, seats)[0])
         found: Tensor = last(hidden, seats, mask_at=mask_at)
         return found
+
+
+def embedded(view: Any, **given: Tensor) -> Tensor:
+    """(B, T, D): what the first layer of ``view`` reads, of ``input_ids`` (B, T) or ``inputs_embeds`` (B, T, E)."""
+    hidden: Tensor = view.embeddings(**given)
+    return view.embeddings_project(hidden) if hasattr(view, "embeddings_project") else hidden

@@ -14,6 +14,7 @@ from transformers.modeling_outputs import BaseModelOutput
 from listflow.pipeline.backbone.backbone import Backbone
 from listflow.pipeline.backbone.prompt import Prompt
 from listflow.pipeline.backbone.text_face import TextFace
+from listflow.pipeline.layers.in_a_row import embedded
 from listflow.pipeline.layers.seats import VECTOR, Seats, seatable
 from listflow.pipeline.model.arithmetic import Arithmetic, Map, map_of
 from listflow.pipeline.model.classifier import Classifier
@@ -65,10 +66,7 @@ class Unpadded(nn.Module):
         self, input_ids: Tensor, attention_mask: Tensor, output_hidden_states: bool = False, **_: Any
     ) -> BaseModelOutput:
         seats = Seats.of(attention_mask, self.multiple)
-        hidden = self.encoder.embeddings(input_ids=input_ids)
-        if hasattr(self.encoder, "embeddings_project"):
-            hidden = self.encoder.embeddings_project(hidden)
-        tokens = seats.tokens(hidden)
+        tokens = seats.tokens(embedded(self.encoder, input_ids=input_ids))
         found = [tokens]
         for layer in self.layers:
             tokens = layer(tokens, seats)

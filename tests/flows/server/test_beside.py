@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -74,7 +75,7 @@ def test_a_server_that_dies_is_told(tmp_path: Path, ended: list[str]) -> None:
         watched(server, ended)
         log = tmp_path / beside.LOG
         while not log.read_text().strip():
-            pass
+            time.sleep(0.01)
         os.kill(int(log.read_text()), signal.SIGKILL)
         settled()
         assert ended == ["ended"]
