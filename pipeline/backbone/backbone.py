@@ -140,7 +140,9 @@ class Backbone(nn.Module):
 
     def identity(self) -> Identity:
         """What tells its parameters from those of another backbone, in whatever precision either is loaded."""
-        return Identity(dtype=self.dtype_name, checksum=self.checksum(), rounded=self.checksum(torch.bfloat16))
+        own = self.checksum()
+        rounded = own if self.dtype == torch.bfloat16 else self.checksum(torch.bfloat16)
+        return Identity(dtype=self.dtype_name, checksum=own, rounded=rounded)
 
     def settings(self) -> str:
         """What the model does with its parameters, as JSON; not where it was loaded from, nor by which version."""

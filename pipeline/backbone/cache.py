@@ -27,7 +27,7 @@ from listflow.pipeline.backbone.backbone import Backbone
 from listflow.pipeline.backbone.batch import Encoded, LateFeatures
 from listflow.pipeline.backbone.layers import lower
 from listflow.pipeline.backbone.prompt import Prompt
-from listflow.pipeline.method.sampling import by_length
+from listflow.pipeline.method.sampling import by_length, tokens_at_once
 from listflow.pipeline.storage.checkpoint import new_folder, read_json, verified, write_json
 
 TEXTS_AT_ONCE = 2048  # that are tokenised before they are written
@@ -291,7 +291,7 @@ def _computed(piece: Encoded, backbone: Backbone, below: nn.Module) -> np.ndarra
     """(tokens, D), as they are stored: the output of the layers ``below``."""
     bits = torch.int16 if backbone.dtype == torch.bfloat16 else torch.float32
     values = torch.empty(int(piece.offsets[-1]), backbone.hidden_size, dtype=bits)
-    for rows in by_length(piece.lengths(), TOKENS_A_BATCH):
+    for rows in by_length(piece.lengths(), tokens_at_once(backbone.device.type, TOKENS_A_BATCH)):
         batch = piece.batch(rows).to(backbone.device)
         hidden = below(input_ids=batch.ids, attention_mask=batch.attention).last_hidden_state.cpu()
         for row, states in zip(rows, hidden, strict=True):

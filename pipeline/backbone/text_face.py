@@ -20,7 +20,7 @@ from listflow.pipeline.backbone.backbone import Backbone
 from listflow.pipeline.backbone.batch import Batch, Encoded, Tally, one_vector_each
 from listflow.pipeline.backbone.pooling import Pooling, joined, read_pooling
 from listflow.pipeline.backbone.prompt import Text
-from listflow.pipeline.method.sampling import by_length
+from listflow.pipeline.method.sampling import by_length, tokens_at_once
 
 TOKENS_A_BATCH = 2048
 BESIDE = Pooling()  # of the middle layer, whatever the last one is read as
@@ -84,7 +84,7 @@ class TextFace:
     def embed(self, encoded: Encoded) -> Tensor:
         """(N, D) fp32 sentence embeddings, on the CPU; (N, 2 D) with the middle layer's unit vectors beside them."""
         found = torch.empty(len(encoded), self.width(is_pair=False))
-        for rows in by_length(encoded.lengths(), TOKENS_A_BATCH):
+        for rows in by_length(encoded.lengths(), tokens_at_once(self.device.type, TOKENS_A_BATCH)):
             found[torch.from_numpy(rows)] = self.embed_batch(encoded.batch(rows).to(self.device)).cpu()
         return found
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from listflow.data.errors import InputError
 from listflow.pipeline.backbone.backbone import Backbone
 from listflow.pipeline.backbone.layers import SHAPED_LIKE_BERT
-from listflow.pipeline.layers.seats import Seats
+from listflow.pipeline.layers.seats import Seats, to_add
 
 
 def narrow(view: nn.Module, backbone: Backbone) -> bool:
@@ -97,24 +97,22 @@ class SelfAttention(nn.Module):
         query, key, value = self.query(hidden if asking is None else asking), self.key(hidden), self.value(hidden)
         if not isinstance(attention_mask, Seats):
             if attention_mask is not None and attention_mask.dtype == torch.bool:
-                attention_mask = ~attention_mask
+                attention_mask = to_add(~attention_mask, query.dtype)
             return self._heads(query, key, value, attention_mask), None
         if asking is not None:
             whole = attention_mask.whole
-            return self._heads(query, whole.of(key[0]), whole.of(value[0]), whole.hidden), None
+            return self._heads(query, whole.of(key[0]), whole.of(value[0]), whole.mask(query.dtype)), None
         groups = [
-            self._heads(group.of(query[0]), group.of(key[0]), group.of(value[0]), group.hidden)
+            self._heads(group.of(query[0]), group.of(key[0]), group.of(value[0]), group.mask(query.dtype))
             for group in attention_mask.groups
         ]
         return attention_mask.taken_back(groups).unsqueeze(0), None
 
     def _heads(self, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
-        """(B, Q, D) of ``query`` (B, Q, D), ``key`` and ``value`` (B, T, D), by a mask of what is hidden, or to add."""
+        """(B, Q, D) of ``query`` (B, Q, D), ``key`` and ``value`` (B, T, D), by a mask to add."""
         query, key, value = (x.unflatten(-1, (-1, self.head_size)).transpose(1, 2) for x in (query, key, value))
         scores = query @ key.transpose(-1, -2) * self.head_size**-0.5
-        if mask is not None and mask.dtype == torch.bool:
-            scores = scores.masked_fill(mask, float("-inf"))
-        elif mask is not None:
+        if mask is not None:
             scores = scores + mask
         found = self.dropout(scores.softmax(-1)) @ value
         for extra in self.extras:

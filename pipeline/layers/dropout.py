@@ -29,6 +29,17 @@ def random_bits(count: int) -> Tensor:
     return torch.empty(-(-count // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)[:count]
 
 
+def seed_dropout(seed: int, device: torch.device) -> None:
+    """As ``torch.manual_seed``, but on a processor no other ``device`` is seeded.
+
+    For devices that are not there torch keeps the seed, with the whole stack of this call: 0.2 ms a step.
+    """
+    if device.type == "cpu":
+        torch.default_generator.manual_seed(seed)
+    else:
+        torch.manual_seed(seed)
+
+
 def with_own_dropout(view: nn.Module) -> nn.Module:
     """``view`` with ``Dropout`` in the place of torch's."""
     for path, module in list(view.named_modules(remove_duplicate=False)):

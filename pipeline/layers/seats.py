@@ -41,6 +41,10 @@ class Layout:
         """(B, W, D) of (N, D)."""
         return tokens.index_select(0, self.laid).unflatten(0, (self.texts, -1))
 
+    def mask(self, dtype: torch.dtype) -> Tensor | None:
+        """(B, 1, 1, W) to add to scores of ``dtype``: -inf where nobody looks; None where all places are looked at."""
+        return None if self.hidden is None else to_add(self.hidden, dtype)
+
 
 @dataclass(frozen=True)
 class Seats:
@@ -99,6 +103,11 @@ class Seats:
         """(N, D) of (B, W, D) of every group."""
         flat = [part.flatten(0, 1) for part in laid]
         return (torch.cat(flat) if len(flat) > 1 else flat[0]).index_select(0, self.back)
+
+
+def to_add(hidden: Tensor, dtype: torch.dtype) -> Tensor:
+    """-inf where ``hidden`` is true and 0 elsewhere: to add it takes a third of the time of filling scores in."""
+    return torch.zeros(hidden.shape, dtype=dtype, device=hidden.device).masked_fill_(hidden, float("-inf"))
 
 
 def _layout(texts: Tensor, width: int, lengths: Tensor, firsts: Tensor, seen: Tensor) -> Layout:

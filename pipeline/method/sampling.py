@@ -14,6 +14,7 @@ BATCHES_PER_BUCKET = 20  # batches whose rows are sorted by length together
 # Kernels are compiled once for every shape they meet: a few widths instead of a hundred save more time than the
 # padding costs.
 WIDTH_STEP = 8
+TO_FILL_A_GPU = 2**14  # padded tokens: four times fewer leave it waiting for launches, four times more win nothing
 
 
 def seed_for(seed: int, *purpose: str | int) -> int:
@@ -59,6 +60,11 @@ def by_length(lengths: np.ndarray, tokens: int) -> list[np.ndarray]:
         batches.append(order[start : start + size])
         start += size
     return batches
+
+
+def tokens_at_once(device: str, on_processor: int) -> int:
+    """Padded tokens of a batch that is only read, on a ``device`` (a type): few stay in a processor's caches."""
+    return on_processor if device == "cpu" else TO_FILL_A_GPU
 
 
 def round_up(tokens: int) -> int:

@@ -18,7 +18,7 @@ from listflow.pipeline.backbone.masked_lm import head_logits
 from listflow.pipeline.layers.attention import narrow
 from listflow.pipeline.layers.dropout import with_own_dropout
 from listflow.pipeline.layers.in_a_row import InARow
-from listflow.pipeline.method.sampling import by_length
+from listflow.pipeline.method.sampling import by_length, tokens_at_once
 from listflow.pipeline.model.config import AnyHead
 from listflow.pipeline.model.linear import Linear
 from listflow.pipeline.model.prototypes import Prototypes
@@ -71,6 +71,8 @@ class Classifier(nn.Module):
 
     def train(self, mode: bool = True) -> Classifier:
         """As ``nn.Module.train``, but the frozen layers below never drop anything: they are a fixed function."""
+        if mode == self.training:
+            return self  # every step asks, and to walk over all modules takes half of a small step
         super().train(mode)
         if self.below is not None:
             self.below.eval()
@@ -141,7 +143,7 @@ def logits_of(model: Classifier, encoded: Encoded, on_rows: Callable[[int], None
     model.eval()
     found: Tensor | None = None
     device = next(iter(model.tunable().values())).device
-    for rows in by_length(encoded.lengths(), TOKENS_A_BATCH):
+    for rows in by_length(encoded.lengths(), tokens_at_once(device.type, TOKENS_A_BATCH)):
         logits = model(encoded.batch(rows).to(device)).float().cpu()
         found = logits.new_empty(len(encoded), logits.shape[1]) if found is None else found
         found[torch.from_numpy(rows)] = logits

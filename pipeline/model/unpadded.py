@@ -95,8 +95,9 @@ class _Layer:
         """(N, D): softmax(q k^T / sqrt(d_h)) v by head, within each text."""
         query, key, value = (self._heads(part(tokens), seats) for part in (self.query, self.key, self.value))
         scores = (query * self.head_size**-0.5) @ key.transpose(-1, -2)
-        if seats.whole.hidden is not None:
-            scores = scores.masked_fill_(seats.whole.hidden, float("-inf"))
+        mask = seats.whole.mask(scores.dtype)
+        if mask is not None:
+            scores += mask
         return seats.taken_back([(scores.softmax(-1) @ value).transpose(1, 2).flatten(2)])
 
     def _heads(self, projected: Tensor, seats: Seats) -> Tensor:

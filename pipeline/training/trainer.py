@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from listflow.pipeline.backbone.batch import Batch, Encoded
+from listflow.pipeline.layers.dropout import seed_dropout
 from listflow.pipeline.method.reweight import ENGINES, Step, kl
 from listflow.pipeline.method.sampling import bucketed, epochs, generator_for, seed_for
 from listflow.pipeline.model.classifier import Classifier, logits_of
@@ -160,7 +161,7 @@ class Trainer:
         for group in self.optimiser.param_groups:
             group["lr"] = self.recipe.learning_rate * (1 - self.state.step / self.recipe.steps)
         if self.recipe.dropout:
-            torch.manual_seed(seed_for(self.recipe.seed, "dropout", self.state.step))
+            seed_dropout(seed_for(self.recipe.seed, "dropout", self.state.step), self.parameters[0].device)
         self.optimiser.zero_grad(set_to_none=True)
         taken = self._take[phase](self, index)
         loss = taken.loss

@@ -7,7 +7,7 @@ import torch
 from tiny import tiny_backbone
 from torch import nn
 
-from listflow.pipeline.layers.dropout import STEPS, Dropout, random_bits, with_own_dropout
+from listflow.pipeline.layers.dropout import STEPS, Dropout, random_bits, seed_dropout, with_own_dropout
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -22,6 +22,14 @@ def test_a_share_is_dropped_and_the_rest_scaled(share: float, dtype: torch.dtype
     assert kept == torch.tensor(2.0, dtype=dtype).mul(STEPS / (STEPS - round(share * STEPS))).item()
     count = x.numel()
     assert abs((found == 0).sum().item() - share * count) < 5 * (count * share * (1 - share)) ** 0.5
+
+
+def test_a_seed_is_that_of_torch() -> None:
+    torch.manual_seed(7)
+    expected = Dropout(0.3)(torch.ones(40, 16)), torch.rand(3)
+    seed_dropout(7, torch.device("cpu"))
+    found = Dropout(0.3)(torch.ones(40, 16)), torch.rand(3)
+    assert all(map(torch.equal, found, expected))
 
 
 def test_columns_and_neighbours_are_dropped_independently() -> None:

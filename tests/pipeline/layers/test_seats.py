@@ -36,6 +36,16 @@ def test_groups_are_of_like_lengths_and_give_every_token_back() -> None:
     assert alike.groups == [alike.whole]
 
 
+def test_a_mask_is_added_and_leaves_what_is_seen_as_it_is() -> None:
+    whole = Seats.of(ATTENTION, 8).whole
+    for dtype in (torch.float32, torch.bfloat16):
+        scores, mask = torch.randn(5, 2, 3, 24).to(dtype), whole.mask(dtype)
+        assert mask is not None
+        assert whole.hidden is not None
+        assert torch.equal(scores + mask, scores.masked_fill(whole.hidden, float("-inf")))
+    assert Seats.of(torch.ones(2, 16, dtype=torch.int64), 16).whole.mask(torch.float32) is None
+
+
 def test_what_is_not_visible_is_not_seen() -> None:
     visible = ATTENTION.clone()
     visible[1, 4] = visible[2, 5] = 0

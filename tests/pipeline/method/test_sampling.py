@@ -6,7 +6,15 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from listflow.pipeline.method.sampling import bucketed, by_length, epochs, generator_for, seed_for
+from listflow.pipeline.method.sampling import (
+    TO_FILL_A_GPU,
+    bucketed,
+    by_length,
+    epochs,
+    generator_for,
+    seed_for,
+    tokens_at_once,
+)
 
 
 @settings(max_examples=30, deadline=None)
@@ -32,6 +40,10 @@ def test_inference_batches_hold_every_row_once_within_the_token_limit() -> None:
     batches = by_length(lengths, 512)
     assert sorted(np.concatenate(batches)) == list(range(999))
     assert max(len(b) * lengths[b].max() for b in batches) <= 512
+
+
+def test_batches_that_are_only_read_fill_a_gpu() -> None:
+    assert [tokens_at_once(device, 1024) for device in ("cpu", "cuda")] == [1024, TO_FILL_A_GPU]
 
 
 def test_seeds_depend_on_every_part_of_the_purpose() -> None:

@@ -117,3 +117,17 @@ def test_offset_shifts_the_start_logits() -> None:
     )
     with torch.no_grad():
         torch.testing.assert_close(plain(batch) - shifted(batch), torch.tensor([[0.5, -2.0]]).expand(3, 2))
+
+
+def test_only_the_tuned_layers_train_and_no_walk_is_made_for_a_mode_that_is_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, _ = build("bert", layers="top:1")
+    walked: list[bool] = []
+    assert model.encoder is not None
+    assert model.below is not None
+    own = model.encoder.train
+    monkeypatch.setattr(model.encoder, "train", lambda mode=True: (walked.append(mode), own(mode))[1])
+    for mode in (True, True, False, False, True):
+        assert model.train(mode) is model
+        assert {module.training for module in model.encoder.modules()} == {mode}
+        assert not any(module.training for module in model.below.modules())
+    assert walked == [True, False, True]
