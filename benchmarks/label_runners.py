@@ -24,6 +24,9 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any
 
+# Kernels for every shape of every runner: whoever labels has one of these, and keeps what is compiled for it.
+os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "16384")
+
 import numpy as np
 import torch
 import torch.nn.functional as F
